@@ -1,0 +1,1 @@
+"""engrec: engagement recognition from faces."""

@@ -1,0 +1,199 @@
+"""The schema of what no part owns, and everything that can be said about a configuration before anything is built."""
+
+import difflib
+import inspect
+import netrc
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+# Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+STAGES = ("pretrain", "finetune", "scratch", "test")
+REMEDY = {
+    "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
+    "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
+    "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
+}
+
+
+@dataclass
+class Config:
+    """The values of conf/config.yaml. What starts missing is filled by the user, or nulled by the stages without it."""
+
+    stage: str = MISSING
+    task: str | None = MISSING
+    seed: int = 0
+    batch_size: int = 128
+    max_epochs: int = MISSING
+    monitor: str = MISSING
+    init_from: str | None = MISSING
+    ckpt_path: str | None = MISSING
+    run: str = MISSING
+    output_dir: str = MISSING
+    model: Any = MISSING
+    dataset: Any = MISSING
+    split: Any = MISSING
+    augment: Any = MISSING
+    optimizer: Any = MISSING
+    lr_scheduler: Any = MISSING
+    module: Any = MISSING
+    callbacks: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+
+
+def logged_in(variable: str, url: str) -> bool:
+    """Whether this user has a key for the service at `url`: in the environment variable, or in the netrc file."""
+    if os.environ.get(variable):
+        return True
+    try:
+        return netrc.netrc().authenticators(urlparse(url).hostname or url) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+OmegaConf.register_new_resolver("logged_in", logged_in, replace=True)
+OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
+OmegaConf.register_new_resolver("mode", lambda monitor: "min" if monitor.endswith("loss") else "max", replace=True)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
+    if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
+        raise ValueError("; ".join(problems))
+
+
+def _values(cfg: DictConfig) -> Iterator[str]:
+    for key in ("batch_size", "max_epochs"):
+        if cfg[key] < 1:
+            yield f"{key}={cfg[key]} must be at least 1"
+    if cfg.stage not in STAGES:
+        yield f"stage={cfg.stage} is none of {', '.join(STAGES)}"
+    for key in ("init_from", "ckpt_path"):
+        if cfg[key] is not None and not Path(cfg[key]).is_file():
+            yield f"{key}={cfg[key]} is not a file{_checkpoints_nearby(Path(cfg[key]))}"
+    if not re.fullmatch(r"val/(accuracy|balanced_accuracy|f1|auc|loss)", cfg.monitor):
+        yield f"monitor={cfg.monitor} is not logged; allowed: val/ with accuracy, balanced_accuracy, f1, auc or loss"
+
+
+def _checkpoints_nearby(path: Path) -> str:
+    folder = next((p for p in (path, *path.parents) if p.is_dir()), Path())
+    found = sorted(folder.rglob("best.ckpt"), key=lambda p: p.stat().st_mtime)[-3:] if folder != Path() else []
+    return f"; there are {', '.join(map(str, found))}" if found else ""
+
+
+def _combinations(cfg: DictConfig) -> Iterator[str]:
+    if cfg.init_from is not None and cfg.ckpt_path is not None:
+        yield "init_from starts a training and ckpt_path goes on with one: type init_from=null or ckpt_path=null"
+    elif cfg.init_from is not None and cfg.stage == "test":
+        yield "stage=test uses ckpt_path alone: type init_from=null"
+    elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
+        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
+
+
+def _signatures(cfg: DictConfig) -> Iterator[str]:
+    """Each `_target_` node against the signature of what it names."""
+    from hydra.utils import get_object
+
+    for key, node in _targets(cfg):
+        try:
+            parameters = inspect.signature(get_object(node["_target_"])).parameters
+        except Exception as error:
+            yield f"{key}._target_={node['_target_']} cannot be imported ({error})"
+            continue
+        for name in map(str, node):
+            if name.startswith("_"):
+                continue
+            if name not in parameters:
+                yield f"{key}.{name} is unknown{_nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
+            elif isinstance(node[name], str) and type(parameters[name].default) in (int, float):
+                yield f"{key}.{name}={node[name]} is not a number"
+
+
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield key, node
+        for name in node:
+            yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what a user can get wrong into one line and exit status 1; hydra.verbose=true shows the traceback too."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        if any(argument.startswith("hydra.verbose=") for argument in sys.argv):
+            traceback.print_exc()
+        sys.exit(f"error: {explain(error)}")
+
+
+def _is_users(error: BaseException) -> bool:
+    package = type(error).__module__.split(".")[0]
+    named = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not loaded here
+    return named or package in ("hydra", "omegaconf") or isinstance(error, ValueError | OSError)
+
+
+def explain(error: BaseException) -> str:
+    """What an exception means to whoever typed the command, on one line."""
+    while type(error).__name__ == "InstantiationException" and _is_users(error.__cause__ or KeyError()):
+        error = error.__cause__ or error  # what the part itself said
+    text = f"{error}. {error.__cause__}" if str(error).startswith("Error merging override") else str(error)
+    if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
+        key = found[1] or found[3]
+        return f"there is no {key} in the configuration{_nearest_key(key)}"
+    if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
+        return f"{found[1]}={found[2]} is not there{_nearest(found[2], options)}; allowed: {', '.join(options)}"
+    return " ".join(text.split())
+
+
+def _nearest_key(key: str) -> str:
+    """The known key nearest to a misspelt one: a key of the default configuration, or a config group."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    groups = [
+        argument for argument in sys.argv[1:] if re.fullmatch(r"(model|dataset|split|optimizer|stage)=\w+", argument)
+    ]
+    try:
+        with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+            known = _keys(compose("config", groups))
+    except Exception:
+        return ""
+    section = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    allowed = f"; {section or 'at the top'} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
+    return _nearest(key, siblings) or _nearest(key, known) or allowed
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig) or node._is_missing() or node._is_none():
+        return []
+    return [k for name in node for k in (f"{prefix}{name}", *_keys(node._get_node(name), f"{prefix}{name}."))]

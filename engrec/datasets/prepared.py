@@ -1,0 +1,161 @@
+"""A data set as training reads it: arrays in memory, one .npz file on disk."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """N labelled face images.
+
+    images: uint8 (N, C, H, W); labels: int64 (N,), indices into class_names.
+    subjects: str (N,), who is seen; splits: str (N,) of "train", "val", "test", the data set's official split;
+    soft_labels: float32 (N, num_classes), rows sum to 1. Each of these three is None where the data has none.
+    sources: str (N,), the file or row that each image came from; formats: str (N,), what that file was, such as
+    "JPEG L 48x48", or None where images had no file of their own.
+    recipe: how it was made, JSON values only; "name" is always there.
+
+    Raises ValueError when the arrays do not fit each other, so that a Faces that exists can be relied upon.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    sources: np.ndarray
+    recipe: dict[str, Any]
+    subjects: np.ndarray | None = None
+    splits: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
+    formats: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        name, num_images = self.recipe.get("name", "the data set"), len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or num_images == 0:
+            raise ValueError(
+                f"{name}: images must be uint8 (N, C, H, W), found {self.images.dtype} {self.images.shape}"
+            )
+        for field in ("labels", "sources", "subjects", "splits", "soft_labels", "formats"):
+            array = getattr(self, field)
+            if array is not None and len(array) != num_images:
+                raise ValueError(f"{name}: {num_images} images but {len(array)} {field}")
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        if len(counts) > len(self.class_names):
+            raise ValueError(f"{name}: label {self.labels.max()} is beyond the {len(self.class_names)} class names")
+        if empty := [c for c, count in zip(self.class_names, counts, strict=True) if count == 0]:
+            raise ValueError(f"{name}: no image of class {', '.join(empty)}")
+        if self.splits is not None and (unknown := set(np.unique(self.splits)) - set(SPLITS)):
+            raise ValueError(f"{name}: unknown split {', '.join(sorted(unknown))}; allowed: {', '.join(SPLITS)}")
+        if self.soft_labels is not None and self.soft_labels.shape != (num_images, len(self.class_names)):
+            raise ValueError(f"{name}: soft labels {self.soft_labels.shape} for {len(self.class_names)} classes")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def name(self) -> str:
+        return self.recipe["name"]
+
+    def select(self, index: np.ndarray) -> Self:
+        """The images at `index` (integers or a mask), with all that belongs to them."""
+        per_image = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("class_names", "recipe")}
+        return replace(self, **{name: None if array is None else array[index] for name, array in per_image.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write one .npz: nothing pickled, nothing half-written."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        arrays |= {"class_names": np.array(self.class_names), "recipe": np.array(json.dumps(self.recipe))}
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, exclude: Sequence[str] = ()) -> Faces:
+    """Read a prepared data set.
+
+    classes: maps each new class name to the stored class names that it joins; exclude: what to leave out of training,
+    "blank" and "test_duplicates" (validation and test images stay as they are, so that results stay comparable).
+    Raises ValueError when the file is missing, damaged, or lacks what these two name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; make it with: python scripts/prepare.py (or name it: dataset.path=…)")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        class_names = tuple(arrays.pop("class_names").tolist())
+        recipe = json.loads(arrays.pop("recipe").item())
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a prepared data set ({error}); make it anew with: python scripts/prepare.py"
+        ) from error
+    if expected := {"images", "labels", "sources"} - arrays.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(expected))}; make it anew with: python scripts/prepare.py")
+    known = {f.name for f in fields(Faces)}
+    faces = Faces(class_names=class_names, recipe=recipe, **{k: v for k, v in arrays.items() if k in known})
+    faces = faces if classes is None else regroup(faces, classes)
+    return without(faces, exclude) if exclude else faces
+
+
+def without(faces: Faces, exclude: Sequence[str]) -> Faces:
+    """Leave blank images (standard deviation under 1), or copies of validation and test images, out of training."""
+    if unknown := [kind for kind in exclude if kind not in ("blank", "test_duplicates")]:
+        raise ValueError(f"dataset.exclude={unknown} is unknown; allowed: blank, test_duplicates")
+    if faces.splits is None:
+        raise ValueError(f"{faces.name} has no official split to leave anything out of: type dataset.exclude=[]")
+    train, drop = faces.splits == "train", np.zeros(len(faces), dtype=bool)
+    if "blank" in exclude:
+        blank = faces.images.reshape(len(faces), -1).std(axis=1) < 1
+        drop |= train & blank
+    if "test_duplicates" in exclude:
+        pixels = np.array([hashlib.sha256(image.tobytes()).digest() for image in faces.images])
+        drop |= train & np.isin(pixels, pixels[~train])
+    kept = faces.select(~drop)
+    return replace(
+        kept, recipe=faces.recipe | {"excluded_from_training": {"kinds": list(exclude), "images": int(drop.sum())}}
+    )
+
+
+def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
+    """Join classes: {"disengaged": ["1"], "engaged": ["2", "3"]}. Images of a class that is not named are left out."""
+    named = [old for group in classes.values() for old in group]
+    if unknown := [old for old in named if old not in faces.class_names]:
+        raise ValueError(
+            f"dataset.classes: {faces.name} has no class {', '.join(unknown)}, it has {', '.join(faces.class_names)}"
+        )
+    if len(set(named)) < len(named):
+        raise ValueError(f"dataset.classes names a class of {faces.name} twice: {', '.join(named)}")
+    new_of_old = np.full(len(faces.class_names), -1)
+    for new, group in enumerate(classes.values()):
+        new_of_old[[faces.class_names.index(old) for old in group]] = new
+    labels, soft = new_of_old[faces.labels], faces.soft_labels
+    if soft is not None:
+        soft = np.stack([soft[:, new_of_old == new].sum(1) for new in range(len(classes))], axis=1)
+        soft /= np.maximum(soft.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+    keep = labels >= 0
+    per_image = {
+        name: None if (array := getattr(faces, name)) is None else array[keep]
+        for name in ("images", "sources", "subjects", "splits", "formats")
+    }
+    return replace(
+        faces,
+        labels=labels[keep],
+        class_names=tuple(classes),
+        soft_labels=None if soft is None else soft[keep],
+        **per_image,
+    )

@@ -1,0 +1,323 @@
+"""From a configuration to metrics: the one file that knows all the parts."""
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from engrec import checkpoint, plots, splits
+from engrec.callbacks import History, Predictions, written_whole
+from engrec.config import check
+from engrec.data import DataModule
+from engrec.modules.classifier import Classifier
+
+log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message=r".*(does not have many workers|logging interval|exists and is not empty).*")
+warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning|lightning_fabric")
+for name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
+
+PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+
+
+def run(cfg: DictConfig) -> dict[str, float]:
+    """Train and test, or only test, what `cfg` describes. Returns the test metrics, test/accuracy and so on.
+
+    Raises ValueError, in the user's words, for whatever is wrong with the configuration or with the data.
+    """
+    with run_folder(cfg) as folder:
+        check(cfg)
+        check_sweep(cfg)
+        pl.seed_everything(cfg.seed, verbose=False)
+        data = build_data(cfg)
+        module = build_module(cfg, data)
+        trainer = build_trainer(cfg)
+        open_folder(cfg, folder)
+        announce(cfg, data, module, trainer)
+        return train_and_test(cfg, folder, data, module, trainer)
+
+
+def train_and_test(
+    cfg: DictConfig, folder: Path, data: DataModule, module: Classifier, trainer: pl.Trainer
+) -> dict[str, float]:
+    """Fit unless the stage is test, then test the best checkpoint and write the results."""
+    started = time.perf_counter()
+    best = cfg.ckpt_path
+    if cfg.stage != "test":
+        best = fit(cfg, trainer, module, data)
+        module.load_state_dict(checkpoint.read(best)["state_dict"])
+    predictions = Predictions(folder / "predictions.csv")
+    callbacks(trainer).append(predictions)
+    metrics = {name: float(value) for name, value in trainer.test(module, data, verbose=False)[0].items()}
+    write_result(cfg, trainer, module, data, predictions, metrics, time.perf_counter() - started)
+    close_loggers(trainer)
+    conclude(cfg, data, metrics, best)
+    return metrics
+
+
+@contextmanager
+def run_folder(cfg: DictConfig) -> Iterator[Path]:
+    """The folder that Hydra opened for this run; it goes again if nothing is written to it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    cfg.output_dir = str(folder)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            os.removedirs(folder)
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise ValueError where each process of a distributed run would start the whole sweep again."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN and str(cfg.trainer.devices) not in ("1", "auto"):
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices} in a sweep would start the sweep on each device; "
+            "give each trial one: trainer.devices=1"
+        )
+
+
+def open_folder(cfg: DictConfig, folder: Path) -> None:
+    """The log and the resolved configuration."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        root.removeHandler(handler)  # the previous trial's
+    handler = logging.FileHandler(folder / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    with written_whole(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def build_data(cfg: DictConfig) -> DataModule:
+    """The data set, split and checked."""
+    if cfg.task is None:
+        cfg.task = "expression" if "Expression" in checkpoint.read(cfg.ckpt_path)["module"] else "engagement"
+    faces = instantiate(cfg.dataset, _convert_="all")
+    way = instantiate(cfg.split)
+    try:
+        split = way(faces.labels, faces.subjects, faces.splits)
+        splits.check(split, faces.labels, faces.subjects, len(faces.class_names), way.leaks)
+    except ValueError as error:
+        raise ValueError(f"{faces.name}: {error}") from error
+    return DataModule(faces, split, instantiate(cfg.augment), cfg.batch_size, cfg.seed)
+
+
+def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
+    """A new network, a new one with the pre-trained backbone, or the one to be tested."""
+    if cfg.stage == "test":
+        return tested_module(cfg.ckpt_path, data)
+    if cfg.ckpt_path is not None:
+        checkpoint.check_classes(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, data.faces.class_names)
+    arguments: dict[str, Any] = {name: plain(cfg[name]) for name in ("model", "optimizer", "lr_scheduler")}
+    arguments |= {"class_names": list(data.faces.class_names), "preprocessing": data.preprocessing}
+    arguments |= {"monitor": cfg.monitor, "seed": cfg.seed}
+    if cfg.task == "engagement":
+        arguments["class_counts"] = data.class_counts
+    module = instantiate(cfg.module, **arguments, _recursive_=False, _convert_="all")
+    if cfg.init_from is not None:
+        checkpoint.load_backbone(module.backbone, cfg.init_from, data.preprocessing)
+    return module
+
+
+def tested_module(path: str, data: DataModule) -> Classifier:
+    """The module that a checkpoint describes, with its weights; only classes of engrec are built."""
+    saved = checkpoint.read(path)
+    checkpoint.check_preprocessing(saved, path, data.preprocessing)
+    checkpoint.check_classes(saved, path, data.faces.class_names)
+    named = (saved.get("module", ""), saved["hyper_parameters"]["model"]["_target_"])
+    if not (named[0].startswith("engrec.modules.") and named[1].startswith("engrec.models.")):
+        raise ValueError(f"{path} asks for {' and '.join(named)}, which is not code of engrec: not loaded")
+    module = get_object(named[0])(**saved["hyper_parameters"])
+    module.load_state_dict(saved["state_dict"])
+    return module
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """Trainer, callbacks and logger from YAML; precision "auto" becomes what the hardware does well."""
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = fast_precision()
+    return instantiate(
+        cfg.trainer,
+        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+        logger=instantiate(cfg.logger) if cfg.logger else False,
+        default_root_dir=cfg.output_dir,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def fast_precision() -> str:
+    """bf16-mixed where the hardware multiplies bfloat16, otherwise 32-true."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModule) -> str:
+    """Train to the end and return the path of the best checkpoint; stopped by a signal, say how to go on."""
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain(cfg))
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except SystemExit:
+        close_loggers(trainer)
+        say_how_to_resume(cfg)
+        raise
+    return str(Path(cfg.output_dir) / "best.ckpt")
+
+
+def stop(signum: int, _: Any) -> NoReturn:
+    """Leave as Ctrl-C does, with the exit status that a signal gives."""
+    sys.exit(128 + signum)
+
+
+def say_how_to_resume(cfg: DictConfig) -> None:
+    last = Path(cfg.output_dir) / "last.ckpt"
+    if not last.is_file():
+        log.info("stopped before the first epoch was over: there is nothing to resume")
+        return
+    given = [
+        o for o in HydraConfig.get().overrides.task if not o.startswith(("ckpt_path=", "output_dir=", "init_from="))
+    ]
+    again = ["init_from=null"] if cfg.stage == "finetune" else []
+    command = " ".join(["python train.py", *given, *again, f"output_dir={cfg.output_dir}", f"ckpt_path={last}"])
+    log.info("stopped; nothing that was saved is lost. Go on with: %s", command)
+
+
+def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.Trainer) -> None:
+    faces, split = data.faces, data.split
+    people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
+    sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
+    log.info("%s: %s, %s images%s (%s)", cfg.stage, faces.name, f"{len(faces):,}", people, sizes)
+    number = sum(p.numel() for p in module.parameters())
+    device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
+    log.info(
+        "%s with %s parameters, %s on %s", type(module.backbone).__name__, f"{number:,}", trainer.precision, device
+    )
+    say_if_synthetic(cfg, data)
+
+
+def say_if_synthetic(cfg: DictConfig, data: DataModule) -> None:
+    if data.faces.recipe["importer"] != "synthetic":
+        return
+    name = "fer2013" if cfg.task == "expression" else "wacv2016 split=kfold"
+    log.info(
+        "These are drawn faces (dataset=synthetic), not people. For real data: python scripts/prepare.py --help, "
+        "then the same command with dataset=%s",
+        name,
+    )
+
+
+def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best: str) -> None:
+    log.info(
+        "test: %s", ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
+    )
+    log.info("written to %s", cfg.output_dir)
+    say_if_synthetic(cfg, data)
+    if cfg.stage == "pretrain":
+        chosen = [o for o in HydraConfig.get().overrides.task if o.startswith("model")]
+        log.info("Next: %s", " ".join(["python train.py stage=finetune", *chosen, f"init_from={best}"]))
+
+
+def write_result(
+    cfg: DictConfig,
+    trainer: pl.Trainer,
+    module: Classifier,
+    data: DataModule,
+    predictions: Predictions,
+    metrics: dict[str, float],
+    seconds: float,
+) -> None:
+    """result.json and the two pictures."""
+    folder = predictions.path.parent
+    history = next((c for c in callbacks(trainer) if isinstance(c, History)), None)
+    epochs, train_seconds = (history.epochs, history.seconds) if history and cfg.stage != "test" else ([], [])
+    images = len(epochs) * len(data.train_dataloader()) * min(cfg.batch_size, len(data.split.train)) if epochs else 0
+    result = {
+        "metrics": metrics,
+        "validation": max(epochs, key=lambda e: -e[cfg.monitor] if cfg.callbacks.best.mode == "min" else e[cfg.monitor])
+        if epochs
+        else None,
+        "stage": cfg.stage,
+        "choices": {
+            group: HydraConfig.get().runtime.choices[group] for group in ("dataset", "model", "split", "augment")
+        },
+        "dataset": data.faces.recipe,
+        "model": plain(module.hparams["model"]),
+        "num_parameters": sum(p.numel() for p in module.parameters()),
+        "num_images": {side: len(getattr(data.split, side)) for side in ("train", "val", "test")},
+        "seed": cfg.seed,
+        "epochs": len(epochs),
+        "seconds": round(seconds, 1),
+        "train_images_per_second": round(images / sum(train_seconds), 1) if train_seconds else None,
+        "precision": str(trainer.precision),
+        "hardware": hardware(),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "git_commit": git_commit(),
+        "command": " ".join(["python train.py", *HydraConfig.get().overrides.task]),
+    }
+    with written_whole(folder / "result.json") as file:
+        json.dump(result, file, indent=2)
+    if epochs:
+        plots.curves(epochs, folder / "curves.png")
+    named = f"{cfg.stage}, {data.faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
+    plots.confusion(predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", named)
+
+
+def callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def close_loggers(trainer: pl.Trainer) -> None:
+    """A tracker's run that is not finished would take in the next trial of the same process."""
+    for logger in trainer.loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()
+
+
+def hardware() -> dict[str, Any]:
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"gpus": names, "cpu": cpu_name(), "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "-dirty" where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def plain(node: Any) -> Any:
+    """A configuration node as dicts, lists and numbers."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

@@ -1,0 +1,1 @@
+"""Other people's file formats, one file each: raw data in, the arrays of a prepared data set out."""

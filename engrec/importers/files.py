@@ -1,0 +1,288 @@
+"""Folders, archives and image files that strangers packed: read as streams, never extracted, refused in one line."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
+MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below what a zip bomb unpacks to
+RESIZE = "bilinear, support widened when shrinking (anti-aliased), stretched to a square; none where it already fits"
+DAMAGE = (EOFError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+UNSUPPORTED = (NotImplementedError, RuntimeError)  # what zipfile says to an unknown compression and to a password
+DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
+
+Entries = Generator[tuple[str, IO[bytes] | None], None, None]  # name, and the stream of a plain file
+
+
+def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Each file of a folder, .zip or .tar.*, or the one .csv itself: its name below the root and its stream.
+
+    A stream is good until the next file is asked for. Hidden files and __MACOSX are passed over. Raises ValueError on a
+    damaged archive, on a name that leaves the root, on a name that comes twice, and on links.
+    """
+    if not source.exists():
+        raise ValueError(f"{source} is not there: give the path of a folder or file that exists")
+    seen: set[str] = set()
+    with _damage_in_words(source), closing(_opener(source)(source)) as entries:
+        for raw_name, file in tqdm(entries, desc=source.name, unit=" files", disable=None, delay=1, leave=False):
+            name = _safe_name(raw_name, source)
+            if _is_hidden(name):
+                continue
+            if file is None:
+                raise ValueError(
+                    f"{place(source, name)} is a link or no plain file: put the file itself there "
+                    "(tar --dereference packs it so)"
+                )
+            if name in seen:
+                raise ValueError(f"{source.name} holds {name} twice: pack it again with each file once")
+            seen.add(name)
+            yield name, file
+
+
+def read_images(source: Path, size: int = 48, colour: str = "grey") -> Iterator[tuple[str, np.ndarray, str]]:
+    """Name, pixels and format of each image of a source; files that are no images are passed over."""
+    for name, file in open_files(source):
+        if is_image(name):
+            yield name, *read_image(file, source, name, size, colour)
+
+
+def read_image(
+    file: IO[bytes], source: Path, name: str, size: int = 48, colour: str = "grey"
+) -> tuple[np.ndarray, str]:
+    """Pixels uint8 (C, size, size) and format of one file of a source."""
+    return decode(read(file, source, name), place(source, name), size, colour)
+
+
+def is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def read(file: IO[bytes], source: Path, name: str) -> bytes:
+    """The content of one file of a source."""
+    with _damage_in_words(source):
+        content = file.read(MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ValueError(f"{source.name}: {name} is larger than {MAX_IMAGE_BYTES >> 20} MiB: leave it out")
+    return content
+
+
+def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
+    """The lines of one file, cut at 64 KiB, so that a file without line ends cannot fill the memory."""
+    lines = iter(lambda: file.readline(1 << 16), b"")
+    with _damage_in_words(source):
+        yield from tqdm(lines, desc=source.name, unit=" rows", disable=None, delay=1, leave=False)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:
+    """One image file as uint8 (C, size, size), C = 1 (grey) or 3 (rgb), and what the file was, "JPEG L 48x48".
+
+    The camera's orientation is applied, transparency lies on black, 16 bits are scaled to 8, the first frame is taken.
+    `where` names the file in the ValueError raised for one that cannot be read.
+    """
+    if not content:
+        raise ValueError(f"{where} is empty (0 bytes): fetch it again or leave it out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            found = f"{image.format} {image.mode} {image.width}x{image.height}"
+            image = _eight_bit(ImageOps.exif_transpose(image)).convert("L" if colour == "grey" else "RGB")
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{where} is none of {', '.join(FORMATS)}: save it as PNG or leave it out") from error
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): mend it or leave it out") from error
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(image).reshape(size, size, -1).transpose(2, 0, 1), found
+
+
+def place(source: Path, name: str) -> str:
+    """A file of a source as a reader would look for it."""
+    return f"{source.name}/{name}" if source.is_dir() else f"{source.name}: {name}"
+
+
+def recipe(
+    source: Path, importer: str, name: str | None = None, size: int = 48, colour: str = "grey", **more: Any
+) -> dict[str, Any]:
+    """How the data set was made; `source` without its folder, so that a recipe says nothing about a machine."""
+    return {
+        "name": name or importer,
+        "importer": importer,
+        "source": source.resolve().name,
+        "sha256": sha256(source),
+        "size": [size, size],
+        "colour": colour,
+        "crop": "as distributed",
+        "engrec": version("engrec"),
+        **more,
+    }
+
+
+def check_no_empty_class(labels: np.ndarray, class_names: Sequence[str], source: Path) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
+    if empty := [name for name, count in zip(class_names, counts, strict=True) if count == 0]:
+        raise ValueError(f"{source.name} holds no image of class {', '.join(empty)}: give the complete data set")
+
+
+def sha256(source: Path) -> str:
+    """Of a file its content; of a folder the sorted names and sizes in it."""
+    if source.is_file():
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    listing = sorted(
+        f"{path.relative_to(source).as_posix()} {path.stat().st_size}" for path in source.rglob("*") if path.is_file()
+    )
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+
+
+def inside(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, lies under `root`."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
+@contextmanager
+def _damage_in_words(source: Path) -> Iterator[None]:
+    """An archive's own errors as one ValueError; a generator that yields inside it does not see its consumer's."""
+    try:
+        yield
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the system's word on a path, not on its content
+            raise
+        raise ValueError(f"{source.name} is truncated or damaged ({one_line(error)}): download it again") from error
+    except UNSUPPORTED as error:
+        raise ValueError(f"{source.name} cannot be unpacked ({error}): pack it as a plain .zip or .tar.gz") from error
+
+
+def _opener(source: Path) -> Callable[[Path], Entries]:
+    """Which of the readers below a source needs: by its first bytes, since names of downloads lie."""
+    if source.is_dir():
+        return _folder
+    with source.open("rb") as file:
+        head = file.read(262)
+    if head.startswith(b"PK"):
+        return _zip
+    if head.startswith(tuple(DECOMPRESSORS)) or head[257:262] == b"ustar":
+        return _tar
+    if source.suffix.lower() == ".csv":
+        return _single
+    raise ValueError(
+        f"{source.name} is neither a folder nor a .zip or .tar (.gz, .xz, .bz2) archive: give one, "
+        "or download it again if it should be one"
+    )
+
+
+def _single(source: Path) -> Entries:
+    with source.open("rb") as file:
+        yield source.name, file
+
+
+def _folder(source: Path) -> Entries:
+    for folder, folders, names in os.walk(source, onerror=_give_up):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(names) + [name for name in folders if Path(folder, name).is_symlink()]:
+            path = Path(folder, name)
+            relative = path.relative_to(source).as_posix()
+            if _is_hidden(name) or not path.is_file() or not inside(path, source):
+                yield relative, None
+                continue
+            with path.open("rb") as file:
+                yield relative, file
+
+
+def _give_up(error: OSError) -> None:
+    """A folder that may not be read; os.walk passes over it otherwise."""
+    raise error
+
+
+def _zip(source: Path) -> Entries:
+    with zipfile.ZipFile(source) as archive:
+        for entry in archive.infolist():
+            if not entry.is_dir():
+                with archive.open(entry) as file:
+                    yield entry.filename.replace("\\", "/"), file
+
+
+def _tar(source: Path) -> Entries:
+    """tarfile's own decompression takes a file that ends early for a short archive; the modules used here say so."""
+    with source.open("rb") as file:
+        head = file.read(6)
+        file.seek(-min(1024, source.stat().st_size), io.SEEK_END)
+        tail = file.read()
+    unpack = next((unpack for magic, unpack in DECOMPRESSORS.items() if head.startswith(magic)), Path.open)
+    if unpack is Path.open and any(tail):
+        raise tarfile.ReadError("the end mark is missing")
+    with unpack(source, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for entry in archive:
+            if not entry.isdir():
+                yield entry.name, archive.extractfile(entry) if entry.isreg() else None
+        while stream.read(1 << 20):  # to the end, where the checksum is
+            pass
+
+
+def _safe_name(name: str, source: Path) -> str:
+    """The name without "./"; an archive may hold any string here, so one that leads out of it is refused."""
+    path = PurePosixPath(name)
+    if not path.parts or not name.isprintable():
+        raise ValueError(
+            f"{source.name}: {name!r} is no name that can be printed as UTF-8: rename it and pack it again"
+        )
+    if path.is_absolute() or ".." in path.parts or path.parts[0][1:2] == ":":
+        raise ValueError(
+            f"{source.name}: {name!r} leads out of the archive: do not trust it, download it from its origin"
+        )
+    return str(path)
+
+
+def _is_hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return (
+        any(part.startswith(".") for part in parts)
+        or parts[0] == "__MACOSX"
+        or parts[-1] in ("Thumbs.db", "desktop.ini")
+    )
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """An image of 8 bits a channel without transparency; modes that only PIL's convert would clip are scaled here."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("pixels beyond 16 bits; save it with 8 or 16 bits")
+        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return image if image.mode == "L" else image.convert("RGB")

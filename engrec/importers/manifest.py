@@ -1,0 +1,247 @@
+"""Your own data: a CSV of path, label and optionally subject and split, or one folder of images for each class."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from engrec.importers import files
+
+COLUMNS = ("path", "label", "subject", "split")
+COLOURS = ("grey", "rgb")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of one image: its path below the root, and `where`, the place in the source that a message names."""
+
+    where: str
+    path: str
+    label: str
+    subject: str | None
+    split: str | None
+
+
+def read(
+    source: Path,
+    name: str,
+    classes: Sequence[str] | None = None,
+    subject_regex: str | None = None,
+    size: int = 48,
+    colour: str = "grey",
+    root: Path | None = None,
+) -> dict[str, Any]:
+    """The arguments of a data set from a CSV file, or from class folders in a folder, .zip or .tar.*.
+
+    classes: the class names in order (of two, the second is the positive one); sorted where not given.
+    subject_regex: one group that finds the subject in each path, "(s\\d+)_" in "engaged/s12_0001.png".
+    root: the folder that a CSV's paths start from and must not leave; the CSV's own folder where not given.
+    """
+    if size < 1 or colour not in COLOURS:
+        raise ValueError(f"size must be 1 or more and colour {' or '.join(COLOURS)}, found {size} and {colour!r}")
+    if source.suffix.lower() in (".csv", ".tsv"):
+        rows = _from_csv(source, root or source.parent)
+        images, notes = _decoded(rows, root or source.parent, size, colour), []
+    elif root is not None:
+        raise ValueError("--root is the folder of a CSV's paths, and class folders have theirs: leave it out")
+    else:
+        rows, images, notes = _from_folders(source, size, colour)
+    if subject_regex is not None:
+        rows = _with_subjects(rows, _pattern(subject_regex))
+    _check_splits(rows)
+    class_names = _class_names(rows, source, classes)
+    pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded here, when nothing else can be wrong
+    optional = {"subjects": [row.subject for row in rows], "splits": [row.split for row in rows]}
+    return {
+        "images": np.stack(pixels),
+        "labels": np.array([class_names.index(row.label) for row in rows], np.int64),
+        "class_names": class_names,
+        "sources": np.array([row.path for row in rows]),
+        "formats": np.array(formats),
+        "recipe": files.recipe(source, "manifest", name, size, colour, resize=files.RESIZE, notes=notes),
+        **{key: np.array(values) for key, values in optional.items() if None not in values},
+    }
+
+
+def _from_csv(source: Path, root: Path) -> list[Row]:
+    rows, seen = list(_rows(source)), {}
+    for row in rows:
+        path = root / row.path
+        if not files.inside(path, root):
+            raise ValueError(
+                f"{row.where}: {row.path} leaves the folder {root}: "
+                "keep the images below it, or name their folder with --root"
+            )
+        if not path.is_file():
+            raise ValueError(f"{row.where}: {row.path} is not in {root}: mend the path, or name its folder with --root")
+        if (first := seen.setdefault(path.resolve(), row)) is not row:
+            raise ValueError(f"{row.where}: {row.path} was already named by {first.where}: delete one of the two rows")
+    if not rows:
+        raise ValueError(f"{source.name} has a header and no rows: add one row per image")
+    return rows
+
+
+def _decoded(rows: list[Row], root: Path, size: int, colour: str) -> Iterator[tuple[np.ndarray, str]]:
+    for row in tqdm(rows, unit=" images", disable=None, delay=1, leave=False):
+        with (root / row.path).open("rb") as file:
+            yield files.decode(files.read(file, root, row.path), f"{row.where}: {row.path}", size, colour)
+
+
+def _rows(source: Path) -> Iterator[Row]:
+    """The rows as written, held against the header. Lines count from 1 with the header, as an editor shows them."""
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, delimiter=_delimiter(file.readline()))
+            file.seek(0)
+            header = _header(next(lines, []), source)
+            for cells in lines:
+                if any(cell.strip() for cell in cells):
+                    yield _row(cells, header, f"{source.name} line {lines.line_num}")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source.name} is not UTF-8 text: save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{source.name} is not a CSV file ({error}): save it as CSV UTF-8") from error
+
+
+def _delimiter(header: str) -> str:
+    """The separator of which the header has most; its own names hold none of them."""
+    return max(",;\t", key=header.count)
+
+
+def _header(cells: list[str], source: Path) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    if missing := [column for column in ("path", "label") if column not in names]:
+        raise ValueError(
+            f"{source.name} line 1 lacks the column {', '.join(missing)}; found {', '.join(names)[:80] or 'nothing'}: "
+            "the header must name path and label, and may name subject and split"
+        )
+    if twice := [column for column in COLUMNS if names.count(column) > 1]:
+        raise ValueError(f"{source.name} line 1 names the column {', '.join(twice)} twice: keep one")
+    return names
+
+
+def _row(cells: list[str], header: list[str], where: str) -> Row:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"{where} has {len(cells)} cells, expected {len(header)}: quote a path that holds the separator"
+        )
+    values = {column: cell.strip() for column, cell in zip(header, cells, strict=True) if column in COLUMNS}
+    if empty := [column for column, value in values.items() if not value]:
+        raise ValueError(f"{where} has no {', '.join(empty)}: fill it in, or drop the whole column if it is optional")
+    if odd := [column for column, value in values.items() if not value.isprintable()]:
+        raise ValueError(f"{where} has a line break or control character in {', '.join(odd)}: take it out")
+    split = values.get("split")
+    if split is not None and split.lower() not in files.SPLIT_ALIASES:
+        raise ValueError(f"{where} has the split {split!r}: allowed are train, val, test")
+    split = None if split is None else files.SPLIT_ALIASES[split.lower()]
+    return Row(where, values["path"].replace("\\", "/"), values["label"], values.get("subject"), split)
+
+
+def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list[tuple[np.ndarray, str]], list[str]]:
+    """Rows and images by path, so that a folder and its archive give the same data set; and what was left out."""
+    found, others, lead = {}, [], {}
+    for name, file in files.open_files(source):
+        if not files.is_image(name):
+            others.append(name)
+            continue
+        row = _place(name, files.place(source, name), lead)
+        found[name] = row, files.read_image(file, source, name, size, colour)
+    if not found:
+        raise ValueError(f"{source.name} holds no images: expected CLASS/image.png, one folder for each class")
+    rows, images = (list(column) for column in zip(*(found[name] for name in sorted(found)), strict=True))
+    if source.is_dir():
+        _check_no_empty_folder(source, rows)
+    return rows, images, [f"{len(others)} files are no images and were left out, as {others[0]}"] if others else []
+
+
+def _place(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
+    """Label and split from the folders of one image; `lead` remembers what is above them, the same for all."""
+    *above, label = PurePosixPath(name).parts[:-1] or ("",)
+    split = files.SPLIT_ALIASES.get(above[-1].lower()) if above else None
+    lead.setdefault(tuple(above if split is None else above[:-1]), where)
+    if not label or len(lead) > 1:
+        raise ValueError(
+            f"{where} lies in no class folder, or not as deep as {next(iter(lead.values()))}: "
+            "expected CLASS/image.png, or train/CLASS/image.png with val and test beside it"
+        )
+    return Row(where, name, label, None, split)
+
+
+def _check_no_empty_folder(source: Path, rows: list[Row]) -> None:
+    """Held against the disk, since an empty class leaves no trace among the images."""
+    classes = {source / PurePosixPath(row.path).parent for row in rows}
+    filled = classes | {source / above for row in rows for above in PurePosixPath(row.path).parents}
+    for folder in sorted(child for parent in filled - classes for child in parent.iterdir() if child.is_dir()):
+        if folder not in filled and not folder.name.startswith("."):
+            name = files.place(source, folder.relative_to(source).as_posix())
+            raise ValueError(f"{name} holds no image, so its class is empty: add images or remove the folder")
+
+
+def _pattern(subject_regex: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(subject_regex)
+    except re.error as error:
+        raise ValueError(f"--subject-regex {subject_regex!r} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise ValueError(
+            f"--subject-regex {subject_regex!r} has {pattern.groups} groups: put the subject, and only it, "
+            r"in parentheses, as in '(s\d+)_'"
+        )
+    return pattern
+
+
+def _with_subjects(rows: list[Row], pattern: re.Pattern[str]) -> list[Row]:
+    found = []
+    for row in rows:
+        if row.subject is not None:
+            raise ValueError(f"{row.where} has a subject already: leave out --subject-regex or the column subject")
+        match = pattern.search(row.path)
+        if match is None or not match[1]:
+            raise ValueError(
+                f"{row.where}: --subject-regex {pattern.pattern!r} finds no subject in {row.path!r}; "
+                r"for example '(s\d+)_' finds s12 in engaged/s12_0001.png"
+            )
+        found.append(replace(row, subject=match[1]))
+    return found
+
+
+def _check_splits(rows: list[Row]) -> None:
+    with_split = [row.split is not None for row in rows]
+    if any(with_split) and not all(with_split):
+        raise ValueError(
+            f"{rows[with_split.index(False)].where} has no split and others have one: give all one or none"
+        )
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.subject is None or row.split is None:
+            return
+        other = first.setdefault(row.subject, row)
+        if other.split != row.split:
+            raise ValueError(
+                f"{row.where} puts subject {row.subject} in {row.split}, but {other.where} in {other.split}: "
+                "keep each subject in one split, or drop the splits and choose split=kfold"
+            )
+
+
+def _class_names(rows: list[Row], source: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    found = sorted({row.label for row in rows})
+    if classes is not None:
+        unknown = next((row for row in rows if row.label not in classes), None)
+        if unknown is not None:
+            raise ValueError(
+                f"{unknown.where} has the label {unknown.label!r}: allowed by --classes are {', '.join(classes)}"
+            )
+        if len(set(classes)) < len(classes) or "" in classes:
+            raise ValueError(f"--classes {','.join(classes)} names a class twice or none: name each class once")
+        if absent := [label for label in classes if label not in found]:
+            raise ValueError(
+                f"{source.name} has no image of class {', '.join(absent)}, which --classes names: leave it out"
+            )
+    if len(classes or found) < 2:
+        raise ValueError(f"{source.name} has one class only, {found[0]!r}: a classifier needs two or more")
+    return tuple(classes or found)

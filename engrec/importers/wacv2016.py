@@ -1,0 +1,50 @@
+"""Engagement levels in the wild (Kamath et al., WACV 2016): dataset/LEVEL/imgSUBJECT_FRAME.jpg, as .zip or folder."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engrec.importers import files
+
+CLASS_NAMES = ("not_engaged", "nominally_engaged", "very_engaged")  # the folders 1, 2, 3
+NAME = re.compile(r"(?:.*/)?(?P<level>[^/]+)/img(?P<subject>\d+)_\d+\.jpe?g", re.IGNORECASE)
+
+
+def read(source: Path, size: int = 48) -> dict[str, Any]:
+    """The arguments of a data set of three levels, subjects from the file names, without an official split.
+
+    Some files are colour and most are grey, at several sizes, and which is which goes with the label: all become grey
+    at one size. The colour ones also show more of the head, which no resize undoes, so `formats` keeps what each file
+    was: whoever doubts a result can look at the grey files alone.
+    """
+    images = sorted(files.read_images(source, size), key=lambda image: image[0])
+    if not images:
+        raise ValueError(f"{source.name} holds no images: expected dataset/LEVEL/imgSUBJECT_FRAME.jpg")
+    names, pixels, formats = zip(*images, strict=True)
+    levels, subjects = zip(*(_place(name, files.place(source, name)) for name in names), strict=True)
+    labels = np.array(levels, np.int64) - 1
+    files.check_no_empty_class(labels, CLASS_NAMES, source)
+    recipe = files.recipe(
+        source, "wacv2016", size=size, resize=files.RESIZE, levels=dict(zip("123", CLASS_NAMES, strict=True))
+    )
+    return {
+        "images": np.stack(pixels),
+        "labels": labels,
+        "class_names": CLASS_NAMES,
+        "subjects": np.array([f"subject{subject:02d}" for subject in subjects]),
+        "sources": np.array(names),
+        "formats": np.array(formats),
+        "recipe": recipe,
+    }
+
+
+def _place(name: str, where: str) -> tuple[int, int]:
+    """Level and subject of one file."""
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{where} is not LEVEL/imgSUBJECT_FRAME.jpg, as 1/img10_100.jpg: rename it or leave it out")
+    if match["level"] not in ("1", "2", "3"):
+        raise ValueError(f"{where} lies in level {match['level']}: allowed are the folders 1, 2, 3")
+    return int(match["level"]), int(match["subject"])

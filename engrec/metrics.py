@@ -1,0 +1,140 @@
+"""What accuracy, F1 and AUC mean here, and how they are gathered over batches and ranks.
+
+Every function takes logits (B, K) and targets (B,) and gives a float64 tensor on their device. Logits may be shifted by
+a constant per row, so the logarithm of probabilities will do. What is undefined is NaN, never 0.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
+    """Counts (K, K): row is the target, column the prediction, which is the largest logit."""
+    num_classes = logits.shape[1]
+    cells = targets * num_classes + logits.argmax(1)
+    return cells.bincount(minlength=num_classes**2).view(num_classes, num_classes).double()
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Share of the predictions that are right."""
+    matrix = confusion_matrix(logits, targets)
+    return matrix.trace() / matrix.sum()
+
+
+def recalls(logits: Tensor, targets: Tensor) -> Tensor:
+    """For each class (K,), the share of its samples that are predicted right; NaN for a class that does not occur."""
+    matrix = confusion_matrix(logits, targets)
+    return matrix.diagonal() / matrix.sum(1)
+
+
+def balanced_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean recall over the classes that occur. For two classes (TPR + TNR) / 2, which some papers call AUC."""
+    return recalls(logits, targets).nanmean()
+
+
+def f1(logits: Tensor, targets: Tensor) -> Tensor:
+    """2 TP / (2 TP + FP + FN): of class 1 where there are two classes, else the mean over the classes that occur among
+    targets or predictions. NaN where the denominator is 0."""
+    matrix = confusion_matrix(logits, targets)
+    per_class = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+    return per_class[1] if len(per_class) == 2 else per_class.nanmean()
+
+
+def auc(logits: Tensor, targets: Tensor) -> Tensor:
+    """Exact area under the ROC curve of the ranked log-odds; the mean over classes, one against the rest, beyond two.
+
+    NaN when a class does not occur: the mean over the others would be another quantity for each fold.
+    """
+    scores = log_odds(logits)
+    if scores.shape[1] == 2:
+        return _ranked_area(scores[:, 1], targets == 1)
+    return torch.stack([_ranked_area(score, targets == k) for k, score in enumerate(scores.T)]).mean()
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """log p_k / (1 - p_k) of the softmax, float32 (B, K): ranks as the probabilities do, but confident ones stay apart
+    where float32 probabilities all round to 1."""
+    wide = logits.double()
+    same = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others = wide[:, None].expand(-1, logits.shape[1], -1).masked_fill(same, -torch.inf).logsumexp(2)
+    return (wide - others).float()  # rounded, so that equal rows tie whatever their place in a vectorised exp
+
+
+def _ranked_area(scores: Tensor, positive: Tensor) -> Tensor:
+    """Mann–Whitney: the share of pairs (positive, negative) that are ranked rightly, a tie counting half."""
+    _, value, counts = scores.unique(return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(0).double() - (counts.double() - 1) / 2  # the mean rank of each distinct score
+    num_positive, num_negative = positive.sum().double(), (~positive).sum().double()
+    surplus = ranks[value[positive]].sum() - num_positive * (num_positive + 1) / 2
+    return surplus / (num_positive * num_negative)
+
+
+class Scores(Metric):
+    """All scores of an epoch, from the logits themselves, so that neither batch size nor number of ranks matters.
+
+    update takes logits (B, num_classes), targets (B,) and the loss of each sample (B,). compute gives float32 scalars,
+    and recalls (num_classes,); all but the loss are NaN when any logit is: a network that diverged predicts nothing.
+    """
+
+    full_state_update = False
+    logits: list[Tensor]
+    targets: list[Tensor]
+    loss_sum: Tensor
+    count: Tensor
+    definitions = (accuracy, balanced_accuracy, f1, auc, recalls)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
+        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor, loss: Tensor) -> None:
+        self.logits.append(logits.detach().float())
+        self.targets.append(target)
+        self.loss_sum += loss.detach().float().sum()
+        self.count += len(target)
+
+    def compute(self) -> dict[str, Tensor]:
+        logits, targets = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.targets).cpu()
+        values = {score.__name__: score(logits, targets) for score in self.definitions}
+        if logits.isnan().any():
+            values = {name: torch.full_like(value, torch.nan) for name, value in values.items()}
+        values["loss"] = self.loss_sum / self.count
+        return {name: value.to(self.device, torch.float32) for name, value in values.items()}
+
+
+def interval(
+    statistic: Callable[[np.ndarray], float],
+    groups: np.ndarray,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of statistic(index), drawing whole groups (subjects) with replacement.
+
+    groups (N,) says which group each sample is of; index is the samples drawn, repeats included. Resamples where the
+    statistic is NaN do not count. (NaN, NaN) for fewer than two groups, or when none counts.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return np.nan, np.nan
+    members, starts = np.argsort(group, kind="stable"), np.cumsum(sizes) - sizes
+    rng, values = np.random.default_rng(seed), np.empty(num_resamples)
+    for i in range(num_resamples):
+        drawn = rng.integers(len(sizes), size=len(sizes))
+        ends = np.cumsum(sizes[drawn])
+        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
+        values[i] = statistic(members[np.repeat(starts[drawn], sizes[drawn]) + within])
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

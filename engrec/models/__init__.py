@@ -1,0 +1,1 @@
+"""Backbones, one per file: forward(images) -> features (B, num_features)."""

@@ -1,0 +1,130 @@
+"""All that the two stages share: logits = head(backbone(images)), scored and optimised."""
+
+import inspect
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_object, instantiate
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from engrec.data import Batch, epoch_seed
+from engrec.metrics import Scores
+
+
+class Classifier(pl.LightningModule):
+    """A face classifier, built from plain values, so that its checkpoint says what it is.
+
+    model, optimizer, lr_scheduler: nodes with a `_target_` (an empty lr_scheduler: constant); class_names: one output
+    each; preprocessing: what the images went through; monitor: what a plateau schedule follows.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        lr_scheduler: dict[str, Any],
+        class_names: list[str],
+        preprocessing: dict[str, Any],
+        monitor: str = "val/loss",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # the subclass's arguments with them
+        self.backbone: nn.Module = instantiate(model)
+        self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
+        self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
+        self.class_names, self.seed = class_names, seed
+        self.example_input_array = torch.zeros(2, *(preprocessing[k] for k in ("channels", "height", "width")))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: standardised, (B, C, H, W). Returns logits (B, num_classes)."""
+        return self.head(self.backbone(images))
+
+    def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of each image (B,)."""
+        return F.cross_entropy(logits, batch["labels"], reduction="none")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["module"] = f"{type(self).__module__}.{type(self).__name__}"
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch["images"]).float()
+        loss = self.criterion(logits, batch)
+        self._score("train").update(logits.detach(), batch["labels"], loss.detach())
+        return loss.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
+        return {"index": batch["index"], "probabilities": self._evaluate("test", batch).softmax(1)}
+
+    def _evaluate(self, side: str, batch: Batch) -> Tensor:
+        logits = self(batch["images"]).float()
+        self._score(side).update(logits, batch["labels"], self.criterion(logits, batch))
+        return logits
+
+    def _score(self, side: str) -> Scores:
+        scores = self.scores[f"{side}_scores"]
+        assert isinstance(scores, Scores)
+        return scores
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout and augmentation draw from here on the same numbers whether or not the run was interrupted before.
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch) + self.global_rank)
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train")
+        # Stepped here and not by Lightning, which would do so after the checkpoint of this epoch is written.
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.trainer.callback_metrics[self.hparams["monitor"]])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    def _log(self, side: str) -> None:
+        scores = self._score(side)
+        values = scores.compute()
+        recalls = zip(self.class_names, values.pop("recalls"), strict=True)
+        if side == "test":
+            values |= {f"recall/{name}": value for name, value in recalls}
+        shown = [f"{side}/loss", f"{side}/accuracy"] if side != "test" else []
+        for name, value in values.items():
+            self.log(f"{side}/{name}", value, prog_bar=f"{side}/{name}" in shown, rank_zero_only=True)
+        scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), _convert_="all")
+        node = self.hparams["lr_scheduler"]
+        if not node:
+            return optimizer
+        extra = {}
+        if "total_steps" in inspect.signature(get_object(node["_target_"])).parameters:
+            extra["total_steps"] = int(self.trainer.estimated_stepping_batches)
+        scheduler = instantiate(node, optimizer, **extra)
+        interval = "epoch" if isinstance(scheduler, ReduceLROnPlateau) else "step"
+        config = {"scheduler": scheduler, "interval": interval, "monitor": self.hparams["monitor"]}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Weights are decayed; biases and the scales of normalisation are not."""
+        return decayed_and_not(self)
+
+
+def decayed_and_not(module: nn.Module, **settings: Any) -> list[dict[str, Any]]:
+    """Two parameter groups with the given settings: matrices and kernels, and everything one-dimensional."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    decayed = {"params": [p for p in parameters if p.ndim > 1], **settings}
+    plain = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, **settings}
+    return [group for group in (decayed, plain) if group["params"]]

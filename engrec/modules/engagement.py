@@ -1,0 +1,69 @@
+"""Stage 2: engagement, or anything else scarce, from a backbone that has learned expressions, or from nothing."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engrec.data import Batch
+from engrec.modules.classifier import Classifier, decayed_and_not
+
+
+class EngagementModule(Classifier):
+    """Classification from few labels: weighted classes, a backbone that learns slowly or not at all.
+
+    class_counts: training images of each class; class_weights: "balanced" (inversely to the counts), one number per
+    class, or None; backbone_lr_factor: the backbone's learning rate as a share of the head's.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        lr_scheduler: dict[str, Any],
+        class_names: list[str],
+        preprocessing: dict[str, Any],
+        class_counts: Sequence[int],
+        monitor: str = "val/auc",
+        seed: int = 0,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        freeze_backbone: bool = False,
+        backbone_lr_factor: float = 1.0,
+    ) -> None:
+        super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)
+        self.label_smoothing, self.backbone_lr_factor = label_smoothing, backbone_lr_factor
+        self.freeze_backbone = freeze_backbone
+        self.register_buffer("class_weights", weights_of_classes(class_weights, class_counts), persistent=False)
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()  # without this, BatchNorm's statistics go on drifting
+        return self
+
+    def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
+        labels = batch["labels"]
+        loss = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return loss * self.get_buffer("class_weights")[labels]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        lr = self.hparams["optimizer"]["lr"] * self.backbone_lr_factor
+        return [*decayed_and_not(self.head), *decayed_and_not(self.backbone, lr=lr)]
+
+
+def weights_of_classes(weights: Literal["balanced"] | Sequence[float] | None, counts: Sequence[int]) -> Tensor:
+    """One weight per class (K,), scaled so that the mean over the training images is 1 and losses stay comparable."""
+    number = torch.tensor(counts, dtype=torch.float)
+    if weights is None:
+        return torch.ones(len(counts))
+    if weights != "balanced" and (isinstance(weights, str) or len(weights) != len(counts)):
+        raise ValueError(
+            f"module.class_weights={weights}: allowed are balanced, null, or {len(counts)} numbers like [1,2]"
+        )
+    raw = 1 / number if weights == "balanced" else torch.tensor(weights, dtype=torch.float)
+    return raw * number.sum() / (raw * number).sum()

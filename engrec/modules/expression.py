@@ -1,0 +1,38 @@
+"""Stage 1: facial expressions, seven classes or eight, labels of one annotator or the votes of ten."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from engrec.data import Batch
+from engrec.modules.classifier import Classifier
+
+
+class ExpressionModule(Classifier):
+    """Expression recognition; with `soft_labels` it learns the distribution of the annotators' votes.
+
+    Barsoum et al., Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution,
+    ICMI 2016.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        lr_scheduler: dict[str, Any],
+        class_names: list[str],
+        preprocessing: dict[str, Any],
+        monitor: str = "val/accuracy",
+        seed: int = 0,
+        label_smoothing: float = 0.0,
+        soft_labels: bool = False,
+    ) -> None:
+        super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)
+        self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
+
+    def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.soft_labels and "soft_labels" not in batch:
+            raise ValueError("this data set has no soft labels: module.soft_labels=false (or dataset=ferplus)")
+        target = batch["soft_labels"] if self.soft_labels else batch["labels"]
+        return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)

@@ -1,0 +1,223 @@
+"""Who trains, who validates, who tests: nobody is seen on two sides."""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices of the images on each side: int64, sorted."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+# A way of splitting is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and gives a
+# Split of all N images. `leaks` says that a person may be on two sides. val_fraction is of the images not tested on.
+
+
+@dataclass(frozen=True)
+class Official:
+    """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
+
+    val_fraction: float = 0.15
+    seed: int = 0
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        if official is None:
+            raise ValueError(
+                "the data set has no official split; type split=kfold split.fold=0 (or split=holdout, split=loso)"
+            )
+        if missing := {"train", "test"} - set(np.unique(official)):
+            raise ValueError(f"the official split has no {', '.join(sorted(missing))}; type split=holdout")
+        train, val, test = (np.flatnonzero(official == side) for side in ("train", "val", "test"))
+        if len(val):
+            return Split(train, val, test)
+        return _with_val(train, test, labels, subjects, self.val_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Some subjects are held out for testing, with classes in proportion as far as whole subjects allow."""
+
+    test_fraction: float = 0.2
+    val_fraction: float = 0.15
+    seed: int = 0
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        rest, test = _hold_out(
+            np.arange(len(labels)), labels, _required(subjects), self.test_fraction, self.seed, "test_fraction"
+        )
+        return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class KFold:
+    """Fold `fold` of num_folds: each subject is tested on in exactly one of them."""
+
+    fold: int
+    num_folds: int = 5
+    val_fraction: float = 0.15
+    seed: int = 0
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        groups = _required(subjects)
+        num_subjects = len(np.unique(groups))
+        if not 2 <= self.num_folds <= num_subjects:
+            raise ValueError(
+                f"split.num_folds={self.num_folds} for {num_subjects} subjects; allowed: 2 to {num_subjects}"
+            )
+        _check_fold(self.fold, self.num_folds)
+        folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
+        rest, test = list(folds.split(labels, labels, groups))[self.fold]
+        return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class LeaveOneSubjectOut:
+    """Subject number `fold`, in sorted order, is tested on."""
+
+    fold: int
+    val_fraction: float = 0.15
+    seed: int = 0
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        names, group = np.unique(_required(subjects), return_inverse=True)
+        _check_fold(self.fold, len(names))
+        rest, test = np.flatnonzero(group != self.fold), np.flatnonzero(group == self.fold)
+        return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class Random:
+    """A gauge of leakage, not a result: images are dealt out without regard to who is seen, on purpose.
+
+    What a network scores here above its score under a subject-wise split is recognition of people.
+    """
+
+    test_fraction: float = 0.2
+    val_fraction: float = 0.15
+    seed: int = 0
+    leaks: ClassVar[bool] = True
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        rest, test = _hold_out(np.arange(len(labels)), labels, None, self.test_fraction, self.seed, "test_fraction")
+        return _with_val(rest, test, labels, None, self.val_fraction, self.seed)
+
+
+def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_classes: int, leaks: bool) -> None:
+    """Raise ValueError for a split that cannot give an honest number: a side is empty, an image or (unless `leaks`) a
+    subject is used twice, train lacks a class, val or test has one class only, where AUC is undefined.
+
+    A single test subject often has one class. That only warns: AUC and F1 are then those of the pooled folds.
+    """
+    sides = {"train": split.train, "val": split.val, "test": split.test}
+    if empty := [name for name, index in sides.items() if len(index) == 0]:
+        raise ValueError(
+            f"no image in {', '.join(empty)}; type another split.val_fraction, split.test_fraction or split"
+        )
+    index, count = np.unique(np.concatenate(list(sides.values())), return_counts=True)
+    if count.max() > 1:
+        raise ValueError(f"image {index[count.argmax()]} is used {count.max()} times; every image belongs to one side")
+    if subjects is not None and not leaks:
+        _check_subjects({name: set(subjects[index].tolist()) for name, index in sides.items()})
+    if missing := set(range(num_classes)) - set(labels[split.train].tolist()):
+        raise ValueError(
+            f"no image of class {', '.join(map(str, sorted(missing)))} in train; type another split.seed or a smaller "
+            "split.val_fraction, or join classes in dataset.classes"
+        )
+    for name in ("val", "test"):
+        classes = np.unique(labels[sides[name]])
+        if len(classes) > 1:
+            continue
+        message = f"all {len(sides[name])} images of {name} are of class {classes[0]}: AUC is undefined there"
+        if name == "test" and subjects is not None and len(np.unique(subjects[split.test])) == 1:
+            warnings.warn(f"{message}; pool the predictions of all folds before scoring", stacklevel=2)
+        else:
+            raise ValueError(f"{message}; type another split.seed or a larger split.{name}_fraction")
+
+
+def _check_subjects(seen: dict[str, set]) -> None:
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        if both := sorted(seen[one] & seen[other]):
+            raise ValueError(
+                f"{one} and {other} share subjects ({len(both)}, such as {both[0]}): the score would measure who is "
+                "recognised; type split=holdout, split=kfold or split=loso (split=random measures this leakage)"
+            )
+
+
+def _required(subjects: np.ndarray | None) -> np.ndarray:
+    if subjects is None:
+        raise ValueError(
+            "the data set does not say who is seen; prepare it with --subject-regex, or type split=official "
+            "(split=random measures leakage only)"
+        )
+    return subjects
+
+
+def _check_fold(fold: int, num_folds: int) -> None:
+    if not 0 <= fold < num_folds:
+        raise ValueError(
+            f"split.fold={fold} is out of range; allowed: 0 to {num_folds - 1}, such as split.fold=0 "
+            f"(all of them: -m 'split.fold=range({num_folds})')"
+        )
+
+
+def _with_val(
+    rest: np.ndarray, test: np.ndarray, labels: np.ndarray, subjects: np.ndarray | None, fraction: float, seed: int
+) -> Split:
+    train, val = _hold_out(rest, labels, subjects, fraction, seed, "val_fraction")
+    return Split(train, val, np.sort(test))
+
+
+def _hold_out(
+    index: np.ndarray, labels: np.ndarray, subjects: np.ndarray | None, fraction: float, seed: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide `index` into what stays and what is held out: about `fraction` of it, classes in proportion."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"split.{name}={fraction} is not a fraction; allowed: above 0 and below 1")
+    rng = np.random.default_rng(seed)
+    if subjects is None:
+        held = _some_images(labels[index], fraction, rng)
+    else:
+        held = _some_subjects(labels[index], subjects[index], fraction, rng)
+    return np.sort(index[~held]), np.sort(index[held])
+
+
+def _some_images(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask of about `fraction` of each class; of a class with a single image, none."""
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held[members[: np.clip(round(fraction * len(members)), 1, len(members) - 1)]] = True
+    return held
+
+
+def _some_subjects(labels: np.ndarray, subjects: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask of whole subjects. Of many random choices, the one that leaves every class on both sides, if any does, and
+    whose class counts are nearest to `fraction` of all class counts."""
+    names, group = np.unique(subjects, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"subject {names[0]} alone cannot be divided; a split by subject needs three or more subjects")
+    classes, label = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (group, label), 1)
+    total, best, chosen = counts.sum(0), (np.inf, np.inf, np.inf), group[:0]
+    for _ in range(100):
+        order = rng.permutation(len(names))
+        held = counts[order].cumsum(0)[:-1]  # row i: the first i + 1 subjects are held out
+        missing = (held == total).sum(1), (held == 0).sum(1)
+        distance = np.abs(held - fraction * total).sum(1)
+        i = np.lexsort((distance, missing[1], missing[0]))[0]
+        if (score := (missing[0][i], missing[1][i], distance[i])) < best:
+            best, chosen = score, order[: i + 1]
+    return np.isin(group, chosen)

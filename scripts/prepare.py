@@ -1,0 +1,162 @@
+"""Turn a data set as it was distributed into the one file that training reads: python scripts/prepare.py --help"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engrec.datasets.prepared import SPLITS, Faces
+from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
+
+EXAMPLES = {
+    "fer2013": """\
+  python scripts/prepare.py fer2013 fer2013.tar.gz
+  python scripts/prepare.py fer2013 icml_face_data.csv
+  python scripts/prepare.py fer2013 archive.zip            (train/CLASS/*.jpg and test/CLASS/*.jpg)""",
+    "ferplus": """\
+  python scripts/prepare.py ferplus fer2013.tar.gz fer2013new.csv
+  python scripts/prepare.py ferplus fer2013.csv fer2013new.csv --rule probability --out data/ferplus_probability.npz""",
+    "wacv2016": """\
+  python scripts/prepare.py wacv2016 wacv2016.zip""",
+    "er": """\
+  python scripts/prepare.py er folder_with_X_train.npy_and_Y_train.npy""",
+    "manifest": """\
+  python scripts/prepare.py manifest faces.csv --name mydata --classes disengaged,engaged
+  python scripts/prepare.py manifest faces.zip --name mydata --subject-regex '(s\\d+)_' --size 96 --colour rgb
+
+  faces.csv holds               or faces/, faces.zip, faces.tar.gz hold
+    path,label,subject,split      engaged/s12_0001.png            train/engaged/s12_0001.png
+    img/1.png,engaged,s12,train   disengaged/s07_0044.png    or   test/disengaged/s07_0044.png
+  subject and split are optional; with subjects, results are about people the network has never seen.""",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    out = args.out or Path("data", f"{getattr(args, 'name', args.importer)}.npz")
+    try:
+        if out.is_dir() or out.suffix != ".npz":
+            raise ValueError(f"--out {out} must be a file name that ends in .npz")
+        faces = Faces(**_read(args))
+        faces.save(out)
+    except (ValueError, OSError) as error:
+        if args.traceback:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted: {out} was not written", file=sys.stderr)
+        return 130
+    print(f"{_summary(faces)}\n\nwrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> dict[str, Any]:
+    match args.importer:
+        case "fer2013":
+            return fer2013.read(args.source)
+        case "ferplus":
+            return ferplus.read(args.source, args.votes, args.rule)
+        case "wacv2016":
+            return wacv2016.read(args.source)
+        case "er":
+            return er.read(args.source)
+        case _:
+            classes = args.classes and [name.strip() for name in args.classes.split(",")]
+            return manifest.read(
+                args.source, args.name, classes, args.subject_regex, args.size, args.colour, root=args.root
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    importers = parser.add_subparsers(dest="importer", required=True, metavar="DATASET")
+
+    def add(name: str, module: Any, source: str) -> argparse.ArgumentParser:
+        sub = importers.add_parser(
+            name,
+            help=module.__doc__,
+            description=module.__doc__,
+            epilog=f"examples:\n{EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("source", type=Path, metavar="SOURCE", help=source)
+        sub.add_argument(
+            "--out", type=Path, help=f"file to write (default: data/{'NAME' if name == 'manifest' else name}.npz)"
+        )
+        sub.add_argument("--traceback", action="store_true", help="show where an error came from")
+        return sub
+
+    add("fer2013", fer2013, "fer2013.csv, or an archive or folder that holds it or the image folders")
+    plus = add("ferplus", ferplus, "FER-2013 with its CSV: fer2013.csv, fer2013.tar.gz")
+    plus.add_argument("votes", type=Path, metavar="VOTES_CSV", help="fer2013new.csv, the annotators' votes")
+    plus.add_argument(
+        "--rule", choices=ferplus.RULES, default="majority", help="which images FER+ keeps (default: majority)"
+    )
+    add("wacv2016", wacv2016, "wacv2016.zip, or the unpacked folder")
+    add("er", er, "folder with X_train.npy and Y_train.npy, and the same for val and test")
+    own = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
+    own.add_argument("--name", type=_name, required=True, help="name of the data set: letters, digits, _ and -")
+    own.add_argument(
+        "--classes",
+        metavar="A,B,…",
+        help="class names in order; of two, the second is the positive one (default: sorted)",
+    )
+    own.add_argument("--subject-regex", metavar="RE", help="finds the subject in each path, by its one group")
+    own.add_argument("--root", type=Path, help="folder that the CSV's paths start from (default: the CSV's own)")
+    own.add_argument("--size", type=int, default=48, help="height and width of the images (default: 48)")
+    own.add_argument("--colour", choices=manifest.COLOURS, default="grey", help="(default: grey)")
+    return parser
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be made of letters, digits, _ and -")
+    return text
+
+
+def _summary(faces: Faces) -> str:
+    """Images per class and split, subjects, file formats, and what the importer noted."""
+    splits = [] if faces.splits is None else [split for split in SPLITS if (faces.splits == split).any()]
+    width = max(len(name) for name in (*faces.class_names, "class")) + 2
+    lines = ["".join(["class".ljust(width), *(f"{head:>8}" for head in (*splits, "all"))])]
+    for name, mask in [
+        *((name, faces.labels == index) for index, name in enumerate(faces.class_names)),
+        ("all", np.ones(len(faces), bool)),
+    ]:
+        counts = [int((mask & (faces.splits == split)).sum()) for split in splits] + [int(mask.sum())]
+        lines.append("".join([name.ljust(width), *(f"{count:>8}" for count in counts)]))
+    _, channels, height, pixel_width = faces.images.shape
+    lines.append(f"\n{faces.name}: {len(faces)} images, {channels} × {height} × {pixel_width}")
+    lines.append(f"subjects: {'unknown' if faces.subjects is None else len(np.unique(faces.subjects))}")
+    if len(faces.class_names) == 2:
+        lines.append(
+            f"positive class: {faces.class_names[1]} (the second; --classes of the manifest importer sets the order)"
+        )
+    if faces.formats is not None:
+        kinds = Counter(found.rsplit(" ", 1)[0] for found in faces.formats.tolist())
+        lines.append("files: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
+    return "\n".join(lines + [f"note: {note}" for note in faces.recipe.get("notes", [])])
+
+
+def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
+    """The command that uses the file just written."""
+    stage = "stage=pretrain" if args.importer in ("fer2013", "ferplus") else "stage=finetune"
+    dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
+    if args.importer == "manifest":
+        dataset = f"dataset=prepared dataset.path={out}"
+    if faces.splits is not None and set(np.unique(faces.splits)) == set(SPLITS):
+        split = ""
+    else:
+        split = " split=holdout" if faces.subjects is None else " split=kfold split.fold=0"
+    return f"python train.py {stage} {dataset}{split}" + (
+        " init_from=outputs/…/best.ckpt" if stage == "stage=finetune" else ""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

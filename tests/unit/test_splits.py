@@ -1,0 +1,197 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from engrec.splits import Holdout, KFold, LeaveOneSubjectOut, Official, Random, Split, check
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "split").glob("*.yaml"))
+pytestmark = pytest.mark.filterwarnings("ignore:The least populated class")
+
+
+@st.composite
+def people(draw, min_subjects=5):
+    """labels, subjects and official sides of people of unequal size, each of whom is seen in every class."""
+    num_subjects, num_classes = draw(st.integers(min_subjects, 9)), draw(st.integers(2, 4))
+    sizes = draw(st.lists(st.integers(num_classes, 12), min_size=num_subjects, max_size=num_subjects))
+    group = np.repeat(np.arange(num_subjects), sizes)
+    labels = np.concatenate([np.arange(size) % num_classes for size in sizes])
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(group))
+    names = np.array([f"p{number}" for number in range(num_subjects)])
+    official = np.where(group < num_subjects - 1, "train", "test")
+    return labels[order], names[group][order], official[order]
+
+
+def ways(seed=0):
+    return [Official(seed=seed), Holdout(seed=seed), KFold(1, seed=seed), LeaveOneSubjectOut(2, seed=seed), Random()]
+
+
+@settings(max_examples=30, deadline=None)
+@given(people(), st.integers(0, 5))
+def test_every_way_uses_every_image_once_and_passes_the_check(data, seed):
+    labels, subjects, official = data
+    for way in ways(seed):
+        split = way(labels, subjects, official)
+        for side in (split.train, split.val, split.test):
+            assert side.dtype == np.int64
+            assert np.array_equal(side, np.unique(side))
+        every = np.concatenate((split.train, split.val, split.test))
+        assert np.array_equal(np.sort(every), np.arange(len(labels)))
+        check(split, labels, subjects, labels.max() + 1, way.leaks)
+
+
+@settings(max_examples=20, deadline=None)
+@given(people(), st.integers(0, 5))
+def test_same_seed_same_people_in_whatever_order_the_rows_are(data, seed):
+    labels, subjects, official = data
+    order = np.random.default_rng(0).permutation(len(labels))
+    for way in ways(seed)[:-1]:
+        one, two = way(labels, subjects, official), way(labels[order], subjects[order], official[order])
+        for side in ("train", "val", "test"):
+            assert set(subjects[getattr(one, side)]) == set(subjects[order][getattr(two, side)])
+    for side in ("train", "val", "test"):
+        one, two = (getattr(Random(seed=seed)(labels, subjects, official), side) for _ in range(2))
+        assert np.array_equal(one, two)
+
+
+@settings(max_examples=15, deadline=None)
+@given(people(), st.integers(2, 5))
+def test_folds_test_on_every_subject_once(data, num_folds):
+    labels, subjects, _ = data
+    tested = [np.unique(subjects[KFold(i, num_folds)(labels, subjects, None).test]) for i in range(num_folds)]
+    assert sorted(np.concatenate(tested)) == sorted(set(subjects))
+    names = np.unique(subjects)
+    for fold, name in enumerate(names):
+        split = LeaveOneSubjectOut(fold)(labels, subjects, None)
+        assert np.array_equal(split.test, np.flatnonzero(subjects == name))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=12, max_size=80), st.floats(0.1, 0.5), st.integers(0, 5))
+def test_random_deals_each_class_out_in_proportion(labels, fraction, seed):
+    labels = np.array(labels)
+    split = Random(fraction, 0.3, seed)(labels, None, None)
+    for label, total in zip(*np.unique(labels, return_counts=True), strict=True):
+        held, left = (labels[split.test] == label).sum(), (labels[split.train] == label).sum()
+        assert abs(held - fraction * total) <= 1
+        assert left > 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(8, 30), st.integers(0, 5), st.floats(0.1, 0.5))
+def test_holdout_takes_the_nearest_number_of_equal_subjects(num_subjects, seed, fraction):
+    subjects, labels = np.repeat(np.arange(num_subjects), 4), np.tile([0, 0, 1, 2], num_subjects)
+    split = Holdout(fraction, 0.2, seed)(labels, subjects, None)
+    assert abs(len(split.test) / 4 - fraction * num_subjects) <= 0.5 + 1e-9 or len(split.test) == 4
+
+
+def test_a_rare_class_stays_in_train():
+    """Class 1 is seen in three of ten people: one each must train, validate and test."""
+    subjects = np.repeat(np.arange(10), 10)
+    labels = np.where((subjects < 3) & (np.arange(100) % 10 < 2), 1, 0)
+    for seed in range(5):
+        split = Holdout(seed=seed)(labels, subjects, None)
+        assert [set(labels[side]) for side in (split.train, split.val, split.test)] == [{0, 1}] * 3
+
+
+def test_classes_are_in_proportion_as_far_as_subjects_allow():
+    rng = np.random.default_rng(0)
+    subjects = np.repeat(np.arange(40), 25)
+    labels = (rng.random(1000) < rng.beta(1, 1, 40)[subjects]).astype(int)
+    for seed in range(5):
+        split = Holdout(seed=seed)(labels, subjects, None)
+        for side in (split.train, split.val, split.test):
+            assert abs(labels[side].mean() - labels.mean()) < 0.03
+
+
+def test_seeds_choose_different_people():
+    subjects, labels = np.repeat(np.arange(20), 4), np.tile([0, 1], 40)
+    chosen = {tuple(np.unique(subjects[Holdout(seed=seed)(labels, subjects, None).test])) for seed in range(6)}
+    assert len(chosen) > 3
+
+
+def test_the_official_split_is_kept_and_completed():
+    labels = np.tile([0, 1], 12)
+    official = np.repeat(["train", "val", "test"], 8)
+    split = Official()(labels, None, official)
+    assert [side.tolist() for side in (split.train, split.val, split.test)] == [
+        list(range(8)),
+        list(range(8, 16)),
+        list(range(16, 24)),
+    ]
+    split = Official(val_fraction=0.25)(labels, None, np.where(official == "val", "train", official))
+    assert (len(split.train), len(split.val), split.test.tolist()) == (12, 4, list(range(16, 24)))
+
+
+def test_only_random_leaks_and_its_split_is_refused_without_saying_so():
+    labels, subjects = np.tile([0, 1], 50), np.repeat(np.arange(10), 10)
+    assert [way.leaks for way in ways()] == [False] * 4 + [True]
+    with pytest.raises(ValueError, match=r"train and val share subjects \(\d+, such as \d\): .*split=kfold"):
+        check(Random()(labels, subjects, None), labels, subjects, 2, leaks=False)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_splits(path):
+    labels, subjects = np.tile([0, 1], 50), np.repeat(np.arange(10), 10)
+    way = instantiate(OmegaConf.load(path))
+    split = way(labels, subjects, np.where(subjects < 7, "train", "test"))
+    check(split, labels, subjects, 2, way.leaks)
+
+
+@pytest.mark.parametrize(
+    ("way", "subjects", "message"),
+    [
+        (Official(), "p", r"no official split; type split=kfold split\.fold=0"),
+        (Holdout(), None, r"does not say who is seen; prepare it with --subject-regex, .*split=random measures"),
+        (KFold(0), None, "does not say who is seen"),
+        (LeaveOneSubjectOut(0), None, "does not say who is seen"),
+        (KFold(5), "p", r"split\.fold=5 is out of range; allowed: 0 to 4"),
+        (KFold(-1), "p", r"split\.fold=-1 is out of range"),
+        (KFold(0, num_folds=11), "p", r"split\.num_folds=11 for 10 subjects; allowed: 2 to 10"),
+        (LeaveOneSubjectOut(10), "p", r"split\.fold=10 is out of range; allowed: 0 to 9"),
+        (Holdout(test_fraction=1.0), "p", r"split\.test_fraction=1\.0 is not a fraction"),
+        (Random(val_fraction=0), "p", r"split\.val_fraction=0 is not a fraction"),
+        (LeaveOneSubjectOut(0), "two", "three or more subjects"),
+    ],
+)
+def test_mistakes_are_named(way, subjects, message):
+    labels, number = np.tile([0, 1], 20), {"p": 10, "two": 2, None: 0}[subjects]
+    with pytest.raises(ValueError, match=message):
+        way(labels, np.arange(40) % number if number else None, None)
+
+
+def test_an_official_split_without_a_test_side_is_refused():
+    with pytest.raises(ValueError, match="official split has no test; type split=holdout"):
+        Official()(np.array([0, 1]), None, np.array(["train", "val"]))
+
+
+def sides(train, val, test):
+    return Split(*(np.array(side, dtype=np.int64) for side in (train, val, test)))
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (sides([0, 1, 2, 3], [], [4, 5]), "no image in val"),
+        (sides([0, 1, 2, 2], [4, 5], [6, 7]), "image 2 is used 2 times"),
+        (sides([0, 1, 2, 3], [3, 4, 5], [6, 7]), "image 3 is used 2 times"),
+        (sides([0, 1, 2], [4, 5], [3, 6, 7]), r"train and test share subjects \(1, such as p1\)"),
+        (sides([0, 2], [4, 5], [6, 7]), "no image of class 1 in train"),
+        (sides([0, 1], [4], [6, 7]), r"all 1 images of val are of class 0.*larger split\.val_fraction"),
+        (sides([0, 1], [2, 3], [4, 6]), r"all 2 images of test are of class 0"),
+    ],
+)
+def test_check_refuses(split, message):
+    labels, subjects = np.tile([0, 1], 4), np.repeat(["p0", "p1", "p2", "p3"], 2)
+    with pytest.raises(ValueError, match=message):
+        check(split, labels, subjects, 2, leaks=False)
+
+
+def test_one_test_subject_of_one_class_only_warns():
+    labels, subjects = np.array([0, 1, 0, 1, 0, 0]), np.repeat(["p0", "p1", "p2"], 2)
+    with pytest.warns(UserWarning, match="of test are of class 0: AUC is undefined there; pool"):
+        check(sides([0, 1], [2, 3], [4, 5]), labels, subjects, 2, leaks=False)

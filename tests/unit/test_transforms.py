@@ -1,0 +1,215 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from scipy import ndimage
+from torch.nn import functional as F
+
+from engrec.transforms import Augment, affine, contrast, erase, pad_crop, standardize, to_float
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))
+EVERYTHING = Augment(0.5, 4, 16.0, 0.1, 0.1, 0.2, 0.3, 0.3, 0.5)
+SIDE = 33
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def coordinates(num_images, height=SIDE, width=SIDE):
+    """Images whose channels are the pixel's column, its row, and noise: they show where each output pixel came from."""
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    images = torch.stack((column, row, torch.zeros_like(row))).float().repeat(num_images, 1, 1, 1)
+    images[:, 2] = torch.rand(num_images, height, width)
+    return images
+
+
+def maps(images):
+    """The affine maps (matrix, offset), from output to input (column, row), that made images of coordinates."""
+    height, width = images.shape[2:]
+    row, column = np.mgrid[:height, :width]
+    found = []
+    for image in images.double().numpy():
+        inside = (image[0] > 0.5) & (image[0] < width - 1.5) & (image[1] > 0.5) & (image[1] < height - 1.5)
+        design = np.stack((column[inside], row[inside], np.ones(inside.sum())), axis=1)
+        solution, *_ = np.linalg.lstsq(design, np.stack((image[0][inside], image[1][inside]), axis=1), rcond=None)
+        assert np.abs(design @ solution - np.stack((image[0][inside], image[1][inside]), axis=1)).max() < 1e-3
+        found.append((solution[:2].T, solution[2]))
+    return found
+
+
+def angles(images):
+    """Mirroring undone, the rotation of each image in degrees, and the length of its zoom."""
+    matrices = np.array([matrix for matrix, _ in maps(images)])
+    mirrored = np.linalg.det(matrices) < 0
+    matrices[mirrored, 0] *= -1
+    return (
+        mirrored,
+        np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 1, 1])),
+        np.linalg.norm(matrices[:, 1], axis=1),
+    )
+
+
+def test_to_float_maps_the_grey_levels_onto_0_to_1():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    out = to_float(images)
+    assert out.dtype == torch.float32
+    assert np.array_equal(out.flatten(), np.arange(256, dtype=np.float32) / np.float32(255))
+
+
+def test_standardize_gives_each_image_mean_0_and_deviation_1():
+    images = to_float(torch.randint(256, (5, 3, 20, 30), dtype=torch.uint8)) * torch.rand(5, 1, 1, 1)
+    pixels = images.double().numpy()
+    expected = (pixels - pixels.mean((1, 2, 3), keepdims=True)) / pixels.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(standardize(images), expected, atol=1e-5)
+
+
+def test_standardize_makes_blank_images_zero_and_keeps_faint_ones():
+    blank = to_float(torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 48, 48))
+    assert not standardize(blank).any()
+    blank[:, 0, 5, 5] += 1 / 255
+    torch.testing.assert_close(standardize(blank).std((1, 2, 3), correction=0), torch.ones(256), rtol=1e-3, atol=0)
+
+
+def test_affine_agrees_with_scipy():
+    """The map is read off two channels; scipy applied to the third has to give what came out."""
+    images = coordinates(12, 24, 37)
+    out = affine(images, flip=0.5, rotation=30, scale=0.2, translation=0.1)
+    for image, moved, (matrix, offset) in zip(images.numpy(), out.numpy(), maps(out), strict=True):
+        by_row = matrix[::-1, ::-1], offset[::-1]  # scipy's order is (row, column)
+        expected = ndimage.affine_transform(image[2], *by_row, order=1, mode="nearest")
+        np.testing.assert_allclose(moved[2], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (24, 40)])
+def test_rotation_is_even_within_its_bound_and_about_the_centre(size):
+    out = affine(coordinates(500, *size), flip=0.0, rotation=16, scale=0.0, translation=0.0)
+    mirrored, angle, zoom = angles(out)
+    assert not mirrored.any()
+    assert np.abs(zoom - 1).max() < 1e-3
+    assert np.abs(angle).max() <= 16.01
+    assert np.abs(np.histogram(angle, bins=4, range=(-16, 16))[0] - 125).max() < 40
+    centre = (np.array(size[::-1]) - 1) / 2
+    for matrix, offset in maps(out):
+        np.testing.assert_allclose(matrix @ centre + offset, centre, atol=1e-3)
+
+
+def test_zoom_and_shift_stay_within_their_bounds_and_use_them():
+    out = affine(coordinates(300), flip=0.0, rotation=0.0, scale=0.2, translation=0.1)
+    zoom = 1 / angles(out)[2]
+    assert 0.8 - 1e-3 < zoom.min() < 0.83 < 1.17 < zoom.max() < 1.2 + 1e-3
+    centre = np.array([SIDE - 1, SIDE - 1]) / 2
+    shift = np.array([matrix @ centre + offset - centre for matrix, offset in maps(out)]) / SIDE
+    assert 0.09 < np.abs(shift).max() <= 0.1 + 1e-3
+    assert (np.abs(shift.mean(0)) < 0.015).all()
+
+
+def test_flip_has_its_rate_and_twice_is_nothing():
+    images = coordinates(1000, 8, 9)
+    mirrored, *_ = angles(affine(images, flip=0.3, rotation=0.0, scale=0.0, translation=0.0))
+    assert abs(mirrored.mean() - 0.3) < 0.06
+    once = affine(images, flip=1.0, rotation=0.0, scale=0.0, translation=0.0)
+    torch.testing.assert_close(once, images.flip(3), rtol=1e-5, atol=1e-5)
+    twice = affine(once, flip=1.0, rotation=0.0, scale=0.0, translation=0.0)
+    torch.testing.assert_close(twice, images, rtol=1e-5, atol=1e-5)
+
+
+def test_pad_crop_is_a_window_of_the_padded_image_and_every_window_comes():
+    images = torch.rand(300, 2, 7, 9)
+    padded, seen = F.pad(images, (2,) * 4), []
+    for image, crop in zip(padded, pad_crop(images, 2), strict=True):
+        windows = {(i, j): image[:, i : i + 7, j : j + 9] for i in range(5) for j in range(5)}
+        (place,) = [place for place, window in windows.items() if torch.equal(window, crop)]
+        seen.append(place)
+    counts = [seen.count((i, j)) for i in range(5) for j in range(5)]
+    assert min(counts) > 0
+    assert max(counts) < 30  # 12 are expected
+
+
+def test_erase_fills_one_rectangle_with_the_mean():
+    images = torch.rand(400, 2, 24, 32)
+    out = erase(images, probability=0.5, area=(0.05, 0.2))
+    changed = (out != images).any(1).numpy()
+    hit = changed.any((1, 2))
+    assert abs(hit.mean() - 0.5) < 0.1
+    for image, erased, mask in zip(images[hit], out[hit], changed[hit], strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert 0.03 < mask.mean() < 0.22
+        torch.testing.assert_close(erased[:, mask], image.mean().expand(2, int(mask.sum())))
+    assert changed.any((0, 1)).all()  # every row and every column may be hit
+    assert changed.any((0, 2)).all()
+
+
+def test_contrast_without_gamma_or_cut_is_undone_by_standardize():
+    images = 0.4 + 0.2 * torch.rand(6, 1, 12, 12)
+    out = contrast(images, brightness=0.2, contrast=0.5, gamma=0.0)
+    assert (out - images).abs().amax((1, 2, 3)).min() > 1e-3
+    torch.testing.assert_close(standardize(out), standardize(images), rtol=1e-3, atol=1e-3)
+
+
+def test_gamma_keeps_the_order_and_the_ends():
+    images = torch.linspace(0, 1, 101).repeat(200, 1, 1, 1)
+    out = contrast(images, brightness=0.0, contrast=0.0, gamma=0.5)
+    assert (out.diff(dim=3) >= 0).all()
+    torch.testing.assert_close(out[..., [0, -1]], images[..., [0, -1]])
+    exponents = np.log(out[:, 0, 0, 50].numpy()) / np.log(0.5)
+    assert np.exp(-0.5) <= exponents.min() < 0.7 < 1.4 < exponents.max() <= np.exp(0.5)
+    bright = contrast(images, brightness=0.9, contrast=0.9, gamma=0.9)
+    assert (bright.min(), bright.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_keeps_shape_type_and_range(path):
+    images = torch.rand(16, 1, 48, 48)
+    before, augment = images.clone(), instantiate(OmegaConf.load(path))
+    out = augment(images)
+    assert (out.shape, out.dtype, out.device) == (images.shape, images.dtype, images.device)
+    assert out.min() >= -1e-6
+    assert out.max() <= 1 + 1e-6
+    assert torch.equal(images, before)
+    assert torch.equal(out, images) == (path.stem == "none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_number_type_is_kept(dtype):
+    assert EVERYTHING(torch.rand(4, 3, 20, 30, dtype=dtype)).dtype == dtype
+
+
+def test_a_seed_decides_everything():
+    images, outs = torch.rand(8, 1, 24, 24), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outs.append(EVERYTHING(images))
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
+
+
+def test_images_do_not_touch_each_other_and_are_changed_differently():
+    images = torch.rand(1, 1, 24, 24).repeat(8, 1, 1, 1)
+    torch.manual_seed(1)
+    out = EVERYTHING(images)
+    assert not any(torch.equal(out[0], other) for other in out[1:])
+    images[3] = torch.rand(1, 24, 24)
+    torch.manual_seed(1)
+    other = EVERYTHING(images)
+    same = [torch.equal(a, b) for a, b in zip(out, other, strict=True)]
+    assert same == [True] * 3 + [False] + [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flip": 1.5}, r"augment\.flip=1\.5 is out of range; allowed: 0 to 1"),
+        ({"padding": -1}, r"augment\.padding=-1 is out of range"),
+        ({"scale": 1}, r"augment\.scale=1 is out of range"),
+        ({"rotation": 270}, r"augment\.rotation=270 is out of range; allowed: 0 to 180"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**arguments)
