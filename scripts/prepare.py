@@ -154,7 +154,7 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     else:
         split = " split=holdout" if faces.subjects is None else " split=kfold split.fold=0"
     return f"python train.py {stage} {dataset}{split}" + (
-        " init_from=outputs/…/best.ckpt" if stage == "stage=finetune" else ""
+        " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
     )
 
 

@@ -1,0 +1,131 @@
+"""The importers on the data sets themselves, where they lie: ENGREC_DATA, else ../shared/data beside the repository."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engrec.datasets.prepared import Faces, load
+from engrec.importers import er, fer2013, wacv2016
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("ENGREC_DATA", ROOT.parent / "shared" / "data"))
+CHALLENGE = {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171, "neutral": 4965}
+PREPARE = """
+import json, os, sys, time, prepare
+start = time.perf_counter()
+status = prepare.main(sys.argv[1:])
+seconds = time.perf_counter() - start
+lines = open("/proc/self/status").readlines() if os.path.exists("/proc/self/status") else ["VmHWM: nan"]
+peak = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print(json.dumps({"status": status, "seconds": seconds, "gib": peak / 2**20}))
+"""
+
+
+def real(name):
+    if not (DATA / name).exists():
+        pytest.skip(f"{name} is not in {DATA}: set ENGREC_DATA to the folder that holds it")
+    return DATA / name
+
+
+def run_prepare(*argv):
+    """The script in a process of its own, so that its peak memory is its own; what it measured of itself."""
+    env = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "-c", PREPARE, *map(str, argv)]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def fer(tmp_path_factory):
+    out = tmp_path_factory.mktemp("fer2013") / "fer2013.npz"
+    return out, run_prepare("fer2013", real("fer2013.tar.gz"), "--out", out)
+
+
+def counts(faces):
+    return {
+        split: dict(zip(faces.class_names, np.bincount(faces.labels[faces.splits == split]).tolist(), strict=True))
+        for split in ("train", "val", "test")
+    }
+
+
+def test_fer2013_is_read_quickly_and_in_little_memory(fer):
+    _, measured = fer
+    assert measured["status"] == 0
+    assert measured["seconds"] < 45  # 5 to 10 s on two quiet cores
+    assert not measured["gib"] > 1.5  # nan where the system does not say
+
+
+def test_fer2013_has_the_counts_of_the_challenge(fer):
+    faces = load(fer[0])
+    assert len(faces) == 35887
+    assert {split: sum(classes.values()) for split, classes in counts(faces).items()} == {
+        "train": 28709,
+        "val": 3589,
+        "test": 3589,
+    }
+    assert counts(faces)["train"] == CHALLENGE
+    assert faces.images.shape == (35887, 1, 48, 48)
+
+
+def test_prepared_fer2013_loads_in_a_moment(fer):
+    load(fer[0])
+    start = time.perf_counter()
+    load(fer[0])
+    assert time.perf_counter() - start < 1
+
+
+def test_fer2013_image_folders_agree_with_the_csv(fer):
+    """Same counts, and per split and class the same mean face: neither turned, mirrored nor inverted."""
+    one, other = load(fer[0]), Faces(**fer2013.read(real("fer2013_images.tar.xz")))
+    assert counts(one) == counts(other)
+    for split in ("train", "val", "test"):
+        for label in range(7):
+            means = [f.images[(f.splits == split) & (f.labels == label)].mean(0) for f in (one, other)]
+            assert np.abs(means[0] - means[1]).mean() < 0.5 < np.abs(means[0] - means[1][..., ::-1]).mean()
+
+
+def test_ferplus_keeps_what_its_rule_keeps(tmp_path):
+    votes = real("fer2013new.csv")
+    run_prepare("ferplus", real("fer2013.tar.gz"), votes, "--out", tmp_path / "ferplus.npz")
+    faces = load(tmp_path / "ferplus.npz")
+    expected = []
+    with votes.open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            name, votes_of = row.pop("Image name"), {k: int(v) for k, v in row.items() if k != "Usage" and int(v) > 1}
+            best = max(votes_of, key=votes_of.__getitem__, default="unknown")
+            if name and best not in ("unknown", "NF") and votes_of[best] > sum(votes_of.values()) / 2:
+                expected.append((f"fer2013.csv:{number}", best))
+    labels = [faces.class_names[label] for label in faces.labels]
+    assert list(zip(faces.sources.tolist(), labels, strict=True)) == expected
+    np.testing.assert_array_equal(faces.soft_labels.argmax(1), faces.labels)
+    np.testing.assert_allclose(faces.soft_labels.sum(1), 1, rtol=1e-6)
+
+
+def test_wacv2016_has_its_subjects_and_levels_and_no_colour():
+    faces = Faces(**wacv2016.read(real("wacv2016.zip")))
+    assert np.bincount(faces.labels).tolist() == [290, 2026, 1569]
+    assert len(np.unique(faces.subjects)) == 17
+    assert faces.images.shape == (3885, 1, 48, 48)
+    assert faces.splits is None
+    for source, subject in zip(faces.sources, faces.subjects, strict=True):
+        assert f"/img{int(subject.removeprefix('subject'))}_" in source
+
+
+def test_er_sample_comes_back_to_rounding(tmp_path):
+    """The sample has no engaged image, so it is refused as it stands; with one label changed it is a data set."""
+    images, labels = np.load(real("er_sample") / "X_train.npy"), np.load(real("er_sample") / "Y_train.npy")
+    assert labels.tolist() == [0, 0, 0, 0]
+    with pytest.raises(ValueError, match="er_sample holds no image of class engaged"):
+        er.read(DATA / "er_sample")
+    np.save(tmp_path / "X_train.npy", images)
+    np.save(tmp_path / "Y_train.npy", [0, 0, 0, 1])
+    grey = er.read(tmp_path)["images"][:, 0].astype(float)
+    grey -= grey.mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(grey * 100 / np.linalg.norm(grey, axis=(1, 2), keepdims=True), images, atol=1e-12)

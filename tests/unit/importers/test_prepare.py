@@ -1,0 +1,83 @@
+"""scripts/prepare.py: what it writes, what it prints, what it leaves behind."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import prepare
+import pytest
+
+from engrec.datasets.prepared import load
+
+
+@pytest.fixture
+def source(pack, encode):
+    return pack({f"{label}/s{number}_1.png": encode(seed=number) for label in "ab" for number in range(3)}, "zip")
+
+
+def run(source, out, *options):
+    return prepare.main(["manifest", str(source), "--name", "mine", "--out", str(out), *options])
+
+
+def test_the_file_and_the_summary(source, tmp_path, capsys):
+    out = tmp_path / "data" / "mine.npz"
+    assert run(source, out, "--subject-regex", r"(s\d+)_") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^a +3$", printed, re.MULTILINE)
+    assert re.search(r"^all +6$", printed, re.MULTILINE)
+    assert "subjects: 3" in printed
+    assert "positive class: b" in printed
+    assert f"dataset=prepared dataset.path={out} split=kfold" in printed
+    faces = load(out)
+    assert (faces.name, len(faces), faces.class_names) == ("mine", 6, ("a", "b"))
+    assert [path.name for path in out.parent.iterdir()] == ["mine.npz"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(source, tmp_path, monkeypatch, error):
+    out = tmp_path / "data" / "mine.npz"
+    run(source, out)
+    before = out.read_bytes()
+
+    def fails(file, **_):
+        file.write(b"half")
+        raise error
+
+    monkeypatch.setattr(np, "savez", fails)
+    assert run(source, out) == (130 if error is KeyboardInterrupt else 1)
+    assert out.read_bytes() == before
+    assert len(list(out.parent.iterdir())) == 1
+
+
+def test_a_traceback_on_request(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        run(tmp_path / "nowhere", tmp_path / "mine.npz", "--traceback")
+
+
+def test_a_name_that_is_no_file_name_is_refused(source, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["manifest", str(source), "--name", "../mine"])
+    assert "letters, digits" in capsys.readouterr().err
+
+
+def test_out_must_be_an_npz_and_is_checked_first(source, tmp_path, capsys):
+    assert run(source, tmp_path / "mine.csv") == 1
+    assert "must be a file name that ends in .npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("importer", prepare.EXAMPLES)
+def test_help_has_an_example(importer, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main([importer, "--help"])
+    assert f"python scripts/prepare.py {importer} " in capsys.readouterr().out
+
+
+def test_it_starts_without_torch():
+    code = "import sys, prepare; sys.exit(bool({'torch', 'hydra', 'sklearn'} & sys.modules.keys()))"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": prepare.__file__.rpartition("/")[0]}, check=False
+        ).returncode
+        == 0
+    )
