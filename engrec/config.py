@@ -4,6 +4,7 @@ import difflib
 import inspect
 import netrc
 import os
+import pkgutil
 import re
 import sys
 import traceback
@@ -108,11 +109,9 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
 
 def _signatures(cfg: DictConfig) -> Iterator[str]:
     """Each `_target_` node against the signature of what it names."""
-    from hydra.utils import get_object
-
     for key, node in _targets(cfg):
         try:
-            parameters = inspect.signature(get_object(node["_target_"])).parameters
+            parameters = inspect.signature(pkgutil.resolve_name(node["_target_"])).parameters
         except Exception as error:
             yield f"{key}._target_={node['_target_']} cannot be imported ({error})"
             continue

@@ -1,5 +1,6 @@
 """From a configuration to metrics: the one file that knows all the parts."""
 
+import inspect
 import json
 import logging
 import os
@@ -35,6 +36,13 @@ for name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+REAL_DATA = {
+    "expression": ("python scripts/prepare.py fer2013 fer2013.tar.gz", "python train.py experiment=fer2013"),
+    "engagement": (
+        "python scripts/prepare.py wacv2016 wacv2016.zip",
+        "python train.py experiment=wacv2016 stage=finetune init_from=outputs/pretrain/…/best.ckpt",
+    ),
+}
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -127,6 +135,7 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
     if cfg.ckpt_path is not None:
         checkpoint.check_classes(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, data.faces.class_names)
     arguments: dict[str, Any] = {name: plain(cfg[name]) for name in ("model", "optimizer", "lr_scheduler")}
+    arguments["model"] = fitted(arguments["model"], data.preprocessing)
     arguments |= {"class_names": list(data.faces.class_names), "preprocessing": data.preprocessing}
     arguments |= {"monitor": cfg.monitor, "seed": cfg.seed}
     if cfg.task == "engagement":
@@ -135,6 +144,13 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
     if cfg.init_from is not None:
         checkpoint.load_backbone(module.backbone, cfg.init_from, data.preprocessing)
     return module
+
+
+def fitted(model: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """A network's node with the size of the images, where its constructor asks for it and the user has not said it."""
+    size = {"in_channels": preprocessing["channels"], "image_size": preprocessing["height"]}
+    takes = inspect.signature(get_object(model["_target_"])).parameters
+    return {name: value for name, value in size.items() if name in takes} | model
 
 
 def tested_module(path: str, data: DataModule) -> Classifier:
@@ -222,12 +238,8 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
 def say_if_synthetic(cfg: DictConfig, data: DataModule) -> None:
     if data.faces.recipe["importer"] != "synthetic":
         return
-    name = "fer2013" if cfg.task == "expression" else "wacv2016 split=kfold"
-    log.info(
-        "These are drawn faces (dataset=synthetic), not people. For real data: python scripts/prepare.py --help, "
-        "then the same command with dataset=%s",
-        name,
-    )
+    prepare, train = REAL_DATA[cfg.task]
+    log.info("These are drawn faces (dataset=synthetic), nobody's. With real ones: %s, then %s", prepare, train)
 
 
 def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best: str) -> None:

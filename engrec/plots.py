@@ -43,7 +43,9 @@ def contact_sheet(
     rng = np.random.default_rng(seed)
     side, gap, left, top = 0.8, 0.06, 0.6 + 0.11 * max(map(len, (*class_names, "10,000 im"))), 0.62  # inches
     row = side + (0.2 if captions is not None else gap)
-    sheet = _Sheet(max(left + per_class * (side + gap) + 0.15, 0.5 + 0.11 * len(title)), top + row * len(class_names))
+    sheet = _Sheet(
+        max(left + per_class * (side + gap) + 0.15, 0.5 + 0.11 * len(title)), top + 0.1 + row * len(class_names)
+    )
     sheet.text(0.2, 0.32, title, size=13, weight="bold")
     for k, name in enumerate(class_names):
         members, y = np.flatnonzero(labels == k), top + k * row

@@ -23,7 +23,7 @@ def build_dataset(overrides: list[str]) -> Faces:
     """The data set that train.py would use with these overrides."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides)
-    if missing := sorted(f"dataset.{key}" for key in OmegaConf.missing_keys(cfg.dataset)):
+    if missing := sorted(OmegaConf.missing_keys(cfg.dataset)):
         raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
     return instantiate(cfg.dataset, _convert_="all")
 

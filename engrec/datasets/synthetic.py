@@ -55,13 +55,13 @@ PROTOTYPES: dict[str, dict[str, list[dict[str, float]]]] = {
             {"closure": 0.5, "AU1": 0.5, "AU15": 0.8, "pitch": -0.2},  # is bored
         ],
         "engaged": [
-            {"AU4": 0.9, "AU7": 0.6, "AU23": 0.6, "pitch": 0.1},  # concentrates
+            {"AU4": 0.8, "AU7": 0.6, "AU23": 0.5, "pitch": 0.1},  # concentrates
             {"AU1": 0.6, "AU2": 0.9, "AU5": 0.8, "AU26": 0.2},  # is interested
             {"AU6": 0.6, "AU12": 0.8, "AU5": 0.2},  # enjoys it
         ],
     },
 }
-WEAKEST = {"expression": 0.35, "engagement": 0.0}  # strength of a class's weakest images; the strongest have 1
+WEAKEST = {"expression": 0.25, "engagement": 0.0}  # strength of a class's weakest images; the strongest have 1
 SIZES = {"expression": (6000, 1000, 2000), "engagement": (400, 200, 2000)}  # images to train, validate and test
 LABEL_NOISE = {"expression": 0.0, "engagement": 0.06}  # share of the labels that are of another class
 
@@ -230,9 +230,61 @@ class _Frame:
         np.subtract(self.canvas, change, out=self.canvas)
 
 
-def _grid() -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class _Head:
+    """What every pixel of the picture knows about the head, each (B, SIZE, SIZE)."""
+
+    x: np.ndarray  # from the middle of the head, upright
+    y: np.ndarray
+    radius: np.ndarray  # 1 on the outline
+    edge: np.ndarray  # distance to the outline, negative inside
+    depth: np.ndarray  # 1 where the head is nearest, 0 on the outline
+    light: np.ndarray
+
+
+def _place_head(i: Params, a: Params, s: Params) -> _Head:
     axis = ((np.arange(SIZE) + 0.5) * (2 / SIZE) - 1).astype(np.float32)
-    return np.broadcast_to(axis[None, None, :], (1, SIZE, SIZE)), np.broadcast_to(axis[None, :, None], (1, SIZE, SIZE))
+    grid_x, grid_y = axis[None, None, :], axis[None, :, None]
+    cos, sin = (1 - s["roll"] * s["roll"]), 2 * s["roll"]
+    norm = (1 + s["roll"] * s["roll"]) * s["scale"]
+    dx, dy = grid_x - s["x"], grid_y - s["y"]
+    x, y = (cos * dx + sin * dy) / norm, (cos * dy - sin * dx) / norm
+    xx, yy = (square * square for square in _round(x, y, i, a))
+    radius = np.sqrt(np.maximum(xx + yy - i["square"] * xx * yy, 0))
+    light = 1 + s["light"] * (s["light_x"] * grid_x + s["light_y"] * grid_y - 0.4)
+    return _Head(x, y, radius, (radius - 1) * i["width"], np.sqrt(np.maximum(1 - xx - yy, 0)), light)
+
+
+def _round(x: np.ndarray, y: np.ndarray, i: Params, a: Params) -> tuple[np.ndarray, np.ndarray]:
+    """The head stretched to a ball of radius 1: narrower towards the chin, which an open mouth lowers."""
+    below = np.maximum(y, 0)
+    half_height = i["height"] + 0.1 * a["AU26"] * (y > 0)
+    return x / (i["width"] * (1 - i["jaw"] * below * below)), y / half_height
+
+
+def _turn(head: _Head, i: Params, a: Params) -> tuple[np.ndarray, np.ndarray]:
+    """The head is a ball that turns: for each pixel, the point of the frontal face that has come there."""
+    x, y = _round(head.x, head.y, i, a)
+    sin_yaw, sin_pitch = 0.6 * a["yaw"], 0.4 * a["pitch"]
+    cos_yaw, cos_pitch = np.sqrt(1 - sin_yaw * sin_yaw), np.sqrt(1 - sin_pitch * sin_pitch)
+    face_x, toward = x * cos_yaw - head.depth * sin_yaw, x * sin_yaw + head.depth * cos_yaw
+    return face_x * i["width"], (y * cos_pitch - toward * sin_pitch) * i["height"]
+
+
+def _paint_behind(head: _Head, i: Params, a: Params, s: Params) -> np.ndarray:
+    """A new canvas with what the head is in front of: background, long hair, shoulders, neck, ears."""
+    x, y = head.x, head.y
+    canvas = s["background"] * (1 + 0.5 * (head.light - 1)) + np.zeros_like(x)
+    back = np.maximum(np.abs(x) - 1.2 * i["width"], np.maximum(y - 1.0, -y))
+    wide, high = x / (1.2 * i["width"]), y * 0.9 / i["height"]
+    crown = (_length(wide, high) - 1) * i["width"]
+    _paint(canvas, _cover(np.minimum(back, crown)) * i["long_hair"], i["hair"] * 0.85)
+    _paint_body(canvas[:, 30:], x[:, 30:], y[:, 30:], i)
+    for side, half in ((-1, np.s_[:, 8:42, :24]), (1, np.s_[:, 8:42, 24:])):
+        ear_x = side * x[half] - i["width"] * (1.01 - 0.12 * side * a["yaw"])
+        ear = np.sqrt(2 * ear_x * ear_x + (y[half] - i["eye_y"] - 0.06) * (y[half] - i["eye_y"] - 0.06))
+        _paint(canvas[half], _cover(ear - np.float32(0.16)) * (1 - i["long_hair"]), i["skin"] * 0.82)
+    return canvas
 
 
 def _paint_body(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, i: Params) -> None:
@@ -242,50 +294,19 @@ def _paint_body(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, i: Params) -> 
 
 
 def _paint_head(i: Params, a: Params, s: Params) -> _Frame:
-    """Background, shoulders, hair and the bare head; everything that is not on the face itself."""
-    grid_x, grid_y = _grid()
-    cos, sin = (1 - s["roll"] * s["roll"]), 2 * s["roll"]
-    norm = (1 + s["roll"] * s["roll"]) * s["scale"]
-    dx, dy = grid_x - s["x"], grid_y - s["y"]
-    x, y = (cos * dx + sin * dy) / norm, (cos * dy - sin * dx) / norm
-    sin_yaw, sin_pitch = 0.6 * a["yaw"], 0.4 * a["pitch"]
-    cos_yaw, cos_pitch = np.sqrt(1 - sin_yaw * sin_yaw), np.sqrt(1 - sin_pitch * sin_pitch)
-
-    below = np.maximum(y, 0)
-    half_height = i["height"] + 0.1 * a["AU26"] * (y > 0)
-    round_x, round_y = x / (i["width"] * (1 - i["jaw"] * below * below)), y / half_height
-    xx, yy = round_x * round_x, round_y * round_y
-    radius = np.sqrt(np.maximum(xx + yy - i["square"] * xx * yy, 0))
-    edge = (radius - 1) * i["width"]
-    depth = np.sqrt(np.maximum(1 - xx - yy, 0))
-    # The head is a ball that turns: each pixel looks up the point of the frontal face that has come there.
-    face_x, toward = round_x * cos_yaw - depth * sin_yaw, round_x * sin_yaw + depth * cos_yaw
-    face_y = round_y * cos_pitch - toward * sin_pitch
-
-    light = 1 + s["light"] * (s["light_x"] * grid_x + s["light_y"] * grid_y - 0.4)
-    canvas = s["background"] * (1 + 0.5 * (light - 1)) + np.zeros_like(x)
-    back = np.maximum(np.abs(x) - 1.2 * i["width"], np.maximum(y - 1.0, -y))
-    crown = (np.sqrt(x * x / (1.44 * i["width"] * i["width"]) + yy * np.float32(0.8)) - 1) * i["width"]
-    _paint(canvas, _cover(np.minimum(back, crown)) * i["long_hair"], i["hair"] * 0.85)
-    _paint_body(canvas[:, 30:], x[:, 30:], y[:, 30:], i)
-    for side in (-1, 1):
-        at = np.s_[:, 8:42, :24] if side < 0 else np.s_[:, 8:42, 24:]
-        ear_x = side * x[at] - i["width"] * (1.01 - 0.12 * side * a["yaw"])
-        ear_y = y[at] - i["eye_y"] - 0.06
-        ear = np.sqrt(2 * ear_x * ear_x + ear_y * ear_y) - np.float32(0.16)
-        _paint(canvas[at], _cover(ear) * (1 - i["long_hair"]), i["skin"] * 0.82)
-    skin = i["skin"] * light * (0.8 + 0.2 * depth)
-    inside = _cover(edge)
+    """A head with hair and beard and nothing on its face."""
+    head = _place_head(i, a, s)
+    canvas = _paint_behind(head, i, a, s)
+    x, y = _turn(head, i, a)
+    skin, inside = i["skin"] * head.light * (0.8 + 0.2 * head.depth), _cover(head.edge)
     _paint(canvas, inside, skin)
-    canvas -= np.float32(0.35) * _cover(np.abs(edge) - np.float32(0.015)) * skin  # the line that makes it a drawing
-
-    x, y = face_x * i["width"], face_y * i["height"]
-    beard = _cover(np.maximum(0.66 - radius, 0.1 - y), 5) * inside * i["beard"] * (1 - i["long_hair"])
+    canvas -= np.float32(0.35) * _cover(np.abs(head.edge) - np.float32(0.015)) * skin  # the line of a drawing
+    beard = _cover(np.maximum(0.66 - head.radius, 0.1 - y), 5) * inside * i["beard"] * (1 - i["long_hair"])
     _paint(canvas, beard * np.float32(0.55), i["hair"])
     part = x - i["parting"]
     hair_y = i["hairline"] + i["fringe"] * part * part * 1.5
-    cap = np.maximum(edge - 0.05, np.maximum(y - hair_y, face_y - 0.1))
-    _paint(canvas, _cover(cap), i["hair"] * (0.85 + 0.3 * depth) * light)
+    cap = np.maximum(head.edge - 0.05, np.maximum(y - hair_y, y - 0.1))
+    _paint(canvas, _cover(cap), i["hair"] * (0.85 + 0.3 * head.depth) * head.light)
     return _Frame(canvas, x, y, canvas.copy())
 
 
@@ -302,10 +323,15 @@ def _paint_brow(f: _Frame, i: Params, a: Params) -> None:
     thickness = i["brow_thickness"] * (1.1 - 0.5 * outer)
     mask = _cover(np.abs(f.y - curve) - thickness) * _cover((np.abs(t) - 1) * half)
     f.paint(mask, np.minimum(i["hair"], 0.42 * i["skin"]))
+    _paint_forehead(f, base, knit, raised * inner, np.maximum(raised, a["AU2"]))
+
+
+def _paint_forehead(f: _Frame, base: np.ndarray, knit: np.ndarray, lift: np.ndarray, raised: np.ndarray) -> None:
+    """The upright furrow beside knit brows and the level wrinkle over raised ones; base: y of the calm brow."""
     furrow = _line(f.x, f.y, (0.06 - 0.02 * knit, base - 0.02), (0.055, base + 0.12), 0.008)
     f.shade(furrow, 0.6 * knit)
-    wrinkle = np.abs(f.y - (base - 0.27 - 0.06 * raised * inner)) - np.float32(0.006)
-    f.shade(_cover(wrinkle) * _cover(np.maximum(f.x - 0.3, -f.x)), 0.3 * np.maximum(raised, a["AU2"]))
+    wrinkle = np.abs(f.y - (base - 0.27 - 0.06 * lift)) - np.float32(0.006)
+    f.shade(_cover(wrinkle) * _cover(np.maximum(f.x - 0.3, -f.x)), 0.3 * raised)
 
 
 def _paint_eye(f: _Frame, i: Params, a: Params, gaze_x: np.ndarray) -> None:
@@ -321,26 +347,29 @@ def _paint_eye(f: _Frame, i: Params, a: Params, gaze_x: np.ndarray) -> None:
     arch = 1 - t * t
     y = y + (i["slant"] - 0.03 * a["AU1"] * a["AU4"]) * t - 0.03 * a["AU6"] * arch + 0.03 * a["AU6"]
     upper, lower = -up * arch, low * arch
-    opening = _cover(np.maximum(upper - y, y - lower))
-    iris_x, iris_y = x - 0.1 * gaze_x, y - 0.07 * a["gaze_y"] + 0.015
-    iris = _length(iris_x, iris_y)
-    ball = (0.62 + 0.35 * i["skin"]) * (1 - 0.25 * _cover(y - upper - 0.03, 2))
-    _paint(ball, _cover(iris - np.float32(0.088)), i["iris"] * 0.8)
-    _paint(ball, _cover(iris - np.float32(0.045)), 0.02)
-    glint_x, glint_y = iris_x + 0.035, iris_y + 0.035
-    _paint(ball, _cover(_length(glint_x, glint_y) - np.float32(0.02)), 0.95)
-    f.paint(opening, ball)
-    lid = np.abs(t) - 1.06
-    f.paint(_cover(np.abs(y - upper) - np.float32(0.02)) * _cover(lid * half), 0.1 * i["skin"])
-    f.shade(_cover(np.abs(y - lower) - np.float32(0.002)) * _cover(lid * half), 0.4 + 0.2 * a["AU6"])
-    crease = y + open_up * arch + 0.06
-    f.shade(_cover(np.abs(crease) - np.float32(0.004)) * _cover((np.abs(t) - 0.85) * half), 0.28)
-    bag = y - lower - 0.065 - 0.02 * arch
+    ball = _eyeball(x - 0.1 * gaze_x, y - 0.07 * a["gaze_y"] + 0.015, y - upper, i)
+    ends = _cover((np.abs(t) - 1.06) * half)
+    f.paint(_cover(np.maximum(upper - y, y - lower)) * ends, ball)
+    f.paint(_cover(np.abs(y - upper) - np.float32(0.02)) * ends, 0.1 * i["skin"])
+    f.shade(_cover(np.abs(y - lower) - np.float32(0.002)) * ends, 0.4 + 0.2 * a["AU6"])
+    crease = _cover(np.abs(y + open_up * arch + 0.06) - np.float32(0.004))
+    f.shade(crease * _cover((np.abs(t) - 0.85) * half), 0.28)
+    bag = _cover(np.abs(y - lower - 0.065 - 0.02 * arch) - np.float32(0.004))
     pushed = np.maximum(a["AU6"], 0.6 * np.maximum(a["AU7"], a["AU9"]))
-    f.shade(_cover(np.abs(bag) - np.float32(0.004)) * _cover((np.abs(t) - 0.75) * half), 0.35 * pushed)
+    f.shade(bag * _cover((np.abs(t) - 0.75) * half), 0.35 * pushed)
     for fan in (-0.08, 0.02):
         crow = _line(x, y, (half * 1.2, 0.4 * fan), (half * 1.2 + 0.07, fan), 0.006)
         f.shade(crow, 0.45 * a["AU6"])
+
+
+def _eyeball(x: np.ndarray, y: np.ndarray, under_lid: np.ndarray, i: Params) -> np.ndarray:
+    """The eye behind its lids, x and y from the middle of the iris; under_lid: how far below the upper lid."""
+    iris = _length(x, y)
+    ball = (0.62 + 0.35 * i["skin"]) * (1 - 0.25 * _cover(under_lid - 0.03, 2))
+    _paint(ball, _cover(iris - np.float32(0.088)), i["iris"] * 0.8)
+    _paint(ball, _cover(iris - np.float32(0.045)), 0.02)
+    _paint(ball, _cover(_length(x + 0.035, y + 0.035) - np.float32(0.02)), 0.95)
+    return ball
 
 
 def _paint_glasses(f: _Frame, i: Params) -> None:
@@ -385,25 +414,33 @@ def _paint_mouth(f: _Frame, i: Params, a: Params) -> None:
     ends = _cover((np.abs(t) - 1) * half)
     lips = np.maximum(upper - lip * bow - f.y, f.y - lower - 1.25 * lip * bow)
     f.paint(_cover(lips) * ends, f.skin * i["lip_tone"])
-    opening = _cover(np.maximum(upper - f.y, f.y - lower)) * ends
-    teeth = np.minimum(0.09 * np.maximum(np.maximum(pull, a["AU9"]), 0.2), 0.7 * gap)
-    within = np.full_like(f.x, 0.07)
-    _paint(within, _cover(f.y - upper - teeth * bow), 0.9)
-    f.paint(opening * np.clip(gap * 30, 0, 1), within)
+    f.paint(
+        _cover(np.maximum(upper - f.y, f.y - lower)) * ends * np.clip(gap * 30, 0, 1), _throat(f, upper, bow, gap, a)
+    )
     # A closed mouth is one dark line, an open one is edged by its lips.
     line = np.abs(f.y - middle) - np.float32(0.014) - 0.01 * tight
     f.shade(_cover(line) * ends * np.clip(1.3 - gap * 30, 0, 1), 0.72)
     f.shade(_cover(np.abs(f.y - upper) - np.float32(0.004)) * ends, 0.45 * np.clip(gap * 20, 0, 1))
-    side = np.abs(f.x)
-    corner_x, corner_y = half + 0.015, i["mouth_y"] + 0.6 * (0.16 * frown - 0.2 * smile) + 0.02 * smile
-    hook = _line(
-        side, f.y, (corner_x - 0.01, corner_y), (corner_x + 0.02, corner_y - 0.05 * smile + 0.06 * frown), 0.01
-    )
-    f.shade(hook, 0.55 * np.maximum(smile, frown))
-    fold = np.maximum(np.maximum(smile, a["AU9"]), 0.4 * frown)
+    _paint_mouth_folds(f, half + 0.015, lower, i, a)
+
+
+def _throat(f: _Frame, upper: np.ndarray, bow: np.ndarray, gap: np.ndarray, a: Params) -> np.ndarray:
+    """What an open mouth shows: dark, and the upper teeth where the lip is drawn up or back."""
+    bared = np.maximum(np.maximum(np.maximum(a["AU12"], a["AU20"]), a["AU9"]), 0.2)
+    within = np.full_like(f.x, 0.07)
+    _paint(within, _cover(f.y - upper - np.minimum(0.09 * bared, 0.7 * gap) * bow), 0.9)
+    return within
+
+
+def _paint_mouth_folds(f: _Frame, corner_x: np.ndarray, lower: np.ndarray, i: Params, a: Params) -> None:
+    """The hooks at the corners, the folds from the nose, and the hollow above the chin."""
+    smile, frown, side = a["AU12"], a["AU15"], np.abs(f.x)
+    corner_y = i["mouth_y"] + 0.6 * (0.16 * frown - 0.2 * smile) + 0.02 * smile
+    tip = (corner_x + 0.02, corner_y - 0.05 * smile + 0.06 * frown)
+    f.shade(_line(side, f.y, (corner_x - 0.01, corner_y), tip, 0.01), 0.55 * np.maximum(smile, frown))
     start = (i["nose_width"] + 0.06, i["nose_y"] - 0.02)
-    crease = _line(side, f.y, start, (corner_x + 0.03, corner_y - 0.11), 0.006, 1.5)
-    f.shade(crease, 0.36 * fold)
+    fold = _line(side, f.y, start, (corner_x + 0.03, corner_y - 0.11), 0.006, 1.5)
+    f.shade(fold, 0.36 * np.maximum(np.maximum(smile, a["AU9"]), 0.4 * frown))
     chin = np.abs(f.y - lower - 0.14 + 0.25 * f.x * f.x) - np.float32(0.008)
     f.shade(_cover(chin) * _cover(side - 0.12), 0.18 + 0.2 * frown)
 

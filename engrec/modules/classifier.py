@@ -32,7 +32,7 @@ class Classifier(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()  # the subclass's arguments with them
+        self.save_hyperparameters(logger=False)  # with the subclass's arguments; the run logs its whole configuration
         self.backbone: nn.Module = instantiate(model)
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
@@ -78,6 +78,11 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train")
+        if not torch.isfinite(self.trainer.callback_metrics["train/loss"]):
+            lr = self.hparams["optimizer"]["lr"]
+            raise ValueError(
+                f"the loss is no longer a number in epoch {self.current_epoch}: type optimizer.lr={lr / 10:g}"
+            )
         # Stepped here and not by Lightning, which would do so after the checkpoint of this epoch is written.
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
