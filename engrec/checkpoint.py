@@ -1,6 +1,5 @@
 """The backbone's way from stage 1 to stage 2, and reading checkpoints without trusting them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,16 @@ def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint of engrec, tensors and plain values only. Raises ValueError for anything else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint that can be read safely ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+    except Exception as error:  # what a foreign or truncated file makes of the unpickler is not foreseeable
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint that can be read safely ({said})") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
         raise ValueError(
             f"{path} is a file of torch, but not a checkpoint of engrec: it lacks state_dict or hyper_parameters"
+        )
+    if lacking := {"model", "class_names", "preprocessing"} - checkpoint["hyper_parameters"].keys():
+        raise ValueError(
+            f"{path} is not a checkpoint of engrec: its hyper_parameters lack {', '.join(sorted(lacking))}"
         )
     return checkpoint
 
@@ -68,6 +70,21 @@ def check_classes(checkpoint: dict[str, Any], path: str | Path, class_names: tup
             f"{path} tells {len(theirs)} classes apart ({', '.join(theirs)}), the data set has {len(class_names)} "
             f"({', '.join(class_names)}); choose the dataset= it was trained for, or start anew with init_from={path}"
         )
+
+
+def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_parameters: dict[str, Any]) -> None:
+    """Raise ValueError unless a training with these hyper-parameters can go on from the checkpoint as if it had never
+    been interrupted."""
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(
+            f"{path} holds weights alone; a training goes on from its last.ckpt (or type init_from={path})"
+        )
+    for name, ours in hyper_parameters.items():
+        theirs = checkpoint["hyper_parameters"].get(name)
+        if theirs != ours:
+            raise ValueError(
+                f"{path} was trained with {name}={theirs}, this run has {name}={ours}; go on with the same"
+            )
 
 
 def _say(preprocessing: dict[str, Any]) -> str:

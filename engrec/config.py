@@ -83,6 +83,8 @@ def _values(cfg: DictConfig) -> Iterator[str]:
     for key in ("batch_size", "max_epochs"):
         if cfg[key] < 1:
             yield f"{key}={cfg[key]} must be at least 1"
+    if not 0 <= cfg.seed < 2**32:
+        yield f"seed={cfg.seed} must be from 0 to {2**32 - 1}"
     if cfg.stage not in STAGES:
         yield f"stage={cfg.stage} is none of {', '.join(STAGES)}"
     for key in ("init_from", "ckpt_path"):
@@ -103,6 +105,10 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield "init_from starts a training and ckpt_path goes on with one: type init_from=null or ckpt_path=null"
     elif cfg.init_from is not None and cfg.stage == "test":
         yield "stage=test uses ckpt_path alone: type init_from=null"
+    elif cfg.ckpt_path is not None and cfg.stage != "test":
+        folder = Path(cfg.ckpt_path).parent
+        if folder.resolve() != Path(cfg.output_dir).resolve():
+            yield f"a training goes on in the folder that has its best.ckpt: type output_dir={folder}"
     elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
         yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
 
@@ -118,10 +124,14 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
         for name in map(str, node):
             if name.startswith("_"):
                 continue
-            if name not in parameters:
+            if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 yield f"{key}.{name} is unknown{_nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
-            elif isinstance(node[name], str) and type(parameters[name].default) in (int, float):
+            elif name in parameters and isinstance(node[name], str) and _is_number(parameters[name].default):
                 yield f"{key}.{name}={node[name]} is not a number"
+
+
+def _is_number(default: Any) -> bool:
+    return type(default) in (int, float)
 
 
 def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:

@@ -51,11 +51,12 @@ class BatchIndices(Sampler[Tensor]):
         return -(-len(self.index[self.rank :: self.world_size]) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        # A generator, so that the epoch counts that is set after iter(): so the trainer does on resuming.
         order = self.index
         if self.shuffle:
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
             order = order[torch.randperm(len(order), generator=generator)]
-        return iter(order[self.rank :: self.world_size].split(self.batch_size)[: len(self)])
+        yield from order[self.rank :: self.world_size].split(self.batch_size)[: len(self)]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -102,7 +103,8 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, index: np.ndarray, batch_size: int, shuffle: bool) -> DataLoader[Batch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size)
-        return DataLoader(Batches(self.faces), batch_size=None, sampler=sampler)
+        # Its own generator, or each new iterator would draw from that of dropout and augmentation.
+        return DataLoader(Batches(self.faces), batch_size=None, sampler=sampler, generator=torch.Generator())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = to_float(batch["images"])

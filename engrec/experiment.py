@@ -1,10 +1,13 @@
 """From a configuration to metrics: the one file that knows all the parts."""
 
+import importlib
 import inspect
 import json
 import logging
 import os
 import platform
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,9 +33,12 @@ from engrec.data import DataModule
 from engrec.modules.classifier import Classifier
 
 log = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", message=r".*(does not have many workers|logging interval|exists and is not empty).*")
+warnings.filterwarnings(
+    "ignore",
+    message=r".*(does not have many workers|logging interval|exists and is not empty|in eval mode at the start).*",
+)
 warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning|lightning_fabric")
-for name in ("pytorch_lightning", "lightning_fabric"):
+for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
@@ -134,6 +140,8 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
         return tested_module(cfg.ckpt_path, data)
     if cfg.ckpt_path is not None:
         checkpoint.check_classes(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, data.faces.class_names)
+    if plain(cfg.module).get("soft_labels") and data.faces.soft_labels is None:
+        raise ValueError(f"{data.faces.name} has no soft labels: type module.soft_labels=false (or dataset=ferplus)")
     arguments: dict[str, Any] = {name: plain(cfg[name]) for name in ("model", "optimizer", "lr_scheduler")}
     arguments["model"] = fitted(arguments["model"], data.preprocessing)
     arguments |= {"class_names": list(data.faces.class_names), "preprocessing": data.preprocessing}
@@ -141,6 +149,8 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
     if cfg.task == "engagement":
         arguments["class_counts"] = data.class_counts
     module = instantiate(cfg.module, **arguments, _recursive_=False, _convert_="all")
+    if cfg.ckpt_path is not None:
+        checkpoint.check_continues(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, dict(module.hparams))
     if cfg.init_from is not None:
         checkpoint.load_backbone(module.backbone, cfg.init_from, data.preprocessing)
     return module
@@ -158,12 +168,24 @@ def tested_module(path: str, data: DataModule) -> Classifier:
     saved = checkpoint.read(path)
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
-    named = (saved.get("module", ""), saved["hyper_parameters"]["model"]["_target_"])
-    if not (named[0].startswith("engrec.modules.") and named[1].startswith("engrec.models.")):
+    named = (saved["module"], saved["hyper_parameters"]["model"]["_target_"])
+    if not (is_class_of("engrec.modules", named[0]) and is_class_of("engrec.models", named[1])):
         raise ValueError(f"{path} asks for {' and '.join(named)}, which is not code of engrec: not loaded")
     module = get_object(named[0])(**saved["hyper_parameters"])
     module.load_state_dict(saved["state_dict"])
     return module
+
+
+def is_class_of(package: str, name: str) -> bool:
+    """Whether the name is that of a class written in a file of the package, not merely one to be reached through it."""
+    module, _, attribute = name.rpartition(".")
+    if not re.fullmatch(rf"{package}\.\w+\.\w+", name):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return False
+    return inspect.isclass(found) and found.__module__ == module
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
@@ -218,7 +240,7 @@ def say_how_to_resume(cfg: DictConfig) -> None:
         o for o in HydraConfig.get().overrides.task if not o.startswith(("ckpt_path=", "output_dir=", "init_from="))
     ]
     again = ["init_from=null"] if cfg.stage == "finetune" else []
-    command = " ".join(["python train.py", *given, *again, f"output_dir={cfg.output_dir}", f"ckpt_path={last}"])
+    command = shlex.join(["python", "train.py", *given, *again, f"output_dir={cfg.output_dir}", f"ckpt_path={last}"])
     log.info("stopped; nothing that was saved is lost. Go on with: %s", command)
 
 
@@ -249,8 +271,9 @@ def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best:
     log.info("written to %s", cfg.output_dir)
     say_if_synthetic(cfg, data)
     if cfg.stage == "pretrain":
-        chosen = [o for o in HydraConfig.get().overrides.task if o.startswith("model")]
-        log.info("Next: %s", " ".join(["python train.py stage=finetune", *chosen, f"init_from={best}"]))
+        settings = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").startswith("model.")]
+        chosen = [f"model={HydraConfig.get().runtime.choices['model']}", *settings]
+        log.info("Next: %s", shlex.join(["python", "train.py", "stage=finetune", *chosen, f"init_from={best}"]))
 
 
 def write_result(
@@ -288,7 +311,7 @@ def write_result(
         "hardware": hardware(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": git_commit(),
-        "command": " ".join(["python train.py", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["python", "train.py", *HydraConfig.get().overrides.task]),
     }
     with written_whole(folder / "result.json") as file:
         json.dump(result, file, indent=2)

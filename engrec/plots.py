@@ -85,9 +85,10 @@ def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
         for side, colour in (("train", "0.6"), ("val", "tab:blue")):
             values = [row[f"{side}/{name}"] for row in epochs]
             axes.plot(numbers, values, color=colour, marker=".", label={"val": "validation"}.get(side, side))
-        best = (min if name == "loss" else max)(epochs, key=lambda row, name=name: row[f"val/{name}"])
-        point, value = (best["epoch"] + 1, best[f"val/{name}"]), f"{best[f'val/{name}']:.3f}"
-        axes.annotate(value, point, (0, 6), textcoords="offset points", ha="center", fontsize=8, color="tab:blue")
+        if defined := [row for row in epochs if not np.isnan(row[f"val/{name}"])]:
+            best = (min if name == "loss" else max)(defined, key=lambda row, name=name: row[f"val/{name}"])
+            point, value = (best["epoch"] + 1, best[f"val/{name}"]), f"{best[f'val/{name}']:.3f}"
+            axes.annotate(value, point, (0, 6), textcoords="offset points", ha="center", fontsize=8, color="tab:blue")
         axes.set_title({"f1": "F1", "auc": "AUC"}.get(name, name))
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -12,33 +12,33 @@ import summarize
 from engrec.config import errors_in_one_line
 
 ROOT = Path(__file__).parents[1]
+OUT = Path("outputs/demo")  # below the root; emptied first
 SEEDS = "0,1,2"
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "demo", help="where the runs go, emptied first")
     parser.add_argument("overrides", nargs="*", help="for all runs, such as model=vgg")
     options = parser.parse_args(arguments)
-    shutil.rmtree(options.out, ignore_errors=True)
+    shutil.rmtree(ROOT / OUT, ignore_errors=True)
     started = time.perf_counter()
-    pretrained = options.out / "pretrain"
+    pretrained = OUT / "pretrain"
     engagement = ["-m", f"seed={SEEDS}", *options.overrides]
     train("1/3  expressions", ["stage=pretrain", "max_epochs=8", f"output_dir={pretrained}", *options.overrides])
-    start = [f"init_from={pretrained / 'best.ckpt'}", f"hydra.sweep.dir={options.out / 'finetune'}"]
+    start = [f"init_from={pretrained / 'best.ckpt'}", f"hydra.sweep.dir={OUT / 'finetune'}"]
     train("2/3  engagement, fine-tuned from expressions, three seeds", ["stage=finetune", *start, *engagement])
     train(
         "3/3  engagement, from scratch, three seeds",
-        ["stage=scratch", f"hydra.sweep.dir={options.out / 'scratch'}", *engagement],
+        ["stage=scratch", f"hydra.sweep.dir={OUT / 'scratch'}", *engagement],
     )
-    print(f"\n{summarize.summarize(summarize.read_groups(summarize.find_runs([options.out])))}\n")
+    print(f"\n{summarize.summarize(summarize.read_groups(summarize.find_runs([ROOT / OUT])))}\n")
     print(f"{time.perf_counter() - started:.0f} seconds. Faces: python scripts/contact_sheet.py dataset=synthetic.")
     print("Real data: python scripts/prepare.py --help, and the README.")
 
 
 def train(title: str, overrides: list[str]) -> None:
     """Say the command, then run it as anybody would type it. Exits with its status if it fails."""
-    command = ["train.py", "model=vgg_small", *overrides]
+    command = ["train.py", "model=vgg_small", "model.width=0.25", *overrides]
     print(f"\n{title}\n  python {' '.join(command)}\n", flush=True)
     status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
     if status:

@@ -8,6 +8,7 @@ import csv
 import itertools
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ def pool(name: tuple[str, str, str], runs: list[tuple[int, Path]]) -> Group:
     for seed, run in runs:
         with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
+        if more := [source for source, count in Counter(row[0] for row in rows).items() if count > 1]:
+            raise ValueError(f"{run} has {len(more)} images with a name that another has, such as {more[0]}")
         pooled = by_seed.setdefault(seed, {})
         if twice := pooled.keys() & {row[0] for row in rows}:
             raise ValueError(

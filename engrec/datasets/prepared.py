@@ -48,6 +48,11 @@ class Faces:
             array = getattr(self, field)
             if array is not None and len(array) != num_images:
                 raise ValueError(f"{name}: {num_images} images but {len(array)} {field}")
+        if self.labels.dtype != np.int64 or self.labels.ndim != 1 or self.labels.min() < 0:
+            raise ValueError(
+                f"{name}: labels must be int64 (N,) from 0 up, found {self.labels.dtype} {self.labels.shape} from "
+                f"{self.labels.min()}"
+            )
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         if len(counts) > len(self.class_names):
             raise ValueError(f"{name}: label {self.labels.max()} is beyond the {len(self.class_names)} class names")
@@ -96,7 +101,7 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     if not path.is_file():
         raise ValueError(f"{path} is not there; make it with: python scripts/prepare.py (or name it: dataset.path=…)")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         class_names = tuple(arrays.pop("class_names").tolist())
         recipe = json.loads(arrays.pop("recipe").item())
@@ -106,6 +111,8 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
         ) from error
     if expected := {"images", "labels", "sources"} - arrays.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(expected))}; make it anew with: python scripts/prepare.py")
+    if not isinstance(recipe, dict) or "name" not in recipe:
+        raise ValueError(f"{path} has a recipe without a name; make it anew with: python scripts/prepare.py")
     known = {f.name for f in fields(Faces)}
     faces = Faces(class_names=class_names, recipe=recipe, **{k: v for k, v in arrays.items() if k in known})
     faces = faces if classes is None else regroup(faces, classes)
@@ -146,7 +153,8 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
     labels, soft = new_of_old[faces.labels], faces.soft_labels
     if soft is not None:
         soft = np.stack([soft[:, new_of_old == new].sum(1) for new in range(len(classes))], axis=1)
-        soft /= np.maximum(soft.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+        votes = soft.sum(1, keepdims=True)
+        soft = np.where(votes > 0, soft / np.where(votes > 0, votes, 1), np.eye(len(classes), dtype=soft.dtype)[labels])
     keep = labels >= 0
     per_image = {
         name: None if (array := getattr(faces, name)) is None else array[keep]

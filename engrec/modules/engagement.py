@@ -38,7 +38,7 @@ class EngagementModule(Classifier):
         self.freeze_backbone = freeze_backbone
         self.register_buffer("class_weights", weights_of_classes(class_weights, class_counts), persistent=False)
         if freeze_backbone:
-            self.backbone.requires_grad_(False)
+            self.backbone.requires_grad_(False).eval()  # Lightning trains in the mode that it finds
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
