@@ -1,6 +1,7 @@
 """What a run leaves on disk while it goes on: the history of its epochs, the prediction for each test image."""
 
 import csv
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -37,16 +38,23 @@ class History(Checkpoint):
     """
 
     def __init__(self, folder: str) -> None:
-        self.folder, self.epochs, self.seconds = Path(folder), [], []
-        self.epochs: list[dict[str, float]]
-        self.seconds: list[float]
+        self.folder = Path(folder)
+        self.epochs: list[dict[str, float]] = []
+        self.seconds: list[float] = []  # of training in each epoch, validation left out
+        self.num_images: list[int] = []  # trained on in each epoch, over all ranks
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.seen = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += len(batch["index"]) * trainer.world_size
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self.seconds.append(time.perf_counter() - self.started)
+            self.num_images.append(self.seen)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -58,11 +66,23 @@ class History(Checkpoint):
                 writer.writeheader()
                 writer.writerows(self.epochs)
 
+    @property
+    def images_per_second(self) -> float | None:
+        """Of training alone; None before the first epoch."""
+        return round(sum(self.num_images) / sum(self.seconds), 1) if self.seconds else None
+
+    def best(self, monitor: str) -> dict[str, float]:
+        """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
+        sign = -1 if monitor.endswith("loss") else 1
+        defined = [row for row in self.epochs if not math.isnan(row[monitor])]
+        return max(defined, key=lambda row: sign * row[monitor], default={})
+
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, "seconds": self.seconds}
+        return {"epochs": self.epochs, "seconds": self.seconds, "num_images": self.num_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs, self.seconds = state_dict["epochs"], state_dict["seconds"]
+        self.num_images = state_dict["num_images"]
 
 
 class Predictions(Callback):

@@ -60,7 +60,7 @@ def logged_in(variable: str, url: str) -> bool:
     if os.environ.get(variable):
         return True
     try:
-        return netrc.netrc().authenticators(urlparse(url).hostname or url) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(url).hostname or url) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 

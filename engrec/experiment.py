@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -191,7 +192,7 @@ def is_class_of(package: str, name: str) -> bool:
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """Trainer, callbacks and logger from YAML; precision "auto" becomes what the hardware does well."""
     if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = fast_precision()
+        cfg.trainer.precision = fast_precision(cfg.trainer.accelerator)
     return instantiate(
         cfg.trainer,
         callbacks=[instantiate(node) for node in cfg.callbacks.values()],
@@ -204,9 +205,9 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     )
 
 
-def fast_precision() -> str:
+def fast_precision(accelerator: str) -> str:
     """bf16-mixed where the hardware multiplies bfloat16, otherwise 32-true."""
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
@@ -286,39 +287,45 @@ def write_result(
     seconds: float,
 ) -> None:
     """result.json and the two pictures."""
-    folder = predictions.path.parent
-    history = next((c for c in callbacks(trainer) if isinstance(c, History)), None)
-    epochs, train_seconds = (history.epochs, history.seconds) if history and cfg.stage != "test" else ([], [])
-    images = len(epochs) * len(data.train_dataloader()) * min(cfg.batch_size, len(data.split.train)) if epochs else 0
+    folder, choices = predictions.path.parent, HydraConfig.get().runtime.choices
+    history = next((c for c in callbacks(trainer) if isinstance(c, History)), History(str(folder)))
     result = {
-        "metrics": metrics,
-        "validation": max(epochs, key=lambda e: -e[cfg.monitor] if cfg.callbacks.best.mode == "min" else e[cfg.monitor])
-        if epochs
-        else None,
+        "metrics": without_nan(metrics),
+        "validation": without_nan(history.best(cfg.monitor)),
         "stage": cfg.stage,
-        "choices": {
-            group: HydraConfig.get().runtime.choices[group] for group in ("dataset", "model", "split", "augment")
-        },
+        "choices": {group: choices[group] for group in ("dataset", "model", "split", "augment")},
         "dataset": data.faces.recipe,
         "model": plain(module.hparams["model"]),
         "num_parameters": sum(p.numel() for p in module.parameters()),
         "num_images": {side: len(getattr(data.split, side)) for side in ("train", "val", "test")},
         "seed": cfg.seed,
-        "epochs": len(epochs),
+        "epochs": len(history.epochs),
         "seconds": round(seconds, 1),
-        "train_images_per_second": round(images / sum(train_seconds), 1) if train_seconds else None,
+        "train_images_per_second": history.images_per_second,
         "precision": str(trainer.precision),
+        **environment(),
+    }
+    with written_whole(folder / "result.json") as file:
+        json.dump(result, file, indent=2, allow_nan=False)
+    if history.epochs:
+        plots.curves(history.epochs, folder / "curves.png")
+    title = f"{cfg.stage}, {data.faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
+    plots.confusion(predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
+
+
+def without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its configuration."""
+    return {
         "hardware": hardware(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": git_commit(),
         "command": shlex.join(["python", "train.py", *HydraConfig.get().overrides.task]),
     }
-    with written_whole(folder / "result.json") as file:
-        json.dump(result, file, indent=2)
-    if epochs:
-        plots.curves(epochs, folder / "curves.png")
-    named = f"{cfg.stage}, {data.faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
-    plots.confusion(predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", named)
 
 
 def callbacks(trainer: pl.Trainer) -> list[pl.Callback]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from engrec import plots
@@ -68,3 +69,75 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
 def test_a_row_of_no_faces_is_refused(tmp_path):
     with pytest.raises(ValueError, match="0 faces in a row"):
         plots.contact_sheet(*faces(2), tmp_path / "sheet.png", "title", per_class=0)
+
+
+def history(num_epochs=4):
+    sides = [f"{side}/{name}" for side in ("train", "val") for name in ("loss", "accuracy", "f1", "auc")]
+    return [{"epoch": epoch} | dict.fromkeys(sides, 0.5 + 0.1 * epoch) for epoch in range(num_epochs)]
+
+
+def drawn(monkeypatch):
+    """Everything written into a picture."""
+    texts = []
+    save = plots.Figure.savefig
+
+    def savefig(figure, *arguments, **settings):
+        save(figure, *arguments, **settings)
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+
+    monkeypatch.setattr(plots.Figure, "savefig", savefig)
+    return texts
+
+
+def test_curves_are_a_picture_with_the_best_values(tmp_path, monkeypatch):
+    texts = drawn(monkeypatch)
+    path = plots.curves(history(), tmp_path / "curves.png")
+    assert (pixels(path) < 250).any()
+    assert texts.count("0.800") == 3
+    assert texts.count("0.500") == 1  # the lowest loss
+    assert {"train", "validation", "loss", "accuracy", "F1", "AUC"} <= set(texts)
+
+
+@pytest.mark.parametrize("undefined", [[0], [1, 2], [0, 1, 2, 3]])
+def test_curves_take_the_best_of_the_values_that_are_defined(tmp_path, monkeypatch, undefined):
+    texts, epochs = drawn(monkeypatch), history()
+    for epoch in undefined:
+        epochs[epoch]["val/auc"] = epochs[epoch]["train/f1"] = float("nan")
+    assert (pixels(plots.curves(epochs, tmp_path / "curves.png")) < 250).any()
+    assert "nan" not in texts
+    assert texts.count("0.800") == (2 if 3 in undefined else 3)
+
+
+def test_curves_of_one_epoch(tmp_path):
+    assert (pixels(plots.curves(history(1), tmp_path / "curves.png")) < 250).any()
+
+
+@pytest.mark.parametrize("num_classes", [2, 8])
+def test_confusion_shows_every_count_and_its_share(tmp_path, monkeypatch, num_classes):
+    texts = drawn(monkeypatch)
+    matrix = np.arange(num_classes**2, dtype=float).reshape(num_classes, num_classes) * 100
+    names = [f"name {k}" for k in range(num_classes)]
+    path = plots.confusion(matrix, names, tmp_path / "confusion.png", "a title")
+    assert (pixels(path) < 250).any()
+    for row in matrix:
+        assert all(f"{count / row.sum():.0%}\n{count:,.0f}" in texts for count in row)
+    assert {"a title", "predicted", "labelled", *names} <= set(texts)
+
+
+def test_confusion_takes_a_class_that_does_not_occur(tmp_path, monkeypatch):
+    texts = drawn(monkeypatch)
+    plots.confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ["a", "b"], tmp_path / "confusion.png", "t")
+    assert texts.count("0%\n0") == 2
+
+
+@pytest.mark.parametrize("draw", ["curves", "confusion"])
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch, draw):
+    def fail(self, file, **_):
+        file.write_bytes(b"half a picture")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots.Figure, "savefig", fail)
+    arguments = [history()] if draw == "curves" else [np.eye(2), ["a", "b"]]
+    with pytest.raises(KeyboardInterrupt):
+        getattr(plots, draw)(*arguments, tmp_path / "p.png", **({} if draw == "curves" else {"title": "t"}))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,54 @@
+"""Shared by the tests: random faces, and configurations composed as train.py composes them."""
+
+import os
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from engrec.datasets.prepared import Faces
+
+CONF = Path(__file__).parents[1] / "conf"
+# Read when torch is loaded, which is later. On a busy machine two threads wait for each other, a hundred times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def make_faces():
+    """Random images, classes in turn, three images of each subject; keywords replace a field."""
+
+    def make_faces(num_images=24, num_classes=2, size=16, channels=1, seed=0, **fields):
+        rng = np.random.default_rng(seed)
+        number = np.arange(num_images)
+        given = {
+            "images": rng.integers(0, 256, (num_images, channels, size, size), np.uint8),
+            "labels": number % num_classes,
+            "class_names": tuple(f"class{k}" for k in range(num_classes)),
+            "sources": np.array([f"image{i:03d}.png" for i in number]),
+            "recipe": {"name": "random", "importer": "test"},
+            "subjects": np.array([f"s{i // 3:02d}" for i in number]),
+        }
+        return Faces(**given | fields)
+
+    return make_faces
+
+
+@pytest.fixture
+def compose():
+    """The configuration that `python train.py OVERRIDES` would run."""
+
+    def compose(*overrides):
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    yield compose
+    HydraConfig.instance().cfg = None

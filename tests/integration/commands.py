@@ -1,0 +1,112 @@
+"""`python train.py …` as a process of its own, in a folder of its own.
+
+Importing torch and Lightning takes seconds. `command` therefore forks from a server that has imported them already:
+the child is a process with its own status, signals and outputs, and runs train.py from the top. `python` starts a new
+interpreter.
+"""
+
+import multiprocessing
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import get_configdir
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC")  # a user who is logged in nowhere
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["engrec.experiment", "sklearn.model_selection"])
+SMALL = ["model=vgg_small", "model.width=0.1", "trainer.accelerator=cpu", "batch_size=14"]
+FEW = ["dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21"]
+
+
+@dataclass
+class Done:
+    status: int
+    stdout: str
+    stderr: str
+
+    def line(self, start):
+        """What follows the start of the one line that has it."""
+        [found] = [line for line in self.stdout.splitlines() if start in line]
+        return found.partition(start)[2].strip()
+
+
+class Folder:
+    """A folder with train.py and conf/ in it, where relative paths of a command lead."""
+
+    def __init__(self, path):
+        self.path = path
+        for name in ("train.py", "conf"):
+            (path / name).symlink_to(ROOT / name)
+        self.env = os.environ | {"HOME": str(path), "MPLCONFIGDIR": get_configdir()}
+        for name in (*WITHOUT, "HYDRA_FULL_ERROR"):
+            self.env.pop(name, None)
+
+    def start(self, *arguments):
+        """Start train.py and return the process."""
+        self.outputs = [self.path / f".{time.monotonic_ns()}.{stream}" for stream in ("out", "err")]
+        process = FORKS.Process(target=train, args=([*map(str, arguments)], self.path, self.env, self.outputs))
+        process.start()
+        return process
+
+    def finish(self, process, timeout=120):
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise AssertionError("the command hangs")
+        return Done(process.exitcode, *(path.read_text() for path in self.outputs))
+
+    def command(self, *arguments):
+        return self.finish(self.start(*arguments))
+
+    def printed(self, line):
+        """Run a command as it was printed: `python train.py …`."""
+        interpreter, script, *arguments = shlex.split(line)
+        assert (interpreter, script) == ("python", "train.py")
+        return self.command(*arguments)
+
+    def python(self, *arguments, timeout=120):
+        """The same in a new interpreter."""
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=self.path,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+def train(arguments, folder, env, outputs):
+    """In the child: become `python train.py ARGUMENTS` in the folder."""
+    os.chdir(folder)
+    for name in WITHOUT:
+        os.environ.pop(name, None)
+    os.environ.update(env)
+    for descriptor, path in zip((1, 2), outputs, strict=True):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(opened, descriptor)
+    sys.argv = ["train.py", *arguments]
+    try:
+        runpy.run_path("train.py", run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def wait_for(condition, process, timeout=60):
+    """Until the condition holds, while the process lives."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end or not process.is_alive():
+            process.kill()
+            raise AssertionError("the run was over too soon, or never so far")
+        time.sleep(0.005)

@@ -1,0 +1,402 @@
+"""The command line as a user types it: what it prints, what it leaves on disk, and that its numbers hold."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import FEW, ROOT, SMALL, Folder, wait_for
+
+PRETRAIN = ["stage=pretrain", *SMALL, *FEW, "max_epochs=2"]
+FINETUNE = ["stage=finetune", *SMALL, *FEW, "max_epochs=2"]
+FILES = {
+    "config.yaml", "train.log", "metrics.csv", "best.ckpt", "last.ckpt", "predictions.csv", "result.json", "curves.png",
+    "confusion.png",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return Folder(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return Folder(tmp_path)
+
+
+def succeeded(done):
+    assert done.status == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def result(run):
+    return json.loads((run / "result.json").read_text())
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def state(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same_run(one, other):
+    for name in ("metrics.csv", "predictions.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert result(one)["metrics"] == result(other)["metrics"]
+    assert result(one)["validation"] == result(other)["validation"]
+    for name, value in state(one / "best.ckpt").items():
+        assert torch.equal(value, state(other / "best.ckpt")[name]), name
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder):
+    """A new interpreter, and the folder that a run chooses itself."""
+    done = succeeded(folder.python("train.py", *PRETRAIN))
+    return done, folder.path / done.line("written to ")
+
+
+@pytest.fixture(scope="module")
+def finetuned(folder, pretrained):
+    done = succeeded(folder.command(*FINETUNE, f"init_from={pretrained[1]}/best.ckpt", "output_dir=finetuned"))
+    return done, folder.path / "finetuned"
+
+
+def test_a_run_leaves_its_files_and_nothing_else(pretrained, finetuned, folder):
+    for _, run in (pretrained, finetuned):
+        assert {path.name for path in run.iterdir()} == FILES
+    assert pretrained[1].parent == folder.path / "outputs" / "pretrain" / "synthetic-vgg_small"
+
+
+def test_pictures_are_pictures(pretrained):
+    for name in ("curves.png", "confusion.png"):
+        assert (pretrained[1] / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_configuration_on_disk_is_resolved_and_whole(pretrained):
+    text = (pretrained[1] / "config.yaml").read_text()
+    assert "${" not in text
+    assert "???" not in text
+    assert "max_epochs: 2" in text
+
+
+def test_the_log_has_what_was_printed(pretrained):
+    done, run = pretrained
+    log = [line.partition(" INFO ")[2] for line in (run / "train.log").read_text().splitlines()]
+    assert log == [line for line in done.stdout.splitlines() if line in log]
+    assert len(log) == 7
+    assert log[0].startswith("pretrain: synthetic, 105 images of 7 people (70 train, 14 validation, 21 test)")
+
+
+def test_drawn_faces_are_said_to_be_drawn_first_and_last(pretrained, finetuned):
+    for (done, _), name in ((pretrained, "fer2013"), (finetuned, "wacv2016")):
+        said = [i for i, line in enumerate(done.stdout.splitlines()) if "drawn faces (dataset=synthetic)" in line]
+        tested = next(i for i, line in enumerate(done.stdout.splitlines()) if line.startswith("test: "))
+        assert len(said) == 2
+        assert said[0] < tested < said[1]
+        for i in said:
+            line = done.stdout.splitlines()[i]
+            assert f"python scripts/prepare.py {name}" in line
+            assert f"python train.py experiment={name}" in line
+
+
+def test_the_metrics_are_those_of_the_predictions(finetuned):
+    run = finetuned[1]
+    predicted = rows(run / "predictions.csv")
+    assert len(predicted) == 21
+    right = [max(("engaged", "disengaged"), key=lambda k, r=r: float(r[f"p_{k}"])) == r["label"] for r in predicted]
+    assert result(run)["metrics"]["test/accuracy"] == pytest.approx(sum(right) / 21, rel=1e-6)
+
+
+def test_the_result_says_how_it_was_made(finetuned):
+    said = result(finetuned[1])
+    assert said["num_images"] == {"train": 70, "val": 14, "test": 21}
+    assert said["epochs"] == 2 == len(rows(finetuned[1] / "metrics.csv"))
+    assert said["seed"] == 0
+    assert said["stage"] == "finetune"
+    assert said["choices"]["model"] == "vgg_small"
+    assert said["versions"]["torch"]
+    assert shlex.split(said["command"])[:4] == ["python", "train.py", *FINETUNE[:2]]
+    best = max(rows(finetuned[1] / "metrics.csv"), key=lambda row: float(row["val/auc"]))
+    assert said["validation"]["val/auc"] == float(best["val/auc"])
+    assert said["validation"]["epoch"] == int(best["epoch"])
+
+
+def test_a_checkpoint_tests_as_it_did_when_it_was_made(folder, finetuned):
+    """To the last digit, and without naming the network, which the checkpoint knows."""
+    data = ["trainer.accelerator=cpu", *FEW]
+    succeeded(folder.command("stage=test", f"ckpt_path={finetuned[1]}/best.ckpt", *data, "output_dir=tested"))
+    assert result(folder.path / "tested")["metrics"] == result(finetuned[1])["metrics"]
+    assert (folder.path / "tested" / "predictions.csv").read_bytes() == (finetuned[1] / "predictions.csv").read_bytes()
+
+
+def test_the_printed_next_command_runs(folder, pretrained):
+    """Exactly as printed, on the drawn engagement data at its full size."""
+    line = pretrained[0].line("Next: ")
+    assert line.startswith("python train.py stage=finetune model=vgg_small model.width=0.1 init_from=outputs/pretrain/")
+    done = succeeded(folder.printed(line))
+    assert result(folder.path / done.line("written to "))["num_images"] == {"train": 400, "val": 200, "test": 2000}
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(folder, pretrained):
+    same, other = folder.path / "same", folder.path / "other"
+    succeeded(folder.command(*PRETRAIN, f"output_dir={same}"))
+    assert_same_run(pretrained[1], same)
+    succeeded(folder.command(*PRETRAIN, "seed=1", f"output_dir={other}"))
+    assert (other / "metrics.csv").read_bytes() != (same / "metrics.csv").read_bytes()
+
+
+def test_a_frozen_backbone_is_the_pretrained_one(folder, pretrained):
+    """And TensorBoard's event files lie in the run's folder."""
+    frozen = folder.path / "frozen"
+    start = f"init_from={pretrained[1]}/best.ckpt"
+    succeeded(
+        folder.command(*FINETUNE, start, "module.freeze_backbone=true", "logger=tensorboard", f"output_dir={frozen}")
+    )
+    before, after = state(pretrained[1] / "best.ckpt"), state(frozen / "last.ckpt")
+    names = [name for name in before if name.startswith("backbone.")]
+    assert any("running_var" in name for name in names)
+    for name in names:
+        assert torch.equal(before[name], after[name]), name
+    assert list(frozen.glob("tensorboard/events.out.tfevents.*"))
+
+
+def test_a_backbone_that_is_not_frozen_learns(pretrained, finetuned):
+    before, after = state(pretrained[1] / "best.ckpt"), state(finetuned[1] / "last.ckpt")
+    assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+
+
+# --- a run that is cut off ------------------------------------------------------------------------------------------
+
+LONG = ["stage=scratch", *SMALL, "batch_size=8", "dataset.num_train=400", *FEW[1:], "max_epochs=4"]
+SCHEDULES = {
+    "cosine": ["lr_scheduler=cosine", "augment=strong"],
+    "plateau": ["lr_scheduler=plateau", "lr_scheduler.patience=0", "augment=strong", "optimizer=adamw"],
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder):
+    runs = {}
+
+    def uninterrupted(schedule):
+        if schedule not in runs:
+            runs[schedule] = folder.path / f"{schedule}-whole"
+            succeeded(folder.command(*LONG, *SCHEDULES[schedule], f"output_dir={runs[schedule]}"))
+        return runs[schedule]
+
+    return uninterrupted
+
+
+def cut_off(folder, schedule, signum):
+    """Send a signal in the middle of the third epoch, at least; how it ended and the run's folder."""
+    run = folder.path / f"{schedule}-{signum.name} with a space"
+    process = folder.start(*LONG, *SCHEDULES[schedule], f"output_dir={run}")
+    wait_for(lambda: (run / "metrics.csv").is_file() and len(rows(run / "metrics.csv")) >= 2, process)
+    wait_for((run / "last.ckpt").is_file, process)
+    time.sleep(0.1)
+    os.kill(process.pid, signum)
+    done = folder.finish(process)
+    assert 2 <= len(rows(run / "metrics.csv")) < 4
+    assert not (run / "result.json").exists()
+    return done, run
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(folder, uninterrupted):
+    done, run = cut_off(folder, "cosine", signal.SIGKILL)
+    assert done.status == -signal.SIGKILL
+    again = [f"output_dir={run}", f"ckpt_path={run}/last.ckpt"]
+    succeeded(folder.command(*LONG, *SCHEDULES["cosine"], *again))
+    assert_same_run(run, uninterrupted("cosine"))
+
+
+@pytest.mark.parametrize(("signum", "statuses"), [(signal.SIGTERM, [143]), (signal.SIGINT, [130, 1])])
+def test_a_stopped_run_prints_the_command_that_goes_on(folder, uninterrupted, signum, statuses):
+    done, run = cut_off(folder, "plateau", signum)
+    assert done.status in statuses
+    assert "Traceback" not in done.stderr
+    succeeded(folder.printed(done.line("Go on with: ")))
+    assert_same_run(run, uninterrupted("plateau"))
+
+
+def test_the_rate_of_the_plateau_schedule_fell(uninterrupted):
+    """Otherwise the tests above would say nothing of it."""
+    rates = [float(row["lr"]) for row in rows(uninterrupted("plateau") / "metrics.csv")]
+    assert rates[-1] < rates[0]
+
+
+def test_a_stopped_finetuning_goes_on_without_the_first_stage(folder, pretrained):
+    run = folder.path / "stopped"
+    long = [*LONG[1:], "stage=finetune", f"init_from={pretrained[1]}/best.ckpt", f"output_dir={run}"]
+    process = folder.start(*long)
+    wait_for((run / "last.ckpt").is_file, process)
+    os.kill(process.pid, signal.SIGTERM)
+    line = folder.finish(process).line("Go on with: ")
+    assert str(pretrained[1]) not in line
+    succeeded(folder.printed(line))
+    assert len(rows(run / "metrics.csv")) == 4
+
+
+def test_early_stopping_stops_early(folder):
+    """A learning rate of 0 makes nothing better."""
+    run, stop = folder.path / "early", ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+    still = ["optimizer.lr=0", "monitor=val/auc", "model.norm=none", "augment=none", "max_epochs=30"]
+    succeeded(folder.command(*PRETRAIN[:-1], *stop, *still, f"output_dir={run}"))
+    assert len(rows(run / "metrics.csv")) == 3
+    assert result(run)["epochs"] == 3
+
+
+# --- sweeps and trackers --------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
+    """Nobody is logged in: HOME has no netrc, the environment no key."""
+    few = [*SMALL, *FEW, "stage=scratch", "max_epochs=1"]
+    done = succeeded(folder.python("train.py", "-m", "seed=0,1", *few, "logger=wandb", "hydra.sweep.dir=sweep"))
+    files = [path for trial in ("0", "1") for path in (folder.path / "sweep" / trial).rglob("run-*.wandb")]
+    assert len(files) == 2
+    assert [path.relative_to(folder.path / "sweep").parts[0] for path in files] == ["0", "1"]
+    assert all("offline-run-" in path.parent.name for path in files)
+    assert len({path.name for path in files}) == 2
+    for trial in ("0", "1"):
+        run = folder.path / "sweep" / trial
+        assert result(run)["seed"] == int(trial)
+        assert {path.name for path in run.iterdir()} - {"wandb"} == FILES
+        assert (run / "train.log").read_text().count("written to") == 1
+    one, other = (result(folder.path / "sweep" / trial)["metrics"] for trial in ("0", "1"))
+    assert one != other
+    assert done.stdout.count("test: ") == 2
+
+
+def test_a_sweep_over_several_devices_is_refused(empty):
+    done = empty.command("-m", "seed=0,1", *PRETRAIN, "trainer.devices=2", "hydra.sweep.dir=sweep")
+    assert done.status == 1
+    assert "trainer.devices=1" in done.stderr
+    assert not list(empty.path.glob("sweep/[01]"))
+
+
+# --- errors of the user ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(folder, pretrained):
+    """What a user may name by mistake."""
+    run = pretrained[1]
+    (folder.path / "notes.txt").write_text("hello")
+    torch.save({"weights": torch.zeros(1)}, folder.path / "other.pt")
+    return {"BEST": run / "best.ckpt", "LAST": run / "last.ckpt", "RUN": run, "HERE": folder.path}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("modle=vgg", "or model?"),
+        ("model=vgg_smal", "vgg_small"),
+        ("model.widht=2", "width"),
+        ("+model.widht=2", "width"),
+        ("batch_size=many", "batch_size=many"),
+        ("batch_size=0 max_epochs=0", "max_epochs=0"),
+        ("monitor=val/acc", "val/ with accuracy"),
+        ("optimizer.lr=high", "optimizer.lr=high is not a number"),
+        ("seed=-1", "seed"),
+        ("stage=finetune", "init_from=outputs/pretrain"),
+        ("stage=finetune init_from=RUN", "best.ckpt"),
+        ("stage=finetune init_from=none.ckpt", "is not a file"),
+        ("stage=finetune init_from=HERE/notes.txt FEW", "notes.txt is not a checkpoint"),
+        ("stage=finetune init_from=HERE/other.pt FEW", "other.pt is a file of torch, but not a checkpoint"),
+        ("stage=finetune init_from=BEST model=vgg_small FEW", "choose the same model="),
+        ("stage=finetune init_from=BEST ckpt_path=LAST", "init_from=null"),
+        ("stage=test", "ckpt_path=outputs"),
+        ("stage=test ckpt_path=BEST dataset.task=engagement FEW", "7 classes apart"),
+        ("ckpt_path=LAST", "output_dir=RUN"),
+        ("ckpt_path=BEST output_dir=RUN SMALL FEW", "last.ckpt"),
+        ("ckpt_path=LAST output_dir=RUN model=vgg_small FEW", "model="),
+        ("ckpt_path=LAST output_dir=RUN SMALL FEW optimizer.lr=1", "lr"),
+        ("dataset=prepared", "dataset.path=data"),
+        ("dataset=prepared dataset.path=none.npz", "scripts/prepare.py"),
+        ("dataset=prepared dataset.path=HERE/notes.txt", "not a prepared data set"),
+        ("dataset=fer2013", "data/fer2013.npz is not there"),
+        ("dataset.num_train=3", "dataset.num_train=3"),
+        ("split=kfold split.fold=9 FEW", "split.fold=9 is out of range"),
+        ("split=kfold split.num_folds=1 FEW", "split.num_folds=1"),
+        ("augment.flip=2 FEW", "augment.flip=2"),
+        ("model=vgg model.norm=layer FEW", "model.norm=layer"),
+        ("stage=scratch module.class_weights=equal FEW", "module.class_weights=equal"),
+        ("module.soft_labels=true FEW", "module.soft_labels=false"),
+        ("trainer.accelerator=warp FEW", "accelerator"),
+        ("trainer.precision=8 FEW", "recision"),
+        ("optimizer.lr=1e30 SMALL FEW", "optimizer.lr=1e+29"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line(folder, files, line, said):
+    words = {"FEW": " ".join(FEW), "SMALL": " ".join(SMALL)} | {name: str(path) for name, path in files.items()}
+    for name, meant in words.items():
+        line, said = line.replace(name, meant), said.replace(name, meant)
+    before = set(folder.path.rglob("*"))
+    done = folder.command(*line.split())
+    errors = [
+        error
+        for error in re.split(r"[\r\n]", done.stderr)
+        if not re.match(r"Training:|Epoch|Validation|\s*$|\x1b", error)
+    ]
+    assert done.status == 1, done.stderr
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("error: ")
+    assert said in errors[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    left = {path for path in set(folder.path.rglob("*")) - before if not path.name.startswith(".")}
+    assert not left or "lr=1e30" in line
+
+
+def test_verbose_shows_where_an_error_comes_from(empty):
+    done = empty.command("batch_size=0", "hydra.verbose=true")
+    assert done.status == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert not (empty.path / "outputs").exists()
+
+
+# --- answers at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
+def test_questions_are_answered_at_once(empty, question):
+    """Under a second on a quiet machine; the best of three under two, as tests share theirs."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = succeeded(empty.python("train.py", *question))
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 2
+    expected = ["model: ", "stage: ", "python train.py"] if question == ["--help"] else ["max_epochs: ", "_target_: "]
+    assert all(part in done.stdout for part in expected)
+
+
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"], ["modle=vgg"], ["model=none"]])
+def test_questions_and_typing_errors_do_not_wait_for_torch(empty, question):
+    done = empty.python("-X", "importtime", "train.py", *question)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "hydra" in imported
+    assert imported.isdisjoint({"torch", "pytorch_lightning", "lightning_fabric", "numpy", "sklearn", "matplotlib"})
+
+
+def test_help_names_every_group_and_option(empty):
+    done = empty.python("train.py", "--help")
+    for group in (path for path in (ROOT / "conf").iterdir() if list(path.glob("*.yaml"))):
+        options = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        assert f"{group.name}: {options}" in done.stdout
+
+
+def test_the_entry_point_is_found_from_anywhere(empty, tmp_path):
+    done = succeeded(empty.python(Path(ROOT) / "train.py", "--cfg", "job"))
+    assert "seed: 0" in done.stdout

@@ -1,0 +1,258 @@
+"""One file per data set: what goes in comes out, what does not fit is refused in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from engrec.datasets import prepared
+from engrec.datasets.prepared import Faces, load, regroup, without
+
+OPTIONAL = {
+    "subjects": np.array([f"person {i // 4}" for i in range(24)]),
+    "splits": np.repeat(["train", "val", "test"], 8),
+    "soft_labels": np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32),
+    "formats": np.array(["JPEG L 48x48", "PNG RGB 640x480"] * 12),
+}
+NONE = dict.fromkeys(OPTIONAL)
+
+
+@pytest.fixture
+def faces(make_faces):
+    return make_faces(num_classes=3, **OPTIONAL)
+
+
+@pytest.fixture
+def saved(faces, tmp_path):
+    faces.save(tmp_path / "faces.npz")
+    return tmp_path / "faces.npz"
+
+
+def same(one, other):
+    assert one.class_names == other.class_names
+    assert one.recipe == other.recipe
+    for field in ("images", "labels", "sources", *OPTIONAL):
+        a, b = getattr(one, field), getattr(other, field)
+        assert (a is None) == (b is None), field
+        if a is not None:
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype, field
+
+
+def refused(*arguments, **settings):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        load(*arguments, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        (
+            "images",
+            np.zeros((24, 1, 8, 8), np.float32),
+            "images must be uint8 (N, C, H, W), found float32 (24, 1, 8, 8)",
+        ),
+        ("images", np.zeros((24, 8, 8), np.uint8), "found uint8 (24, 8, 8)"),
+        ("images", np.zeros((0, 1, 8, 8), np.uint8), "found uint8 (0, 1, 8, 8)"),
+        ("labels", np.zeros(23, np.int64), "24 images but 23 labels"),
+        ("sources", np.array(["a"] * 25), "24 images but 25 sources"),
+        ("subjects", np.array(["a"]), "24 images but 1 subjects"),
+        ("splits", np.array(["train"] * 2), "24 images but 2 splits"),
+        ("splits", np.array(["train", "dev"] * 12), "unknown split dev; allowed: train, val, test"),
+        ("soft_labels", np.ones((24, 2), np.float32), "soft labels (24, 2) for 3 classes"),
+        ("soft_labels", np.ones((12, 3), np.float32), "24 images but 12 soft_labels"),
+        ("formats", np.array(["PNG"]), "24 images but 1 formats"),
+        ("labels", np.arange(24) % 4, "label 3 is beyond the 3 class names"),
+        ("labels", np.arange(24) % 3 - 1, "labels must be int64 (N,) from 0 up, found int64 (24,) from -1"),
+        ("labels", np.arange(24) % 2, "no image of class class2"),
+        ("class_names", ("a", "b"), "label 2 is beyond the 2 class names"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make_faces, field, value, said):
+    with pytest.raises(ValueError, match="random: ") as error:
+        make_faces(num_classes=3, **{field: value})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [OPTIONAL, NONE, *({**NONE, name: value} for name, value in OPTIONAL.items())])
+def test_a_saved_data_set_comes_back(make_faces, tmp_path, given):
+    faces = make_faces(num_classes=3, **given)
+    faces.save(tmp_path / "new" / "folder" / "faces.npz")
+    same(load(tmp_path / "new" / "folder" / "faces.npz"), faces)
+
+
+def test_colour_and_foreign_letters_come_back(make_faces, tmp_path):
+    names = np.array([f"Gesichter/Müller_{i}.jpg" for i in range(24)])
+    faces = make_faces(channels=3, class_names=("gelangweilt", "interessé"), sources=names)
+    faces.save(tmp_path / "faces.npz")
+    same(load(tmp_path / "faces.npz"), faces)
+
+
+@pytest.mark.parametrize("index", [np.array([5, 4, 3, 0]), np.arange(24) < 6])
+def test_select_takes_all_that_belongs_to_an_image(faces, index):
+    some = faces.select(index)
+    for field in ("images", "labels", "sources", *OPTIONAL):
+        np.testing.assert_array_equal(getattr(some, field), getattr(faces, field)[index])
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(faces, saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(file, **_):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(prepared.np, "savez", fail)
+    for path in (saved, saved.with_name("another.npz")):
+        with pytest.raises(OSError, match="disk full"):
+            faces.save(path)
+    assert [p.name for p in saved.parent.iterdir()] == ["faces.npz"]
+    assert saved.read_bytes() == before
+
+
+def test_a_missing_file_names_the_remedy(tmp_path):
+    message = refused(tmp_path / "none.npz")
+    assert "none.npz is not there" in message
+    assert "scripts/prepare.py" in message
+
+
+class Payload:
+    def __reduce__(self):
+        return open, ("executed", "w")
+
+
+def test_pickled_objects_are_not_executed(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = dict(np.load(saved))
+    np.savez(saved, **{**arrays, "subjects": np.array([Payload()] * 24, dtype=object)}, allow_pickle=True)
+    assert "faces.npz is not a prepared data set" in refused(saved)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(saved):
+    whole = saved.read_bytes()
+    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        saved.write_bytes(whole[:length])
+        assert "make it anew with: python scripts/prepare.py" in refused(saved)
+
+
+def test_a_damaged_file_is_refused(saved):
+    damaged = bytearray(saved.read_bytes())
+    middle = len(damaged) // 4
+    damaged[middle : middle + 64] = bytes(byte ^ 255 for byte in damaged[middle : middle + 64])
+    saved.write_bytes(damaged)
+    assert "is not a prepared data set" in refused(saved)
+
+
+@pytest.mark.parametrize("lacking", ["images", "labels", "sources", "class_names", "recipe"])
+def test_a_file_that_lacks_a_part_is_refused(saved, lacking):
+    arrays = dict(np.load(saved))
+    del arrays[lacking]
+    np.savez(saved, **arrays)
+    message = refused(saved)
+    assert lacking in message
+    assert "make it anew" in message
+
+
+@pytest.mark.parametrize("content", [b"hello", b"PK\x05\x06" + bytes(18), b"\x80\x04N."])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    (tmp_path / "faces.npz").write_bytes(content)
+    assert "make it anew" in refused(tmp_path / "faces.npz")
+
+
+def test_a_single_array_is_refused(tmp_path):
+    with (tmp_path / "faces.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert "make it anew" in refused(tmp_path / "faces.npz")
+
+
+@pytest.mark.parametrize("recipe", ["not JSON", "[1, 2]", "{}", json.dumps({"importer": "x"})])
+def test_a_recipe_without_a_name_is_refused(saved, recipe):
+    np.savez(saved, **{**dict(np.load(saved)), "recipe": np.array(recipe)})
+    assert "make it anew" in refused(saved)
+
+
+def test_classes_are_joined_and_the_rest_is_left_out(saved, faces):
+    joined = load(saved, {"high": ["class2"], "low": ["class0"]})
+    keep = faces.labels != 1
+    assert joined.class_names == ("high", "low")
+    np.testing.assert_array_equal(joined.labels, np.where(faces.labels[keep] == 2, 0, 1))
+    for field in ("images", "sources", "subjects", "splits", "formats"):
+        np.testing.assert_array_equal(getattr(joined, field), getattr(faces, field)[keep])
+
+
+def test_soft_labels_of_joined_classes_add_up(faces):
+    joined = regroup(faces, {"low": ["class0", "class1"], "high": ["class2"]})
+    assert len(joined) == len(faces)
+    np.testing.assert_allclose(joined.soft_labels[:, 0], faces.soft_labels[:, :2].sum(1), rtol=1e-6)
+    np.testing.assert_allclose(joined.soft_labels.sum(1), 1, rtol=1e-6)
+
+
+def test_soft_labels_are_renormalised_over_what_is_left(faces):
+    joined = regroup(faces, {"a": ["class0"], "b": ["class1"]})
+    left = faces.soft_labels[faces.labels < 2][:, :2].astype(float)
+    np.testing.assert_allclose(joined.soft_labels, left / left.sum(1, keepdims=True), rtol=1e-5)
+    assert joined.soft_labels.dtype == np.float32
+
+
+def test_an_image_with_no_vote_left_has_its_label_as_its_soft_label(make_faces):
+    soft = np.eye(3, dtype=np.float32)[np.full(24, 2)]
+    joined = regroup(make_faces(num_classes=3, soft_labels=soft), {"a": ["class0"], "b": ["class1"]})
+    np.testing.assert_array_equal(joined.soft_labels, np.eye(2)[joined.labels])
+
+
+def test_joining_none_changes_nothing(saved, faces):
+    same(load(saved, None), faces)
+    assert load(saved, {name: [name] for name in faces.class_names}).class_names == faces.class_names
+
+
+def test_an_unknown_class_is_named_with_the_known_ones(saved):
+    message = refused(saved, {"low": ["class0"], "high": ["clas2"]})
+    assert "no class clas2, it has class0, class1, class2" in message
+
+
+@pytest.mark.parametrize("groups", [{"a": ["class0", "class1"], "b": ["class1"]}, {"a": ["class0", "class0"]}])
+def test_a_class_named_twice_is_refused(saved, groups):
+    assert "names a class of random twice" in refused(saved, groups)
+
+
+@pytest.fixture
+def with_faults(make_faces):
+    """Train 0 … 11, val 12 … 17, test 18 … 23: blank are 0 and 12, copies are 1 = 13, 2 = 18, 3 = 4, 14 = 19."""
+    images = make_faces().images.copy()
+    images[[0, 12]] = np.array([7, 200]).reshape(2, 1, 1, 1)
+    images[1], images[2], images[3], images[14] = images[13], images[18], images[4], images[19]
+    return make_faces(images=images, splits=np.repeat(["train", "val", "test"], [12, 6, 6]))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "gone"),
+    [(["blank"], [0]), (["test_duplicates"], [1, 2]), (["blank", "test_duplicates"], [0, 1, 2]), ([], [])],
+)
+def test_exclude_acts_on_training_alone(with_faults, tmp_path, exclude, gone):
+    with_faults.save(tmp_path / "faces.npz")
+    left = load(tmp_path / "faces.npz", exclude=exclude)
+    np.testing.assert_array_equal(left.sources, np.delete(with_faults.sources, gone))
+    np.testing.assert_array_equal(left.images, np.delete(with_faults.images, gone, axis=0))
+    recorded = {"kinds": exclude, "images": len(gone)} if exclude else None
+    assert left.recipe.get("excluded_from_training") == recorded
+    assert "excluded_from_training" not in with_faults.recipe
+
+
+def test_exclude_refuses_an_unknown_kind(with_faults):
+    with pytest.raises(ValueError, match=r"dup.* is unknown; allowed: blank, test_duplicates"):
+        without(with_faults, ["dup"])
+
+
+def test_exclude_needs_an_official_split(make_faces):
+    with pytest.raises(ValueError, match=r"no official split .* dataset.exclude=\[\]"):
+        without(make_faces(splits=None), ["blank"])
+
+
+def test_a_face_set_is_its_length_and_name(faces):
+    assert isinstance(faces, Faces)
+    assert len(faces) == 24
+    assert faces.name == "random"

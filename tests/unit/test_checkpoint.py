@@ -1,0 +1,198 @@
+"""Weights go from one stage to the next whole, or not at all with a reason; nothing in a file is ever executed."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from engrec import checkpoint
+from engrec.experiment import tested_module
+from engrec.models.cnn import CNN
+from engrec.models.vgg import VGG
+from engrec.modules.expression import ExpressionModule
+
+MODEL = {"_target_": "engrec.models.vgg.VGG", "norm": "batch", "width": 0.05, "dense": []}
+IMAGES = {"channels": 1, "height": 48, "width": 48, "normalize": "image"}
+NAMES = ["happy", "sad"]
+
+
+def network(**settings):
+    return VGG(**{"norm": "batch", "width": 0.05, "dense": (), **settings})
+
+
+@pytest.fixture(scope="module")
+def content():
+    torch.manual_seed(1)
+    module = ExpressionModule(MODEL, {"_target_": "torch.optim.SGD", "lr": 0.1}, {}, NAMES, IMAGES)
+    return {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+        "module": "engrec.modules.expression.ExpressionModule",
+    }
+
+
+@pytest.fixture
+def path(content, tmp_path):
+    torch.save(content, tmp_path / "best.ckpt")
+    return tmp_path / "best.ckpt"
+
+
+def refused(function, *arguments):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_backbone_is_filled_to_the_last_tensor(content, path):
+    backbone = network()
+    checkpoint.load_backbone(backbone, path, IMAGES)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, content["state_dict"][f"backbone.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (lambda: network(width=0.1), "is (6, 1, 3, 3) here, (3, 1, 3, 3) in the checkpoint"),
+        (lambda: network(norm="none"), "none in the checkpoint"),
+        (lambda: network(dense=(8,)), "(8, 234) here, none in the checkpoint"),
+        (CNN, "CNN"),
+    ],
+)
+def test_another_network_is_refused_with_both_named(path, other, said):
+    backbone = other()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    message = refused(checkpoint.load_backbone, backbone, path, IMAGES)
+    assert "best.ckpt holds a VGG (model.norm=batch model.width=0.05 model.dense=[])" in message
+    assert type(backbone).__name__ in message.partition("this run's model")[2]
+    assert said in message
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("lost", ["backbone.blocks.0.0.weight", "backbone.blocks.3.4.running_var"])
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(content, path, lost):
+    torch.save(content | {"state_dict": {k: v for k, v in content["state_dict"].items() if k != lost}}, path)
+    assert lost.removeprefix("backbone.") in refused(checkpoint.load_backbone, network(), path, IMAGES)
+
+
+def test_images_prepared_otherwise_are_refused_with_both_named(path):
+    message = refused(checkpoint.load_backbone, network(), path, IMAGES | {"channels": 3, "height": 64, "width": 60})
+    assert "1×48×48, normalised per image" in message
+    assert "3×64×60, normalised per image" in message
+    assert "1×48×48" in refused(checkpoint.load_backbone, network(), path, IMAGES | {"normalize": "data set"})
+
+
+def test_other_classes_are_refused_with_both_named(content, path):
+    checkpoint.check_classes(content, path, ("happy", "sad"))
+    for others in (("sad", "happy"), ("happy", "sad", "neutral"), ("engaged", "disengaged")):
+        message = refused(checkpoint.check_classes, content, path, others)
+        assert "2 classes apart (happy, sad)" in message
+        assert f"{len(others)} ({', '.join(others)})" in message
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_that_runs_a_command_is_not_executed(content, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for write in (torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))):
+        write(content | {"callbacks": Payload()}, path)
+        assert "best.ckpt is not a checkpoint that can be read safely" in refused(checkpoint.read, path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"", b"hello", b"PK\x03\x04 hello", b"\x89PNG\r\n\x1a\n" + bytes(64), bytes(1000), b"\x80\x02N.", b"a,b\n1,2\n"],
+)
+def test_a_file_that_is_not_of_torch_is_refused(path, written):
+    path.write_bytes(written)
+    assert "best.ckpt" in refused(checkpoint.read, path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(path, share):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "best.ckpt is not a checkpoint" in refused(checkpoint.read, path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.zeros(3),
+        [1, 2],
+        {"model": 1},
+        {"state_dict": {}},
+        {"state_dict": {}, "hyper_parameters": {}},
+        {"state_dict": {}, "hyper_parameters": {"lr": 0.1}, "module": "somebody.Else"},
+    ],
+)
+def test_a_file_of_torch_that_is_no_checkpoint_is_refused(path, other):
+    torch.save(other, path)
+    assert "not a checkpoint of engrec" in refused(checkpoint.read, path)
+
+
+@pytest.fixture
+def data(make_faces):
+    from engrec.data import DataModule
+    from engrec.splits import Split
+
+    index = make_faces().labels[:2]
+    return DataModule(make_faces(size=48, class_names=tuple(NAMES)), Split(index, index, index), lambda x: x, 4)
+
+
+def test_the_tested_module_is_the_saved_one(content, path, data):
+    module = tested_module(str(path), data)
+    assert isinstance(module, ExpressionModule)
+    assert all(torch.equal(value, content["state_dict"][name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "engrec.models.vgg.nn.Module",
+        "engrec.models.vgg.init_he",
+        "engrec.models.vgg.VGG.mro",
+        "engrec.models.vgg.Sequence",
+        "engrec.models.none.VGG",
+        "engrec.experiment.run",
+        "engrec.models",
+        "engrecXmodels.vgg.VGG",
+    ],
+)
+def test_a_checkpoint_that_names_other_code_is_not_built(content, path, data, target):
+    parameters = content["hyper_parameters"]
+    torch.save(content | {"hyper_parameters": parameters | {"model": {"_target_": target, "command": "exit"}}}, path)
+    assert f"{target}, which is not code of engrec" in refused(tested_module, str(path), data)
+    torch.save(content | {"module": target}, path)
+    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(tested_module, str(path), data)
+
+
+def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nested = {"_target_": "os.system", "command": "touch executed"}
+    for place in ("model", "optimizer", "lr_scheduler"):
+        parameters = content["hyper_parameters"]
+        changed = parameters | {place: parameters[place] | {"norm": nested, "lr": nested}}
+        torch.save(content | {"hyper_parameters": changed}, path)
+        try:
+            tested_module(str(path), data)
+        except Exception as error:  # what is said does not matter here
+            assert place == "model", error  # noqa: PT017
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_training_goes_on_only_as_it_was(content, path):
+    parameters = content["hyper_parameters"]
+    assert "last.ckpt" in refused(checkpoint.check_continues, content, path, parameters)
+    whole = content | {"optimizer_states": []}
+    checkpoint.check_continues(whole, path, parameters)
+    for name, other in (("seed", 1), ("optimizer", {"lr": 1}), ("model", {})):
+        message = refused(checkpoint.check_continues, whole, path, parameters | {name: other})
+        assert f"{name}={parameters[name]}, this run has {name}={other}" in message

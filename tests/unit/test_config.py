@@ -1,0 +1,216 @@
+"""What is wrong with a configuration is said before anything is built, all of it, on one line."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from engrec import config
+from engrec.config import check, explain, logged_in
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def options(group):
+    found = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    assert found
+    return found
+
+
+def needed(stage="pretrain", dataset="synthetic"):
+    """Overrides for what a stage or a data set cannot do without, pointing at files that are there."""
+    here = str(CONF / "config.yaml")
+    given = {"finetune": [f"init_from={here}"], "test": [f"ckpt_path={here}"]}.get(stage, [])
+    return [*given, f"dataset.path={here}"] if dataset == "prepared" else given
+
+
+def problem(cfg):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        check(cfg)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("stage", options("stage"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_stage_takes_every_model(compose, stage, model):
+    check(compose(f"stage={stage}", f"model={model}", *needed(stage)))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "scratch"])
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_stage_takes_every_experiment(compose, stage, experiment):
+    check(compose(f"stage={stage}", f"experiment={experiment}", *needed(stage)))
+
+
+@pytest.mark.parametrize("stage", options("stage"))
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_stage_takes_every_dataset(compose, stage, dataset):
+    check(compose(f"stage={stage}", f"dataset={dataset}", *needed(stage, dataset)))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={option}"
+        for group in ("split", "augment", "optimizer", "lr_scheduler", "callbacks", "trainer", "logger")
+        for option in options(group)
+    ],
+)
+def test_every_option_is_valid(compose, choice):
+    check(compose(choice))
+
+
+def test_no_group_is_forgotten():
+    """A new folder of conf/ belongs to one of the tests above."""
+    covered = {"stage", "model", "dataset", "split", "augment", "optimizer", "lr_scheduler", "callbacks", "trainer"}
+    found = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert found - {"sweep"} == covered | {"logger", "experiment", "hydra"}
+
+
+def test_missing_values_are_said_all_at_once(compose):
+    message = problem(compose("stage=finetune", "dataset=prepared"))
+    assert message.startswith("missing ")
+    assert "init_from=outputs/pretrain" in message
+    assert "dataset.path=data/" in message
+    assert "ckpt_path=outputs" in problem(compose("stage=test"))
+
+
+@pytest.mark.parametrize(
+    ("override", "found", "meant"),
+    [
+        ("+model.widht=2", "model.widht", "width"),
+        ("+dataset.label_nois=0", "dataset.label_nois", "label_noise"),
+        ("+split.val_fractoin=0.2", "split.val_fractoin", "val_fraction"),
+        ("+optimizer.momentun=0", "optimizer.momentun", "momentum"),
+        ("+module.freeze=true", "module.freeze", ""),
+        ("+trainer.gradient_clip=1", "trainer.gradient_clip", "gradient_clip_val"),
+        ("+callbacks.best.montior=x", "callbacks.best.montior", "monitor"),
+    ],
+)
+def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
+    message = problem(compose(override))
+    assert found in message
+    assert meant in message.partition("did you mean")[2].partition("?")[0]
+    assert re.search(rf"{re.escape(found.rpartition('.')[0])} takes \w+, \w+", message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["batch_size=0"], "batch_size=0 must be at least 1"),
+        (["seed=-1"], "seed=-1 must be from 0 to 4294967295"),
+        (["max_epochs=-1"], "max_epochs=-1 must be at least 1"),
+        (["monitor=val/acuracy"], "accuracy, balanced_accuracy, f1, auc or loss"),
+        (["monitor=test/accuracy"], "monitor=test/accuracy is not logged"),
+        (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast is not a number"),
+        (["++model._target_=engrec.models.vgg.VVG"], "cannot be imported"),
+        (["++model._target_=engrec.modles.vgg.VGG"], "cannot be imported"),
+        (["stage=finetune", "init_from=null"], "stage=scratch"),
+        (["init_from=FILE", "ckpt_path=FILE"], "ckpt_path=null"),
+        (["ckpt_path=FILE"], f"type output_dir={CONF}"),
+        (["stage=test", "ckpt_path=FILE", "init_from=FILE"], "init_from"),
+    ],
+)
+def test_wrong_values_and_combinations(compose, overrides, said):
+    assert said in problem(compose(*(o.replace("FILE", str(CONF / "config.yaml")) for o in overrides)))
+
+
+def test_a_stage_of_another_name_is_refused(compose):
+    cfg = compose()
+    cfg.stage = "train"
+    assert "stage=train is none of pretrain, finetune, scratch, test" in problem(cfg)
+
+
+def test_several_problems_are_said_together(compose):
+    message = problem(compose("batch_size=0", "monitor=loss", "+model.widht=1", "optimizer.lr=x"))
+    for part in ("batch_size=0", "monitor=loss", "model.widht", "optimizer.lr=x"):
+        assert part in message
+
+
+def test_a_path_that_is_no_file_names_the_checkpoints_nearby(compose, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.ckpt").touch()
+    message = problem(compose("stage=finetune", f"init_from={tmp_path}/rum/best.ckpt"))
+    assert f"there are {tmp_path}/run/best.ckpt" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "meant"),
+    [
+        ("modle=vgg", "there is no modle in the configuration", "model"),
+        ("max_epoch=3", "there is no max_epoch in the configuration", "max_epochs"),
+        ("optimizer.l_r=1", "there is no optimizer.l_r in the configuration", "optimizer.lr"),
+        ("optimiser.lr=1", "there is no optimiser.lr in the configuration", "optimizer.lr"),
+        ("model=vgg_smal", "model=vgg_smal is not there", "vgg_small"),
+        ("stage=pretrian", "stage=pretrian is not there", "pretrain"),
+        ("dataset=ferplu", "dataset=ferplu is not there", "ferplus"),
+    ],
+)
+def test_a_misspelt_override_gets_the_nearest(compose, monkeypatch, override, said, meant):
+    monkeypatch.setattr(sys, "argv", ["train.py", override])
+    with pytest.raises(HydraException) as error:
+        compose(override)
+    message = explain(error.value)
+    assert "\n" not in message
+    assert message.startswith(said)
+    assert meant in message.partition("did you mean")[2].partition("?")[0]
+
+
+def test_an_unknown_option_names_all(compose):
+    with pytest.raises(HydraException) as error:
+        compose("model=transformer")
+    assert explain(error.value).endswith(f"allowed: {', '.join(options('model'))}")
+
+
+def test_a_value_of_the_wrong_type_is_explained(compose):
+    with pytest.raises(HydraException) as error:
+        compose("batch_size=many")
+    message = explain(error.value)
+    assert "batch_size=many" in message
+    assert "Integer" in message
+    assert "\n" not in message
+
+
+def test_the_mode_follows_the_monitor(compose):
+    assert compose("monitor=val/loss").callbacks.best.mode == "min"
+    assert compose("monitor=val/auc").callbacks.best.mode == "max"
+    assert compose("monitor=val/loss", "lr_scheduler=plateau").lr_scheduler.mode == "min"
+
+
+def test_logged_in_by_environment_variable_or_netrc(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    assert not logged_in("SOME_KEY", "https://api.example.org")
+    monkeypatch.setenv("SOME_KEY", "secret")
+    assert logged_in("SOME_KEY", "https://api.example.org")
+    monkeypatch.delenv("SOME_KEY")
+    (tmp_path / ".netrc").write_text("machine api.example.org login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert logged_in("SOME_KEY", "https://api.example.org")
+    assert not logged_in("SOME_KEY", "https://api.other.org")
+    (tmp_path / ".netrc").write_text("not a netrc file\n")
+    assert not logged_in("SOME_KEY", "https://api.example.org")
+
+
+def test_wandb_is_offline_without_a_key(compose, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert compose("logger=wandb").logger.offline is True
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert compose("logger=wandb").logger.offline is False
+
+
+def test_errors_of_the_user_leave_one_line_and_status_1():
+    with pytest.raises(SystemExit) as end, config.errors_in_one_line():
+        raise ValueError("this\nis  wrong")
+    assert end.value.code == "error: this is wrong"
+
+
+def test_errors_of_the_program_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), config.errors_in_one_line():
+        raise ZeroDivisionError
