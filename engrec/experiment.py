@@ -288,12 +288,13 @@ def write_result(
 ) -> None:
     """result.json and the two pictures."""
     folder, choices = predictions.path.parent, HydraConfig.get().runtime.choices
+    network = choices["model"] if cfg.stage != "test" else type(module.backbone).__name__
     history = next((c for c in callbacks(trainer) if isinstance(c, History)), History(str(folder)))
     result = {
         "metrics": without_nan(metrics),
         "validation": without_nan(history.best(cfg.monitor)),
         "stage": cfg.stage,
-        "choices": {group: choices[group] for group in ("dataset", "model", "split", "augment")},
+        "choices": {group: choices[group] for group in ("dataset", "split", "augment")} | {"model": network},
         "dataset": data.faces.recipe,
         "model": plain(module.hparams["model"]),
         "num_parameters": sum(p.numel() for p in module.parameters()),

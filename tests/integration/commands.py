@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,9 @@ def train(arguments, folder, env, outputs):
     for descriptor, path in zip((1, 2), outputs, strict=True):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(opened, descriptor)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job would inherit that it is ignored
     sys.argv = ["train.py", *arguments]
     try:
         runpy.run_path("train.py", run_name="__main__")
