@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Folder
 
 from engrec.datasets.prepared import Faces, load
 from engrec.importers import er, fer2013, wacv2016
@@ -129,3 +130,35 @@ def test_er_sample_comes_back_to_rounding(tmp_path):
     grey = er.read(tmp_path)["images"][:, 0].astype(float)
     grey -= grey.mean((1, 2), keepdims=True)
     np.testing.assert_allclose(grey * 100 / np.linalg.norm(grey, axis=(1, 2), keepdims=True), images, atol=1e-12)
+
+
+def test_the_experiments_run_on_real_faces(fer, tmp_path):
+    """Expressions, then two folds of engagement, a few steps each; what they leave out, and whom they test on."""
+    wacv, folder = tmp_path / "wacv2016.npz", Folder(tmp_path)
+    run_prepare("wacv2016", real("wacv2016.zip"), "--out", wacv)
+    few = ["model.width=0.05", "max_epochs=1", "trainer.accelerator=cpu", "+trainer.limit_train_batches=3"]
+    first = folder.command("experiment=fer2013", *few, f"dataset.path={fer[0]}", "output_dir=first")
+    assert first.status == 0, first.stderr[-3000:]
+    result = json.loads((tmp_path / "first" / "result.json").read_text())
+    assert result["num_images"]["test"] == 3589
+
+    faces = load(fer[0])
+    pixels = [image.tobytes() for image in faces.images]
+    tested = {p for p, split in zip(pixels, faces.splits, strict=True) if split != "train"}
+    left_out = sum(
+        split == "train" and (p in tested or image.std() < 1)
+        for p, image, split in zip(pixels, faces.images, faces.splits, strict=True)
+    )
+    assert result["dataset"]["excluded_from_training"]["images"] == left_out > 0
+    assert result["num_images"]["train"] == 28709 - left_out
+
+    options = ["experiment=wacv2016", "stage=finetune", "init_from=first/best.ckpt", f"dataset.path={wacv}", *few]
+    second = folder.command("-m", *options, "split.fold=0,1", "hydra.sweep.dir=second")
+    assert second.status == 0, second.stderr[-3000:]
+    seen = []
+    for fold in ("0", "1"):
+        with (tmp_path / "second" / fold / "predictions.csv").open(newline="") as file:
+            seen.append({row["subject"] for row in csv.DictReader(file)})
+    assert seen[0]
+    assert seen[1]
+    assert not seen[0] & seen[1]
