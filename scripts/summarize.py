@@ -108,6 +108,7 @@ def pool(name: tuple[str, str, str], runs: list[tuple[int, Path]]) -> Group:
 
 def summarize(groups: list[Group], num_resamples: int = 1000) -> str:
     """A Markdown table of the groups, and one of the differences between those with the same test images."""
+    torch.set_num_threads(1)  # thousands of small operations, in which threads would only wait for each other
     rows = [["stage", "data", "model", "runs", "test images", *SHOWN]]
     for group in groups:
         cells = [
