@@ -12,8 +12,9 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a foreign or truncated file makes of the unpickler is not foreseeable
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint that can be read safely ({said})") from error
+        raise ValueError(
+            f"{path} is not a checkpoint that can be read safely: it is damaged, or of another program"
+        ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
         raise ValueError(
             f"{path} is a file of torch, but not a checkpoint of engrec: it lacks state_dict or hyper_parameters"

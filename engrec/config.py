@@ -109,6 +109,8 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         folder = Path(cfg.ckpt_path).parent
         if folder.resolve() != Path(cfg.output_dir).resolve():
             yield f"a training goes on in the folder that has its best.ckpt: type output_dir={folder}"
+    elif cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
+        yield "stage=scratch with a frozen backbone would learn from random features: type stage=finetune init_from=…"
     elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
         yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
 
@@ -179,6 +181,8 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} is not there{_nearest(found[2], options)}; allowed: {', '.join(options)}"
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"{found[1]}: every argument is KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return " ".join(text.split())
 
 

@@ -60,6 +60,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     with run_folder(cfg) as folder:
         check(cfg)
         check_sweep(cfg)
+        check_not_overwriting(cfg, folder)
         pl.seed_everything(cfg.seed, verbose=False)
         data = build_data(cfg)
         module = build_module(cfg, data)
@@ -109,6 +110,17 @@ def check_sweep(cfg: DictConfig) -> None:
         )
 
 
+def check_not_overwriting(cfg: DictConfig, folder: Path) -> None:
+    """Raise ValueError where another run's results or its last checkpoint would be lost."""
+    if (folder / "result.json").is_file() and cfg.ckpt_path is None:
+        raise ValueError(f"{folder} holds a finished run: choose another output_dir, or remove that folder")
+    if (folder / "last.ckpt").is_file() and cfg.ckpt_path is None:
+        raise ValueError(
+            f"{folder} holds a run that was stopped: go on with ckpt_path={folder / 'last.ckpt'}, choose another "
+            "output_dir, or remove that folder"
+        )
+
+
 def open_folder(cfg: DictConfig, folder: Path) -> None:
     """The log and the resolved configuration."""
     root = logging.getLogger()
@@ -138,7 +150,9 @@ def build_data(cfg: DictConfig) -> DataModule:
 def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
     """A new network, a new one with the pre-trained backbone, or the one to be tested."""
     if cfg.stage == "test":
-        return tested_module(cfg.ckpt_path, data)
+        module = tested_module(cfg.ckpt_path, data)
+        cfg.model = dict(module.hparams["model"])
+        return module
     if cfg.ckpt_path is not None:
         checkpoint.check_classes(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, data.faces.class_names)
     if plain(cfg.module).get("soft_labels") and data.faces.soft_labels is None:
@@ -174,6 +188,10 @@ def tested_module(path: str, data: DataModule) -> Classifier:
         raise ValueError(f"{path} asks for {' and '.join(named)}, which is not code of engrec: not loaded")
     module = get_object(named[0])(**saved["hyper_parameters"])
     module.load_state_dict(saved["state_dict"])
+    if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
+        if data.faces.recipe["importer"] == "synthetic":
+            raise ValueError(f"{path} was trained on {trained_on}: type dataset={trained_on} (and its split=)")
+        log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
     return module
 
 
@@ -242,7 +260,7 @@ def say_how_to_resume(cfg: DictConfig) -> None:
     ]
     again = ["init_from=null"] if cfg.stage == "finetune" else []
     command = shlex.join(["python", "train.py", *given, *again, f"output_dir={cfg.output_dir}", f"ckpt_path={last}"])
-    log.info("stopped; nothing that was saved is lost. Go on with: %s", command)
+    log.info("\nstopped; nothing that was saved is lost. Go on with: %s", command)  # the progress bar ends without one
 
 
 def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.Trainer) -> None:
@@ -250,6 +268,8 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
     log.info("%s: %s, %s images%s (%s)", cfg.stage, faces.name, f"{len(faces):,}", people, sizes)
+    if excluded := faces.recipe.get("excluded_from_training"):
+        log.info("left out of training: %s images (%s)", excluded["images"], ", ".join(excluded["kinds"]))
     number = sum(p.numel() for p in module.parameters())
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
     log.info(
@@ -274,7 +294,10 @@ def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best:
     if cfg.stage == "pretrain":
         settings = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").startswith("model.")]
         chosen = [f"model={HydraConfig.get().runtime.choices['model']}", *settings]
-        log.info("Next: %s", shlex.join(["python", "train.py", "stage=finetune", *chosen, f"init_from={best}"]))
+        drawn = data.faces.recipe["importer"] == "synthetic"
+        real = [] if drawn else ["dataset=wacv2016", "split=kfold", "split.fold=0"]
+        command = ["python", "train.py", "stage=finetune", *chosen, *real, f"init_from={best}"]
+        log.info("Next: %s", shlex.join(command))
 
 
 def write_result(

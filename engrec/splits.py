@@ -158,8 +158,8 @@ def _check_subjects(seen: dict[str, set]) -> None:
 def _required(subjects: np.ndarray | None) -> np.ndarray:
     if subjects is None:
         raise ValueError(
-            "the data set does not say who is seen; prepare it with --subject-regex, or type split=official "
-            "(split=random measures leakage only)"
+            "the data set does not say who is seen; prepare it with --subject-regex, or a subject column "
+            "(split=random needs none, and measures leakage only)"
         )
     return subjects
 

@@ -149,13 +149,11 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
     if args.importer == "manifest":
         dataset = f"dataset=prepared dataset.path={out}"
-    if faces.splits is not None and set(np.unique(faces.splits)) == set(SPLITS):
-        split = ""
-    else:
-        split = " split=holdout" if faces.subjects is None else " split=kfold split.fold=0"
-    return f"python train.py {stage} {dataset}{split}" + (
-        " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
-    )
+    split, start = "", " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
+    if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):
+        split = " split=random" if faces.subjects is None else " split=kfold split.fold=0"
+    warning = "\n  (a gauge of leakage only, as nobody knows who is seen: --subject-regex or a subject column tells)"
+    return f"python train.py {stage} {dataset}{split}{start}{warning if 'random' in split else ''}"
 
 
 if __name__ == "__main__":

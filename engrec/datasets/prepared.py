@@ -99,7 +99,9 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} is not there; make it with: python scripts/prepare.py (or name it: dataset.path=…)")
+        raise ValueError(
+            f"{path} is not there; python scripts/prepare.py --help says how to make it (dataset.path=… names another)"
+        )
     try:
         with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

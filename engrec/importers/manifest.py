@@ -1,7 +1,10 @@
 """Your own data: a CSV of path, label and optionally subject and split, or one folder of images for each class."""
 
 import csv
+import difflib
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -42,8 +45,8 @@ def read(
     subject_regex: one group that finds the subject in each path, "(s\\d+)_" in "engaged/s12_0001.png".
     root: the folder that a CSV's paths start from and must not leave; the CSV's own folder where not given.
     """
-    if size < 1 or colour not in COLOURS:
-        raise ValueError(f"size must be 1 or more and colour {' or '.join(COLOURS)}, found {size} and {colour!r}")
+    if not 1 <= size <= 1024 or colour not in COLOURS:
+        raise ValueError(f"size must be 1 to 1024 and colour {' or '.join(COLOURS)}, found {size} and {colour!r}")
     if source.suffix.lower() in (".csv", ".tsv"):
         rows = _from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
@@ -228,6 +231,19 @@ def _check_splits(rows: list[Row]) -> None:
             )
 
 
+def _check_lookalikes(rows: list[Row]) -> None:
+    """Raise ValueError for a rare class whose name is nearly that of a frequent one: most likely a slip of the hand."""
+    counts = Counter(row.label for row in rows)
+    for rare, frequent in itertools.permutations(counts, 2):
+        alike = difflib.SequenceMatcher(None, rare.lower(), frequent.lower()).ratio() > 0.8
+        if alike and 10 * counts[rare] <= counts[frequent]:
+            row = next(row for row in rows if row.label == rare)
+            raise ValueError(
+                f"{row.where} has the label {rare!r}, which {counts[rare]} of the images have: did you mean "
+                f"{frequent!r}? If not, name all classes: --classes {','.join(sorted(counts))}"
+            )
+
+
 def _class_names(rows: list[Row], source: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
     found = sorted({row.label for row in rows})
     if classes is not None:
@@ -242,6 +258,8 @@ def _class_names(rows: list[Row], source: Path, classes: Sequence[str] | None) -
             raise ValueError(
                 f"{source.name} has no image of class {', '.join(absent)}, which --classes names: leave it out"
             )
+    else:
+        _check_lookalikes(rows)
     if len(classes or found) < 2:
         raise ValueError(f"{source.name} has one class only, {found[0]!r}: a classifier needs two or more")
     return tuple(classes or found)

@@ -49,6 +49,8 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["module"] = f"{type(self).__module__}.{type(self).__name__}"
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint["dataset"] = None if data is None else data.faces.name
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["images"]).float()

@@ -400,3 +400,20 @@ def test_help_names_every_group_and_option(empty):
 def test_the_entry_point_is_found_from_anywhere(empty, tmp_path):
     done = succeeded(empty.python(Path(ROOT) / "train.py", "--cfg", "job"))
     assert "seed: 0" in done.stdout
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(folder, pretrained):
+    _, run = pretrained
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    again = folder.command(*PRETRAIN, f"output_dir={run}")
+    assert again.status == 1
+    assert "holds a finished run" in again.stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_checkpoint_of_real_faces_is_not_tested_on_drawn_ones(folder, pretrained):
+    checkpoint = torch.load(pretrained[1] / "best.ckpt", weights_only=True)
+    torch.save(checkpoint | {"dataset": "fer2013"}, folder.path / "real.ckpt")
+    tested = folder.command("stage=test", "ckpt_path=real.ckpt", *FEW)
+    assert tested.status == 1
+    assert "was trained on fer2013: type dataset=fer2013" in tested.stderr

@@ -146,7 +146,7 @@ def test_every_config_splits(path):
     ("way", "subjects", "message"),
     [
         (Official(), "p", r"no official split; type split=kfold split\.fold=0"),
-        (Holdout(), None, r"does not say who is seen; prepare it with --subject-regex, .*split=random measures"),
+        (Holdout(), None, r"does not say who is seen; prepare it with --subject-regex, .*split=random .*measures"),
         (KFold(0), None, "does not say who is seen"),
         (LeaveOneSubjectOut(0), None, "does not say who is seen"),
         (KFold(5), "p", r"split\.fold=5 is out of range; allowed: 0 to 4"),

@@ -1,5 +1,7 @@
 """People's own data: a CSV or class folders, and a message for everything that can be wrong with them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -121,7 +123,7 @@ def test_a_wrong_row_is_named(write, refused, tmp_path, old, new, parts):
         (["--subject-regex", r"(\d)"], ["line 2 has a subject already"]),
         (["--subject-regex", "("], ["--subject-regex '('", "no regular expression"]),
         (["--subject-regex", r"\d+"], ["0 groups", "in parentheses"]),
-        (["--size", "0"], ["size must be 1 or more"]),
+        (["--size", "0"], ["size must be 1 to 1024"]),
     ],
 )
 def test_a_wrong_option_is_named(write, refused, options, parts):
@@ -215,3 +217,15 @@ def test_a_subject_in_two_split_folders_is_named(pack, folders, refused):
 
 def test_no_images(pack, refused):
     assert "holds no images" in refused("manifest", pack({"a.txt": b"x"}, "zip"), "--name", "mine")
+
+
+def rows_of(*labels):
+    return [manifest.Row(f"faces.csv line {line}", "", label, None, None) for line, label in enumerate(labels, 2)]
+
+
+def test_a_slip_in_a_label_is_no_class():
+    with pytest.raises(ValueError, match=r"line 22 has the label 'Engagd'.*mean 'engaged'.*--classes Engagd,engaged"):
+        manifest._class_names(rows_of(*["engaged"] * 20, "Engagd"), Path("faces.csv"), None)
+    named = manifest._class_names(rows_of(*["engaged"] * 20, "Engagd"), Path("faces.csv"), ["Engagd", "engaged"])
+    assert named == ("Engagd", "engaged")
+    assert manifest._class_names(rows_of(*["level1"] * 9, "level2"), Path("faces.csv"), None) == ("level1", "level2")
