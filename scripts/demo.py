@@ -23,13 +23,14 @@ def main(arguments: list[str]) -> None:
     shutil.rmtree(ROOT / OUT, ignore_errors=True)
     started = time.perf_counter()
     pretrained = OUT / "pretrain"
-    engagement = ["-m", f"seed={SEEDS}", *options.overrides]
-    train("1/3  expressions", ["stage=pretrain", "max_epochs=8", f"output_dir={pretrained}", *options.overrides])
+    network = ["model=vgg_small", "model.width=0.25", "optimizer.lr=0.05", *options.overrides]
+    engagement = ["-m", *network, f"seed={SEEDS}"]  # Hydra takes -m before the overrides alone
+    train("1/3  expressions", [*network, "stage=pretrain", "max_epochs=8", f"output_dir={pretrained}"])
     start = [f"init_from={pretrained / 'best.ckpt'}", f"hydra.sweep.dir={OUT / 'finetune'}"]
-    train("2/3  engagement, fine-tuned from expressions, three seeds", ["stage=finetune", *start, *engagement])
+    train("2/3  engagement, fine-tuned from expressions, three seeds", [*engagement, "stage=finetune", *start])
     train(
         "3/3  engagement, from scratch, three seeds",
-        ["stage=scratch", f"hydra.sweep.dir={OUT / 'scratch'}", *engagement],
+        [*engagement, "stage=scratch", f"hydra.sweep.dir={OUT / 'scratch'}"],
     )
     print(f"\n{summarize.summarize(summarize.read_groups(summarize.find_runs([ROOT / OUT])))}\n")
     print(f"{time.perf_counter() - started:.0f} seconds. Faces: python scripts/contact_sheet.py dataset=synthetic.")
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> None:
 
 def train(title: str, overrides: list[str]) -> None:
     """Say the command, then run it as anybody would type it. Exits with its status if it fails."""
-    command = ["train.py", "model=vgg_small", "model.width=0.25", *overrides]
+    command = ["train.py", *overrides]
     print(f"\n{title}\n  python {' '.join(command)}\n", flush=True)
     status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
     if status:
