@@ -6,8 +6,7 @@ import pickle
 import pytest
 import torch
 
-from engrec import checkpoint
-from engrec.experiment import tested_module
+from engrec import checkpoint, experiment
 from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules.expression import ExpressionModule
@@ -147,7 +146,7 @@ def data(make_faces):
 
 
 def test_the_tested_module_is_the_saved_one(content, path, data):
-    module = tested_module(str(path), data)
+    module = experiment.tested_module(str(path), data)
     assert isinstance(module, ExpressionModule)
     assert all(torch.equal(value, content["state_dict"][name]) for name, value in module.state_dict().items())
 
@@ -169,9 +168,9 @@ def test_the_tested_module_is_the_saved_one(content, path, data):
 def test_a_checkpoint_that_names_other_code_is_not_built(content, path, data, target):
     parameters = content["hyper_parameters"]
     torch.save(content | {"hyper_parameters": parameters | {"model": {"_target_": target, "command": "exit"}}}, path)
-    assert f"{target}, which is not code of engrec" in refused(tested_module, str(path), data)
+    assert f"{target}, which is not code of engrec" in refused(experiment.tested_module, str(path), data)
     torch.save(content | {"module": target}, path)
-    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(tested_module, str(path), data)
+    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(experiment.tested_module, str(path), data)
 
 
 def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, monkeypatch):
@@ -182,7 +181,7 @@ def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, m
         changed = parameters | {place: parameters[place] | {"norm": nested, "lr": nested}}
         torch.save(content | {"hyper_parameters": changed}, path)
         try:
-            tested_module(str(path), data)
+            experiment.tested_module(str(path), data)
         except Exception as error:  # what is said does not matter here
             assert place == "model", error  # noqa: PT017
     assert not (tmp_path / "executed").exists()
