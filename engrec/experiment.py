@@ -153,8 +153,6 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
         module = tested_module(cfg.ckpt_path, data)
         cfg.model = dict(module.hparams["model"])
         return module
-    if cfg.ckpt_path is not None:
-        checkpoint.check_classes(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, data.faces.class_names)
     if plain(cfg.module).get("soft_labels") and data.faces.soft_labels is None:
         raise ValueError(f"{data.faces.name} has no soft labels: type module.soft_labels=false (or dataset=ferplus)")
     arguments: dict[str, Any] = {name: plain(cfg[name]) for name in ("model", "optimizer", "lr_scheduler")}
@@ -165,7 +163,9 @@ def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
         arguments["class_counts"] = data.class_counts
     module = instantiate(cfg.module, **arguments, _recursive_=False, _convert_="all")
     if cfg.ckpt_path is not None:
-        checkpoint.check_continues(checkpoint.read(cfg.ckpt_path), cfg.ckpt_path, dict(module.hparams))
+        saved = checkpoint.read(cfg.ckpt_path)
+        checkpoint.check_classes(saved, cfg.ckpt_path, data.faces.class_names)
+        checkpoint.check_continues(saved, cfg.ckpt_path, dict(module.hparams))
     if cfg.init_from is not None:
         checkpoint.load_backbone(module.backbone, cfg.init_from, data.preprocessing)
     return module
