@@ -86,7 +86,7 @@ class History(Checkpoint):
 
 
 class Predictions(Callback):
-    """predictions.csv: a row per test image with its source, subject, label and the probability of each class.
+    """predictions.csv: a row per test image with its source, subject, format, label and each class's probability.
 
     Afterwards `confusion` holds the counts (K, K) that go with it.
     """
@@ -120,13 +120,14 @@ class Predictions(Callback):
 
 def write_predictions(path: Path, faces: Faces, index: list[int], probabilities: list[list[float]]) -> None:
     """index: which images of `faces`; probabilities: one row (num_classes,) for each of them."""
-    subjects = [""] * len(faces) if faces.subjects is None else faces.subjects.tolist()
+    nothing = [""] * len(faces)
+    subjects, formats = (nothing if a is None else a.tolist() for a in (faces.subjects, faces.formats))
     with written_whole(path) as file:
         writer = csv.writer(file)
-        writer.writerow(["source", "subject", "label", *(f"p_{name}" for name in faces.class_names)])
+        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in faces.class_names)])
         for i, row in zip(index, probabilities, strict=True):
             label = faces.class_names[faces.labels[i]]
-            writer.writerow([faces.sources[i], subjects[i], label, *(f"{p:.9g}" for p in row)])
+            writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
 
 
 class Progress(TQDMProgressBar):

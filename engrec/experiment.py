@@ -269,7 +269,8 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
     log.info("%s: %s, %s images%s (%s)", cfg.stage, faces.name, f"{len(faces):,}", people, sizes)
     if excluded := faces.recipe.get("excluded_from_training"):
-        log.info("left out of training: %s images (%s)", excluded["images"], ", ".join(excluded["kinds"]))
+        kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
+        log.info("left out of training: %s images (%s)", excluded["images"], kinds)
     number = sum(p.numel() for p in module.parameters())
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
     log.info(

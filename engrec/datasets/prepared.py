@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 SPLITS = ("train", "val", "test")
+EXCLUDABLE = ("blank", "test_duplicates", "conflicts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     """Read a prepared data set.
 
     classes: maps each new class name to the stored class names that it joins; exclude: what to leave out of training,
-    "blank" and "test_duplicates" (validation and test images stay as they are, so that results stay comparable).
+    "blank", "test_duplicates", "conflicts" (validation and test images stay, so that results stay comparable).
     Raises ValueError when the file is missing, damaged, or lacks what these two name.
     """
     path = Path(path)
@@ -122,22 +123,39 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
 
 
 def without(faces: Faces, exclude: Sequence[str]) -> Faces:
-    """Leave blank images (standard deviation under 1), or copies of validation and test images, out of training."""
-    if unknown := [kind for kind in exclude if kind not in ("blank", "test_duplicates")]:
-        raise ValueError(f"dataset.exclude={unknown} is unknown; allowed: blank, test_duplicates")
+    """Leave out of training: "blank" images (standard deviation under 1), "test_duplicates", pixel for pixel those of a
+    validation or test image, and "conflicts", whose pixels carry more than one label."""
+    if unknown := [kind for kind in exclude if kind not in EXCLUDABLE]:
+        raise ValueError(f"dataset.exclude={unknown} is unknown; allowed: {', '.join(EXCLUDABLE)}")
     if faces.splits is None:
         raise ValueError(f"{faces.name} has no official split to leave anything out of: type dataset.exclude=[]")
-    train, drop = faces.splits == "train", np.zeros(len(faces), dtype=bool)
-    if "blank" in exclude:
-        blank = faces.images.reshape(len(faces), -1).std(axis=1) < 1
-        drop |= train & blank
-    if "test_duplicates" in exclude:
-        pixels = np.array([hashlib.sha256(image.tobytes()).digest() for image in faces.images])
-        drop |= train & np.isin(pixels, pixels[~train])
-    kept = faces.select(~drop)
-    return replace(
-        kept, recipe=faces.recipe | {"excluded_from_training": {"kinds": list(exclude), "images": int(drop.sum())}}
-    )
+    train, pixels = faces.splits == "train", identical(faces.images)
+    faulty = {
+        "blank": blank(faces.images),
+        "test_duplicates": np.isin(pixels, pixels[~train]),
+        "conflicts": conflicting(pixels, faces.labels),
+    }
+    counts = {kind: int((train & faulty[kind]).sum()) for kind in exclude}
+    drop = train & np.any([faulty[kind] for kind in exclude], axis=0)
+    record = {"kinds": list(exclude), "images": int(drop.sum()), "of_each_kind": counts}
+    return replace(faces.select(~drop), recipe=faces.recipe | {"excluded_from_training": record})
+
+
+def blank(images: np.ndarray) -> np.ndarray:
+    """Which images show nothing, (N,): a standard deviation under 1 of 255."""
+    return images.reshape(len(images), -1).std(axis=1, dtype=np.float32) < 1
+
+
+def identical(images: np.ndarray) -> np.ndarray:
+    """A number per image (N,), the same for images that are equal pixel for pixel."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(hashlib.sha256(image.tobytes()).digest(), len(seen)) for image in images])
+
+
+def conflicting(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images (N,) have the pixels of an image with another label."""
+    pairs = np.unique(np.stack([pixels, labels]), axis=1)
+    return np.bincount(pairs[0])[pixels] > 1
 
 
 def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:

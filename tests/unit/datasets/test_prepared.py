@@ -221,29 +221,46 @@ def test_a_class_named_twice_is_refused(saved, groups):
 
 @pytest.fixture
 def with_faults(make_faces):
-    """Train 0 … 11, val 12 … 17, test 18 … 23: blank are 0 and 12, copies are 1 = 13, 2 = 18, 3 = 4, 14 = 19."""
-    images = make_faces().images.copy()
+    """Train 0 … 11, val 12 … 17, test 18 … 23: blank are 0 and 12, copies are 1 = 13, 2 = 18, 3 = 4, 14 = 19.
+
+    Of these 3 = 4 differ in their labels, and so do the further copies 5 = 15 and 16 = 20; 6 = 7 do not.
+    """
+    images, labels = make_faces().images.copy(), make_faces().labels.copy()
     images[[0, 12]] = np.array([7, 200]).reshape(2, 1, 1, 1)
-    images[1], images[2], images[3], images[14] = images[13], images[18], images[4], images[19]
-    return make_faces(images=images, splits=np.repeat(["train", "val", "test"], [12, 6, 6]))
+    for copy, original in ((1, 13), (2, 18), (3, 4), (5, 15), (6, 7), (14, 19), (16, 20)):
+        images[copy], labels[copy] = images[original], labels[original]
+    for copy, original in ((3, 4), (5, 15), (16, 20)):
+        labels[copy] = (labels[original] + 1) % 3
+    return make_faces(images=images, labels=labels, splits=np.repeat(["train", "val", "test"], [12, 6, 6]))
 
 
 @pytest.mark.parametrize(
     ("exclude", "gone"),
-    [(["blank"], [0]), (["test_duplicates"], [1, 2]), (["blank", "test_duplicates"], [0, 1, 2]), ([], [])],
+    [
+        (["blank"], [0]),
+        (["test_duplicates"], [1, 2, 5]),
+        (["conflicts"], [3, 4, 5]),
+        (["blank", "test_duplicates"], [0, 1, 2, 5]),
+        (["blank", "test_duplicates", "conflicts"], [0, 1, 2, 3, 4, 5]),
+        ([], []),
+    ],
 )
 def test_exclude_acts_on_training_alone(with_faults, tmp_path, exclude, gone):
     with_faults.save(tmp_path / "faces.npz")
     left = load(tmp_path / "faces.npz", exclude=exclude)
     np.testing.assert_array_equal(left.sources, np.delete(with_faults.sources, gone))
     np.testing.assert_array_equal(left.images, np.delete(with_faults.images, gone, axis=0))
-    recorded = {"kinds": exclude, "images": len(gone)} if exclude else None
-    assert left.recipe.get("excluded_from_training") == recorded
+    recorded = left.recipe.get("excluded_from_training")
+    assert (recorded is None) == (exclude == [])
+    if recorded is not None:
+        kinds = {"blank": 1, "test_duplicates": 3, "conflicts": 3}
+        assert (recorded["kinds"], recorded["images"]) == (exclude, len(gone))
+        assert recorded["of_each_kind"] == {kind: kinds[kind] for kind in exclude}
     assert "excluded_from_training" not in with_faults.recipe
 
 
 def test_exclude_refuses_an_unknown_kind(with_faults):
-    with pytest.raises(ValueError, match=r"dup.* is unknown; allowed: blank, test_duplicates"):
+    with pytest.raises(ValueError, match=r"dup.* is unknown; allowed: blank, test_duplicates, conflicts"):
         without(with_faults, ["dup"])
 
 
