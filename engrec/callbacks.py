@@ -4,18 +4,24 @@ import csv
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from engrec.data import DataModule
+from engrec.calibration import fit_temperature
+from engrec.data import Batch, DataModule
 from engrec.datasets.prepared import Faces
-from engrec.metrics import confusion_matrix
+from engrec.metrics import Scores, confusion_matrix
+from engrec.modules.classifier import Classifier
+from engrec.transforms import standardize, to_float
 
 
 @contextmanager
@@ -88,34 +94,108 @@ class History(Checkpoint):
 class Predictions(Callback):
     """predictions.csv: a row per test image with its source, subject, format, label and each class's probability.
 
-    Afterwards `confusion` holds the counts (K, K) that go with it.
+    Afterwards `logits` (N, K) and `labels` (N,) are those of all test images, whichever rank saw them, and `confusion`
+    the counts (K, K) that go with them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.batches: list[Any] = []
+        self.batches: list[tuple[Tensor, Tensor]] = []
 
     def on_test_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Any,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.batches.append(outputs)
+        self.batches.append((batch["index"], outputs))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        index = torch.cat([b["index"] for b in self.batches]).cpu()
-        probabilities = torch.cat([b["probabilities"] for b in self.batches]).cpu()
-        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        assert isinstance(data, DataModule)
-        self.confusion = confusion_matrix(probabilities, torch.from_numpy(data.faces.labels)[index])
+        index, self.logits = gathered(self.batches)
+        faces = data_of(trainer).faces
+        self.labels = torch.from_numpy(faces.labels)[index]
+        self.confusion = confusion_matrix(self.logits, self.labels)
         if trainer.is_global_zero:
-            write_predictions(self.path, data.faces, index.tolist(), probabilities.tolist())
+            write_predictions(self.path, faces, index.tolist(), self.logits.softmax(1).tolist())
+
+
+class ViewPredictions(Predictions):
+    """The same from several views of each image: the mean of their probabilities, whose logarithm the logits are.
+
+    views: from images in 0 … 1 to a list of such batches. Afterwards `metrics` holds what the module logs of the plain
+    predictions, named alike.
+    """
+
+    def __init__(self, path: Path, views: Callable[[Tensor], list[Tensor]]) -> None:
+        super().__init__(path)
+        self.views = views
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_test_epoch_start(trainer, pl_module)
+        self.scores = Scores(len(data_of(trainer).faces.class_names)).to(pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert isinstance(pl_module, Classifier)
+        # From the pixels, not from the batch's images: standardised, they no longer say what black is.
+        pixels = torch.from_numpy(data_of(trainer).faces.images)[batch["index"].cpu()].to(pl_module.device)
+        views = self.views(to_float(pixels))
+        logits = torch.stack([logits_of(trainer, pl_module, standardize(view)) for view in views])
+        logits = logits.log_softmax(2).logsumexp(0) - math.log(len(views))
+        self.scores.update(logits, batch["labels"], pl_module.criterion(logits, batch))
+        super().on_test_batch_end(trainer, pl_module, logits, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        super().on_test_epoch_end(trainer, pl_module)
+        self.metrics = {name: value.item() for name, value in pl_module.named("test", self.scores.compute()).items()}
+
+
+class Calibration(Callback):
+    """The temperature that the validation images ask for, fitted before the test with the weights that are tested."""
+
+    temperature = 1.0
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data, batches = data_of(trainer), []
+        for loaded in data.val_dataloader():
+            batch = trainer.strategy.batch_to_device(loaded)
+            batches.append((batch["index"], logits_of(trainer, pl_module, batch["images"])))
+        index, logits = gathered(batches)
+        self.temperature = fit_temperature(logits.numpy(), data.faces.labels[index.numpy()])
+
+
+def data_of(trainer: pl.Trainer) -> DataModule:
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(data, DataModule)
+    return data
+
+
+def logits_of(trainer: pl.Trainer, module: pl.LightningModule, images: Tensor) -> Tensor:
+    """What the module says in a callback, in the precision of its own steps."""
+    with trainer.precision_plugin.forward_context():
+        return module(images).float()
+
+
+def gathered(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Index (N,) and logits (N, K) of the batches of all ranks, on the CPU, in the order of the index."""
+    index, logits = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        index, logits = (torch.cat(gather_all_tensors(tensor)) for tensor in (index, logits))
+    order = index.argsort()
+    return index[order].cpu(), logits[order].cpu()
 
 
 def write_predictions(path: Path, faces: Faces, index: list[int], probabilities: list[list[float]]) -> None:
@@ -128,6 +208,13 @@ def write_predictions(path: Path, faces: Faces, index: list[int], probabilities:
         for i, row in zip(index, probabilities, strict=True):
             label = faces.class_names[faces.labels[i]]
             writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
+
+
+def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[str, np.ndarray]) -> None:
+    """A file like predictions.csv for each control, under its name."""
+    folder.mkdir(exist_ok=True)
+    for name, probabilities in controls.items():
+        write_predictions(folder / f"{name}.csv", faces, index, probabilities.tolist())
 
 
 class Progress(TQDMProgressBar):

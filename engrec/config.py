@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 STAGES = ("pretrain", "finetune", "scratch", "test")
+TTA = ("none", "flip", "ten_crop")
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
@@ -41,6 +42,7 @@ class Config:
     monitor: str = MISSING
     init_from: str | None = MISSING
     ckpt_path: str | None = MISSING
+    tta: str = "none"
     run: str = MISSING
     output_dir: str = MISSING
     model: Any = MISSING
@@ -87,6 +89,8 @@ def _values(cfg: DictConfig) -> Iterator[str]:
         yield f"seed={cfg.seed} must be from 0 to {2**32 - 1}"
     if cfg.stage not in STAGES:
         yield f"stage={cfg.stage} is none of {', '.join(STAGES)}"
+    if cfg.tta not in TTA:
+        yield f"tta={cfg.tta} is none of {', '.join(TTA)}"
     for key in ("init_from", "ckpt_path"):
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             yield f"{key}={cfg[key]} is not a file{_checkpoints_nearby(Path(cfg[key]))}"

@@ -16,10 +16,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -27,11 +29,13 @@ from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engrec import checkpoint, plots, splits
-from engrec.callbacks import History, Predictions, written_whole
+from engrec import calibration, checkpoint, plots, splits
+from engrec.callbacks import Calibration, History, Predictions, ViewPredictions, write_controls, written_whole
 from engrec.config import check
+from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.modules.classifier import Classifier
+from engrec.transforms import flip_views, ten_crop_views
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings(
@@ -43,6 +47,8 @@ for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views}
+LEAKAGE = "split=random puts the same people on all sides: a gauge of leakage, not a result"
 REAL_DATA = {
     "expression": ("python scripts/prepare.py fer2013 fer2013.tar.gz", "python train.py experiment=fer2013"),
     "engagement": (
@@ -57,7 +63,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     Raises ValueError, in the user's words, for whatever is wrong with the configuration or with the data.
     """
-    with run_folder(cfg) as folder:
+    with run_folder(cfg) as folder, signals_end_the_run():
         check(cfg)
         check_sweep(cfg)
         check_not_overwriting(cfg, folder)
@@ -79,13 +85,35 @@ def train_and_test(
     if cfg.stage != "test":
         best = fit(cfg, trainer, module, data)
         module.load_state_dict(checkpoint.read(best)["state_dict"])
-    predictions = Predictions(folder / "predictions.csv")
-    callbacks(trainer).append(predictions)
-    metrics = {name: float(value) for name, value in trainer.test(module, data, verbose=False)[0].items()}
-    write_result(cfg, trainer, module, data, predictions, metrics, time.perf_counter() - started)
+    tested = evaluate(cfg, folder, data, module, trainer)
+    if trainer.is_global_zero:
+        write_result(cfg, folder, trainer, module, data, tested, time.perf_counter() - started)
     close_loggers(trainer)
-    conclude(cfg, data, metrics, best)
-    return metrics
+    conclude(cfg, data, tested, best)
+    return tested.metrics
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test gives: metrics by the names that are logged, as they come and (tta=flip, tta=ten_crop) from several
+    views of each image; calibration as calibration.compare says it; controls: what the network has to beat."""
+
+    metrics: dict[str, float]
+    predictions: Predictions
+    views: ViewPredictions | None
+    calibration: dict[str, float]
+    controls: dict[str, np.ndarray]
+
+
+def evaluate(cfg: DictConfig, folder: Path, data: DataModule, module: Classifier, trainer: pl.Trainer) -> Tested:
+    """One pass over the test images, after one over the validation images that fits the temperature alone."""
+    predictions, fitted = Predictions(folder / "predictions.csv"), Calibration()
+    views = ViewPredictions(folder / f"predictions_{cfg.tta}.csv", VIEWS[cfg.tta]) if cfg.tta != "none" else None
+    callbacks(trainer).extend(filter(None, (fitted, predictions, views)))
+    metrics = {name: float(value) for name, value in trainer.test(module, data, verbose=False)[0].items()}
+    logits, labels = predictions.logits.numpy(), predictions.labels.numpy()
+    calibrated = calibration.compare(logits, labels, fitted.temperature)
+    return Tested(metrics, predictions, views, calibrated, controls(data.faces, data.split))
 
 
 @contextmanager
@@ -235,7 +263,6 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
     """Train to the end and return the path of the best checkpoint; stopped by a signal, say how to go on."""
     for logger in trainer.loggers:
         logger.log_hyperparams(plain(cfg))
-    signal.signal(signal.SIGTERM, stop)
     try:
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except SystemExit:
@@ -245,8 +272,23 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
     return str(Path(cfg.output_dir) / "best.ckpt")
 
 
+@contextmanager
+def signals_end_the_run() -> Iterator[None]:
+    """Ctrl-C and kill leave the run as an exception does, with the exit status that a signal gives: 130 and 143.
+
+    Lightning would make 1 of the KeyboardInterrupt that Python raises. A signal that is ignored, as Ctrl-C is by a
+    shell's background job, stays ignored.
+    """
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def stop(signum: int, _: Any) -> NoReturn:
-    """Leave as Ctrl-C does, with the exit status that a signal gives."""
     sys.exit(128 + signum)
 
 
@@ -268,6 +310,9 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
     log.info("%s: %s, %s images%s (%s)", cfg.stage, faces.name, f"{len(faces):,}", people, sizes)
+    log.info("split: %s", say_split(cfg, data))
+    warn_if_leaking(cfg)
+    warn_if_not_the_first(cfg, data)
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
         log.info("left out of training: %s images (%s)", excluded["images"], kinds)
@@ -279,6 +324,42 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
     say_if_synthetic(cfg, data)
 
 
+def say_split(cfg: DictConfig, data: DataModule) -> str:
+    """The way of splitting in words: kfold, fold 0 of 5, by subject."""
+    way, subjects = HydraConfig.get().runtime.choices["split"], data.faces.subjects
+    if way == "kfold":
+        return f"kfold, fold {cfg.split.fold} of {cfg.split.num_folds}, by subject"
+    if way == "loso" and subjects is not None:
+        tested, everyone = subjects[data.split.test[0]], len(set(subjects.tolist()))
+        return f"loso, fold {cfg.split.fold} of {everyone}: subject {tested} is tested"
+    if way == "official":
+        return "official, the data set's own"
+    return f"{way}, by {'image' if leaks(cfg) else 'subject'}"
+
+
+def leaks(cfg: DictConfig) -> bool:
+    return get_object(cfg.split["_target_"]).leaks
+
+
+def warn_if_leaking(cfg: DictConfig) -> None:
+    if leaks(cfg):
+        log.warning(LEAKAGE)
+
+
+def warn_if_not_the_first(cfg: DictConfig, data: DataModule) -> None:
+    """A backbone that learned the same task before may know the people of this test."""
+    if cfg.init_from is None:
+        return
+    saved = checkpoint.read(cfg.init_from)
+    same_classes = tuple(saved["hyper_parameters"]["class_names"]) == data.faces.class_names
+    if same_classes and "Engagement" in saved["module"]:
+        log.warning(
+            "%s has learned from these classes already, perhaps from people who are tested here: unless they were held "
+            "out of its training too, the test is not of people never seen",
+            cfg.init_from,
+        )
+
+
 def say_if_synthetic(cfg: DictConfig, data: DataModule) -> None:
     if data.faces.recipe["importer"] != "synthetic":
         return
@@ -286,10 +367,13 @@ def say_if_synthetic(cfg: DictConfig, data: DataModule) -> None:
     log.info("These are drawn faces (dataset=synthetic), nobody's. With real ones: %s, then %s", prepare, train)
 
 
-def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best: str) -> None:
-    log.info(
-        "test: %s", ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
-    )
+def conclude(cfg: DictConfig, data: DataModule, tested: Tested, best: str) -> None:
+    log.info("test: %s", say_metrics(tested.metrics))
+    if tested.views is not None:
+        log.info("test with %s: %s", cfg.tta, say_metrics(tested.views.metrics))
+    log.info("for comparison: %s", say_controls(data, tested.controls))
+    log.info("calibration: %s", say_calibration(tested.calibration))
+    warn_if_leaking(cfg)
     log.info("written to %s", cfg.output_dir)
     say_if_synthetic(cfg, data)
     if cfg.stage == "pretrain":
@@ -301,21 +385,41 @@ def conclude(cfg: DictConfig, data: DataModule, metrics: dict[str, float], best:
         log.info("Next: %s", shlex.join(command))
 
 
+def say_metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
+
+
+def say_controls(data: DataModule, predicted: dict[str, np.ndarray]) -> str:
+    labels = data.faces.labels[data.split.test]
+    right = {name: (probabilities.argmax(1) == labels).mean() for name, probabilities in predicted.items()}
+    return "accuracy of " + ", ".join(f"{CONTROLS[name]} {share:.4f}" for name, share in right.items())
+
+
+def say_calibration(values: dict[str, float]) -> str:
+    temperature, before, after = (values[k] for k in ("temperature", "test/ece", "test/ece_calibrated"))
+    if temperature == 1:
+        return f"temperature 1 leaves ECE at {before:.3f}"
+    changes = "lowers" if after < before else "raises"
+    return f"temperature {temperature:.2f} {changes} ECE from {before:.3f} to {after:.3f}"
+
+
 def write_result(
     cfg: DictConfig,
+    folder: Path,
     trainer: pl.Trainer,
     module: Classifier,
     data: DataModule,
-    predictions: Predictions,
-    metrics: dict[str, float],
+    tested: Tested,
     seconds: float,
 ) -> None:
-    """result.json and the two pictures."""
-    folder, choices = predictions.path.parent, HydraConfig.get().runtime.choices
+    """result.json, the controls' predictions and the two pictures."""
+    choices = HydraConfig.get().runtime.choices
     network = choices["model"] if cfg.stage != "test" else type(module.backbone).__name__
     history = next((c for c in callbacks(trainer) if isinstance(c, History)), History(str(folder)))
     result = {
-        "metrics": without_nan(metrics),
+        "metrics": without_nan(tested.metrics),
+        **({} if tested.views is None else {"tta": {"kind": cfg.tta, "metrics": without_nan(tested.views.metrics)}}),
+        "calibration": without_nan(tested.calibration),
         "validation": without_nan(history.best(cfg.monitor)),
         "stage": cfg.stage,
         "choices": {group: choices[group] for group in ("dataset", "split", "augment")} | {"model": network},
@@ -330,12 +434,13 @@ def write_result(
         "precision": str(trainer.precision),
         **environment(),
     }
+    write_controls(folder / "controls", data.faces, data.split.test.tolist(), tested.controls)
     with written_whole(folder / "result.json") as file:
         json.dump(result, file, indent=2, allow_nan=False)
     if history.epochs:
         plots.curves(history.epochs, folder / "curves.png")
-    title = f"{cfg.stage}, {data.faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
-    plots.confusion(predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
+    title = f"{cfg.stage}, {data.faces.name}: test accuracy {tested.metrics['test/accuracy']:.1%}"
+    plots.confusion(tested.predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
 
 
 def without_nan(values: dict[str, float]) -> dict[str, float | None]:

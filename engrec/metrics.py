@@ -4,9 +4,6 @@ Every function takes logits (B, K) and targets (B,) and gives a float64 tensor o
 a constant per row, so the logarithm of probabilities will do. What is undefined is NaN, never 0.
 """
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -109,32 +106,3 @@ class Scores(Metric):
             values = {name: torch.full_like(value, torch.nan) for name, value in values.items()}
         values["loss"] = self.loss_sum / self.count
         return {name: value.to(self.device, torch.float32) for name, value in values.items()}
-
-
-def interval(
-    statistic: Callable[[np.ndarray], float],
-    groups: np.ndarray,
-    num_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of statistic(index), drawing whole groups (subjects) with replacement.
-
-    groups (N,) says which group each sample is of; index is the samples drawn, repeats included. Resamples where the
-    statistic is NaN do not count. (NaN, NaN) for fewer than two groups, or when none counts.
-    """
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        return np.nan, np.nan
-    members, starts = np.argsort(group, kind="stable"), np.cumsum(sizes) - sizes
-    rng, values = np.random.default_rng(seed), np.empty(num_resamples)
-    for i in range(num_resamples):
-        drawn = rng.integers(len(sizes), size=len(sizes))
-        ends = np.cumsum(sizes[drawn])
-        within = np.arange(ends[-1]) - np.repeat(ends - sizes[drawn], sizes[drawn])
-        values[i] = statistic(members[np.repeat(starts[drawn], sizes[drawn]) + within])
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return np.nan, np.nan
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,6 +1,7 @@
 """From an image batch (B, C, H, W) to an image batch, on the batch's device; randomness is per image.
 
-Their order in use: to_float, Augment (training only), standardize.
+Their order in use: to_float, Augment (training only), standardize. flip_views and ten_crop_views give several batches
+for one, to be standardised each.
 """
 
 import math
@@ -110,3 +111,23 @@ class Augment:
         if self.brightness or self.contrast or self.gamma:
             images = contrast(images, self.brightness, self.contrast, self.gamma)
         return erase(images, self.erase) if self.erase else images
+
+
+def flip_views(images: Tensor) -> list[Tensor]:
+    """Each image as it is, and mirrored."""
+    return [images, images.flip(3)]
+
+
+def ten_crop_views(images: Tensor) -> list[Tensor]:
+    """The centre and the four corners of each image whose edge is repeated for a twelfth of its side, 4 pixels at 48,
+    each as it is and mirrored.
+
+    The crops are as large as the image, so that nothing is zoomed: the centre is the image itself. A black border, as
+    pad_crop has it, made validation worse than no views at all.
+    """
+    height, width = images.shape[2:]
+    down, right = round(height / 12), round(width / 12)
+    padded = F.pad(images, (right, right, down, down), mode="replicate")
+    places = [(down, right), (0, 0), (0, 2 * right), (2 * down, 0), (2 * down, 2 * right)]
+    crops = [padded[:, :, top : top + height, left : left + width] for top, left in places]
+    return [view for crop in crops for view in flip_views(crop)]

@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> None:
         "3/3  engagement, from scratch, three seeds",
         [*engagement, "stage=scratch", f"hydra.sweep.dir={OUT / 'scratch'}"],
     )
-    print(f"\n{summarize.summarize(summarize.read_groups(summarize.find_runs([ROOT / OUT])))}\n")
+    print()
+    summarize.main([str(ROOT / OUT), "--out", str(ROOT / OUT / "summary")])
     print(f"{time.perf_counter() - started:.0f} seconds. Faces: python scripts/contact_sheet.py dataset=synthetic.")
     print("Real data: python scripts/prepare.py --help, and the README.")
 

@@ -34,7 +34,8 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)  # with the subclass's arguments; the run logs its whole configuration
         self.backbone: nn.Module = instantiate(model, _recursive_=False)  # a checkpoint's node builds nothing else
-        self.backbone.to(memory_format=torch.channels_last)  # a fifth faster on a CPU, more on tensor cores
+        # A fifth faster on a CPU, more on tensor cores.
+        self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
         self.class_names, self.seed = class_names, seed
@@ -62,8 +63,8 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
-        return {"index": batch["index"], "probabilities": self._evaluate("test", batch).softmax(1)}
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate("test", batch)
 
     def _evaluate(self, side: str, batch: Batch) -> Tensor:
         logits = self(batch["images"]).float()
@@ -99,14 +100,16 @@ class Classifier(pl.LightningModule):
 
     def _log(self, side: str) -> None:
         scores = self._score(side)
-        values = scores.compute()
-        recalls = zip(self.class_names, values.pop("recalls"), strict=True)
-        if side == "test":
-            values |= {f"recall/{name}": value for name, value in recalls}
         shown = [f"{side}/loss", f"{side}/accuracy"] if side != "test" else []
-        for name, value in values.items():
-            self.log(f"{side}/{name}", value, prog_bar=f"{side}/{name}" in shown, rank_zero_only=True)
+        for name, value in self.named(side, scores.compute()).items():
+            self.log(name, value, prog_bar=name in shown, rank_zero_only=True)
         scores.reset()
+
+    def named(self, side: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What Scores computes, by the names that are logged; the recall of each class on test alone."""
+        recalls = zip(self.class_names, values["recalls"], strict=True)
+        scalars = {f"{side}/{name}": value for name, value in values.items() if name != "recalls"}
+        return scalars | ({f"{side}/recall/{name}": value for name, value in recalls} if side == "test" else {})
 
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), _convert_="all")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ PRETRAIN = ["stage=pretrain", *SMALL, *FEW, "max_epochs=2"]
 FINETUNE = ["stage=finetune", *SMALL, *FEW, "max_epochs=2"]
 FILES = {
     "config.yaml", "train.log", "metrics.csv", "best.ckpt", "last.ckpt", "predictions.csv", "result.json", "curves.png",
-    "confusion.png",
+    "confusion.png", "controls",
 }  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_the_log_has_what_was_printed(pretrained):
     done, run = pretrained
     log = [line.partition(" INFO ")[2] for line in (run / "train.log").read_text().splitlines()]
     assert log == [line for line in done.stdout.splitlines() if line in log]
-    assert len(log) == 7
+    assert len(log) == 10
     assert log[0].startswith("pretrain: synthetic, 105 images of 7 people (70 train, 14 validation, 21 test)")
 
 
@@ -138,6 +139,84 @@ def test_a_checkpoint_tests_as_it_did_when_it_was_made(folder, finetuned):
     succeeded(folder.command("stage=test", f"ckpt_path={finetuned[1]}/best.ckpt", *data, "output_dir=tested"))
     assert result(folder.path / "tested")["metrics"] == result(finetuned[1])["metrics"]
     assert (folder.path / "tested" / "predictions.csv").read_bytes() == (finetuned[1] / "predictions.csv").read_bytes()
+
+
+def test_views_come_beside_the_plain_test_never_instead(folder, finetuned):
+    """And the calibration is the same, as it is of the plain probabilities."""
+    data = ["trainer.accelerator=cpu", *FEW]
+    checkpoint = f"ckpt_path={finetuned[1]}/best.ckpt"
+    done = succeeded(folder.command("stage=test", "tta=flip", checkpoint, *data, "output_dir=flipped"))
+    run, plain = folder.path / "flipped", finetuned[1]
+    assert (run / "predictions.csv").read_bytes() == (plain / "predictions.csv").read_bytes()
+    said, before = result(run), result(plain)
+    assert said["metrics"] == before["metrics"]
+    assert said["calibration"] == before["calibration"]
+    assert "tta" not in before
+    assert said["tta"]["kind"] == "flip"
+    predicted = rows(run / "predictions_flip.csv")
+    right = [max(("engaged", "disengaged"), key=lambda k, r=r: float(r[f"p_{k}"])) == r["label"] for r in predicted]
+    assert said["tta"]["metrics"]["test/accuracy"] == pytest.approx(sum(right) / 21, rel=1e-6)
+    assert said["tta"]["metrics"].keys() == said["metrics"].keys()
+    assert said["tta"]["metrics"]["test/loss"] != said["metrics"]["test/loss"]
+    assert done.line("test: accuracy ").startswith(f"{said['metrics']['test/accuracy']:.4f}, ")
+    assert done.line("test with flip: ").startswith(f"accuracy {said['tta']['metrics']['test/accuracy']:.4f}, ")
+
+
+def test_two_processes_test_as_one_does(folder, finetuned):
+    """Each has half of the images; predictions, temperature and metrics are of all of them."""
+    data = ["trainer.accelerator=cpu", "trainer.precision=32-true", *FEW]
+    start = ["stage=test", "tta=flip", f"ckpt_path={finetuned[1]}/best.ckpt", *data]
+    for devices in ("1", "2"):
+        succeeded(folder.python("train.py", *start, f"trainer.devices={devices}", f"output_dir=devices{devices}"))
+    one, two = folder.path / "devices1", folder.path / "devices2"
+    for name in ("predictions.csv", "predictions_flip.csv"):
+        for row, other in zip(rows(one / name), rows(two / name), strict=True):
+            assert (row["source"], row["label"]) == (other["source"], other["label"])
+            assert float(row["p_engaged"]) == pytest.approx(float(other["p_engaged"]), abs=1e-5)
+    assert result(two)["calibration"] == pytest.approx(result(one)["calibration"], rel=1e-3)
+    assert result(two)["metrics"] == pytest.approx(result(one)["metrics"], rel=1e-4)
+    assert result(two)["tta"]["metrics"] == pytest.approx(result(one)["tta"]["metrics"], rel=1e-4)
+
+
+def test_the_calibration_is_that_of_the_predictions(pretrained):
+    done, run = pretrained
+    said, predicted = result(run)["calibration"], rows(run / "predictions.csv")
+    assert list(said) == ["temperature", "test/ece", "test/ece_calibrated", "test/nll", "test/nll_calibrated"]
+    for suffix, temperature in (("", 1), ("_calibrated", said["temperature"])):
+        nll = 0.0
+        for row in predicted:
+            powers = {k[2:]: float(p) ** (1 / temperature) for k, p in row.items() if k.startswith("p_")}
+            nll -= math.log(powers[row["label"]] / sum(powers.values())) / len(predicted)
+        assert said[f"test/nll{suffix}"] == pytest.approx(nll, rel=1e-5)
+    assert done.line("calibration: ")
+
+
+def test_controls_stand_beside_the_predictions_and_are_said(finetuned):
+    done, run = finetuned
+    predicted = rows(run / "predictions.csv")
+    known = ("source", "subject", "format", "label")
+    for name in ("majority", "subject_majority", "nearest_neighbour"):
+        control = rows(run / "controls" / f"{name}.csv")
+        assert [[row[k] for k in known] for row in control] == [[row[k] for k in known] for row in predicted]
+        right = [max(("engaged", "disengaged"), key=lambda k, r=r: float(r[f"p_{k}"])) == r["label"] for r in control]
+        assert f"{sum(right) / len(right):.4f}" in done.line("for comparison: ")
+
+
+def test_a_split_that_leaks_is_warned_of_first_and_last(folder):
+    done = succeeded(folder.command(*LONG[:-2], *FEW, "max_epochs=1", "split=random", "output_dir=leaking"))
+    lines = done.stdout.splitlines()
+    warned = [i for i, line in enumerate(lines) if line.startswith("split=random puts the same people on all sides")]
+    assert len(warned) == 2
+    assert warned[0] < next(i for i, line in enumerate(lines) if line.startswith("test: ")) < warned[1]
+    assert done.line("split: ") == "random, by image"
+    assert (folder.path / "leaking" / "train.log").read_text().count(" WARNING split=random") == 2
+
+
+def test_a_second_finetuning_is_warned_of(folder, finetuned, pretrained):
+    again = [*FINETUNE[:-1], "max_epochs=1", f"init_from={finetuned[1]}/best.ckpt", "output_dir=again"]
+    done = succeeded(folder.command(*again))
+    assert done.stdout.count("best.ckpt has learned from these classes already") == 1
+    assert "has learned from these classes already" not in finetuned[0].stdout
 
 
 def test_the_printed_next_command_runs(folder, pretrained):
@@ -220,10 +299,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(folder, uninterrupted):
     assert_same_run(run, uninterrupted("cosine"))
 
 
-@pytest.mark.parametrize(("signum", "statuses"), [(signal.SIGTERM, [143]), (signal.SIGINT, [130, 1])])
-def test_a_stopped_run_prints_the_command_that_goes_on(folder, uninterrupted, signum, statuses):
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_prints_the_command_that_goes_on(folder, uninterrupted, signum, status):
     done, run = cut_off(folder, "plateau", signum)
-    assert done.status in statuses
+    assert done.status == status
     assert "Traceback" not in done.stderr
     succeeded(folder.printed(done.line("Go on with: ")))
     assert_same_run(run, uninterrupted("plateau"))
@@ -404,11 +483,11 @@ def test_the_entry_point_is_found_from_anywhere(empty, tmp_path):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(folder, pretrained):
     _, run = pretrained
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
     again = folder.command(*PRETRAIN, f"output_dir={run}")
     assert again.status == 1
     assert "holds a finished run" in again.stderr
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
 
 
 def test_a_checkpoint_of_real_faces_is_not_tested_on_drawn_ones(folder, pretrained):

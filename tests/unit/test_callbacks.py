@@ -8,11 +8,22 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.callbacks import History, Predictions, write_predictions, written_whole
+from engrec import metrics
+from engrec.calibration import fit_temperature
+from engrec.callbacks import (
+    Calibration,
+    History,
+    Predictions,
+    ViewPredictions,
+    gathered,
+    write_predictions,
+    written_whole,
+)
 from engrec.data import DataModule
 from engrec.metrics import confusion_matrix
 from engrec.modules.engagement import EngagementModule
 from engrec.splits import Split
+from engrec.transforms import flip_views, standardize, ten_crop_views, to_float
 
 
 def read(path):
@@ -90,6 +101,115 @@ def test_every_test_image_has_one_row_and_the_rows_give_the_metrics(module, data
     labels = torch.tensor([int(row["label"] == "class1") for row in rows])
     assert metrics["test/accuracy"] == pytest.approx((probabilities.argmax(1) == labels).float().mean().item())
     assert torch.equal(predictions.confusion, confusion_matrix(probabilities, labels))
+
+
+def moved(images, down, right, mirrored):
+    """Each uint8 image moved, its edge repeated, pixel by pixel, then mirrored."""
+    out = np.zeros_like(images)
+    height, width = images.shape[2:]
+    for row in range(height):
+        for column in range(width):
+            from_row, from_column = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+            out[:, :, row, column] = images[:, :, from_row, from_column]
+    return out[..., ::-1].copy() if mirrored else out
+
+
+SLOWLY = {
+    flip_views: [(0, 0, False), (0, 0, True)],
+    ten_crop_views: [
+        (down, right, mirrored)
+        for down, right in [(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]  # a twelfth of 16 is 1 pixel
+        for mirrored in (False, True)
+    ],
+}
+
+
+def probabilities_of(path):
+    return torch.tensor([[float(row["p_class0"]), float(row["p_class1"])] for row in read(path)])
+
+
+@pytest.fixture
+def trained(module, data, tmp_path):
+    trainer([History(str(tmp_path))], max_epochs=3).fit(module, data)
+    return module
+
+
+@pytest.mark.parametrize("views", SLOWLY, ids=lambda views: views.__name__)
+def test_views_are_the_mean_of_tests_on_images_that_were_transformed_before(trained, make_faces, tmp_path, views):
+    split = Split(np.arange(12), np.arange(12, 17), np.arange(17, 24))
+    slow = []
+    for i, (down, right, mirrored) in enumerate(SLOWLY[views]):
+        faces = make_faces(images=moved(make_faces().images, down, right, mirrored))
+        one = Predictions(tmp_path / f"{i}.csv")
+        trainer([one]).test(trained, DataModule(faces, split, lambda images: images, 4), verbose=False)
+        slow.append(probabilities_of(one.path))
+    callback = ViewPredictions(tmp_path / "views.csv", views)
+    data = DataModule(make_faces(), split, lambda images: images, 4, eval_batch_size=3)
+    trainer([callback]).test(trained, data, verbose=False)
+    torch.testing.assert_close(probabilities_of(callback.path), torch.stack(slow).mean(0), rtol=0, atol=1e-6)
+    assert all((probabilities_of(callback.path) - one).abs().max() > 1e-4 for one in slow)
+
+
+def test_metrics_of_views_are_those_of_their_rows_and_named_as_the_plain_ones(trained, data, tmp_path):
+    callback = ViewPredictions(tmp_path / "views.csv", ten_crop_views)
+    plain = trainer([callback]).test(trained, data, verbose=False)[0]
+    probabilities = probabilities_of(callback.path)
+    labels = torch.tensor([int(row["label"] == "class1") for row in read(callback.path)])
+    assert list(callback.metrics) == list(plain)
+    for score in (metrics.accuracy, metrics.balanced_accuracy, metrics.f1, metrics.auc):
+        assert callback.metrics[f"test/{score.__name__}"] == pytest.approx(score(probabilities.log(), labels).item())
+    loss = -probabilities[range(7), labels].log().mean().item()
+    assert callback.metrics["test/loss"] == pytest.approx(loss, rel=1e-5)
+    recalls = metrics.recalls(probabilities, labels)
+    assert callback.metrics["test/recall/class1"] == pytest.approx(recalls[1].item())
+    assert torch.equal(callback.confusion, confusion_matrix(probabilities, labels))
+
+
+def test_views_and_calibration_change_nothing_of_the_plain_test(trained, data, tmp_path):
+    alone, beside = Predictions(tmp_path / "alone.csv"), Predictions(tmp_path / "beside.csv")
+    before = trainer([alone]).test(trained, data, verbose=False)[0]
+    more = [Calibration(), beside, ViewPredictions(tmp_path / "views.csv", flip_views)]
+    tester = trainer(more)
+    assert tester.test(trained, data, verbose=False)[0] == before
+    assert alone.path.read_bytes() == beside.path.read_bytes()
+    assert not any(name.startswith("val/") for name in tester.callback_metrics)
+
+
+def test_one_view_that_is_the_image_is_the_plain_test(trained, data, tmp_path):
+    plain, same = Predictions(tmp_path / "plain.csv"), ViewPredictions(tmp_path / "same.csv", lambda images: [images])
+    values = trainer([plain, same]).test(trained, data, verbose=False)[0]
+    torch.testing.assert_close(probabilities_of(same.path), probabilities_of(plain.path), rtol=0, atol=1e-7)
+    assert same.metrics == pytest.approx(values, rel=1e-5)
+
+
+def test_the_temperature_is_fitted_to_the_validation_images(trained, data):
+    data.faces.labels[12:17] = [0, 1, 1, 0, 1]
+    with torch.no_grad():
+        trained.head.weight.mul_(4)
+        images = standardize(to_float(torch.from_numpy(data.faces.images[12:17])))
+        logits = trained.eval()(images).numpy()
+    data.faces.labels[12] = 1 - logits[0].argmax()  # one is wrong, so that the temperature has a bound
+    data.faces.labels[13:17] = logits[1:].argmax(1)
+    callback = Calibration()
+    trainer([callback]).test(trained, data, verbose=False)
+    expected = fit_temperature(logits, data.faces.labels[12:17])
+    assert callback.temperature == pytest.approx(expected, rel=1e-4)
+    assert expected != 1
+
+
+def test_batches_are_gathered_in_the_order_of_the_images():
+    logits = torch.rand(5, 2)
+    batches = [(torch.tensor(index), logits[index]) for index in ([4, 0], [2], [1, 3])]
+    index, found = gathered(batches)
+    assert index.tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(found, logits)
+
+
+def test_logits_and_labels_are_in_the_order_of_the_images(trained, data, tmp_path):
+    predictions = Predictions(tmp_path / "predictions.csv")
+    trainer([predictions]).test(trained, data, verbose=False)
+    assert predictions.labels.tolist() == data.faces.labels[17:].tolist()
+    torch.testing.assert_close(predictions.logits.softmax(1), probabilities_of(predictions.path))
 
 
 def test_history_has_a_row_per_epoch(module, data, tmp_path):

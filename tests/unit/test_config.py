@@ -105,6 +105,7 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["max_epochs=-1"], "max_epochs=-1 must be at least 1"),
         (["monitor=val/acuracy"], "accuracy, balanced_accuracy, f1, auc or loss"),
         (["monitor=test/accuracy"], "monitor=test/accuracy is not logged"),
+        (["tta=five_crop"], "tta=five_crop is none of none, flip, ten_crop"),
         (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),
         (["optimizer.lr=fast"], "optimizer.lr=fast is not a number"),
         (["++model._target_=engrec.models.vgg.VVG"], "cannot be imported"),
@@ -117,6 +118,12 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
 )
 def test_wrong_values_and_combinations(compose, overrides, said):
     assert said in problem(compose(*(o.replace("FILE", str(CONF / "config.yaml")) for o in overrides)))
+
+
+@pytest.mark.parametrize("kind", ["none", "flip", "ten_crop"])
+@pytest.mark.parametrize("stage", options("stage"))
+def test_every_stage_takes_every_kind_of_views(compose, stage, kind):
+    check(compose(f"stage={stage}", f"tta={kind}", *needed(stage)))
 
 
 def test_a_stage_of_another_name_is_refused(compose):

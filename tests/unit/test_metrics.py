@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from engrec.metrics import Scores, accuracy, auc, balanced_accuracy, confusion_matrix, f1, interval, log_odds, recalls
+from engrec.metrics import Scores, accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 
@@ -134,42 +134,3 @@ def test_update_keeps_no_graph_and_takes_half_precision():
     scores.update(logits, torch.arange(6) % 3, logits.float().sum(1))
     assert not any(tensor.requires_grad for tensor in (*scores.logits, scores.loss_sum))
     assert {value.dtype for value in scores.compute().values()} == {torch.float32}
-
-
-def test_interval_covers_as_often_as_it_says():
-    rng, groups, hits = np.random.default_rng(0), np.repeat(np.arange(30), 5), 0
-    for trial in range(200):
-        values = rng.normal(size=30)[groups] + 0.3 * rng.normal(size=150)  # people differ more than their images do
-        low, high = interval(lambda index, values=values: values[index].mean(), groups, num_resamples=200, seed=trial)
-        hits += low <= 0 <= high
-    assert 0.88 <= hits / 200 <= 0.99  # 0.95 less what the percentile method loses on 30 people
-
-
-def test_interval_draws_whole_groups():
-    groups = np.array(["b", "a", "c", "b", "a", "b"])
-    seen = set()
-
-    def statistic(index):
-        times = np.bincount(index, minlength=6)
-        for name in "abc":
-            assert len(set(times[groups == name])) == 1
-        drawn = times[[1, 0, 2]]
-        assert drawn.sum() == 3
-        seen.add(tuple(drawn))
-        return 0.0
-
-    assert interval(statistic, groups, num_resamples=300) == (0, 0)
-    assert len(seen) == 10  # every way to draw three of three with replacement
-
-
-def test_interval_is_reproducible_and_leaves_undefined_resamples_out():
-    values, groups = np.arange(20.0), np.arange(20)
-
-    def statistic(index):
-        return np.nan if 0 in index else values[index].mean()
-
-    low, high = interval(statistic, groups, 500, seed=3)
-    assert (low, high) == interval(statistic, groups, 500, seed=3) != interval(statistic, groups, 500, seed=4)
-    assert 1 < low < 10 < high < 19
-    assert np.isnan(interval(lambda index: np.nan, groups, 10)).all()
-    assert np.isnan(interval(lambda index: 1.0, np.zeros(5), 10)).all()

@@ -8,7 +8,17 @@ from omegaconf import OmegaConf
 from scipy import ndimage
 from torch.nn import functional as F
 
-from engrec.transforms import Augment, affine, contrast, erase, pad_crop, standardize, to_float
+from engrec.transforms import (
+    Augment,
+    affine,
+    contrast,
+    erase,
+    flip_views,
+    pad_crop,
+    standardize,
+    ten_crop_views,
+    to_float,
+)
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "augment").glob("*.yaml"))
 EVERYTHING = Augment(0.5, 4, 16.0, 0.1, 0.1, 0.2, 0.3, 0.3, 0.5)
@@ -213,3 +223,27 @@ def test_images_do_not_touch_each_other_and_are_changed_differently():
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augment(**arguments)
+
+
+def test_flip_views_are_the_image_and_its_mirror_image():
+    images = torch.rand(3, 2, 7, 9)
+    plain, mirrored = flip_views(images)
+    assert torch.equal(plain, images)
+    assert np.array_equal(mirrored, np.flip(images.numpy(), 3))
+
+
+@pytest.mark.parametrize(("height", "width", "down", "right"), [(48, 48, 4, 4), (96, 60, 8, 5), (12, 25, 1, 2)])
+def test_ten_crop_views_are_the_windows_in_the_corners_of_the_padded_image(height, width, down, right):
+    images = torch.rand(3, 2, height, width)
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (down, down), (right, right)), mode="edge")
+    expected = []
+    for top in (0, down, 2 * down):
+        for left in (0, right, 2 * right):
+            if (top == down) == (left == right):  # the centre and the corners
+                crop = padded[:, :, top : top + height, left : left + width]
+                expected += [crop, crop[..., ::-1]]
+    views = [view.numpy() for view in ten_crop_views(images)]
+    assert len(views) == len(expected) == 10
+    for crop in expected:
+        assert sum(np.array_equal(crop, view) for view in views) == 1
+    assert np.array_equal(views[0], images)

@@ -29,6 +29,15 @@ def test_levels_subjects_and_formats(pack, content, packing):
     assert Faces(**faces).splits is None
 
 
+def test_the_frame_filed_under_another_person_is_put_right(pack, content, encode):
+    more = {f"dataset/{name}.jpg": encode(kind="JPEG", seed=i) for i, name in enumerate(("2/img12_1", "2/img12_2"), 3)}
+    faces = wacv2016.read(pack(content | more))
+    subject_of = dict(zip(faces["sources"].tolist(), faces["subjects"].tolist(), strict=True))
+    assert subject_of["dataset/2/img12_1.jpg"] == "subject01"
+    assert subject_of["dataset/2/img12_2.jpg"] == "subject12"
+    assert faces["recipe"]["misfiled"] == {"2/img12_1.jpg": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

@@ -1,0 +1,365 @@
+"""The runs below a folder, read back: those that differ in fold and seed alone are one group, their folds pooled."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order of the tables
+# Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
+NOT_SETTINGS = (
+    *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "callbacks", "logger", "trainer", "task"),
+    *("stage", "monitor", "tta", "history"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run: its folder, its result.json and its configuration, nested keys joined by dots."""
+
+    folder: Path
+    result: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.result["seed"]
+
+    @cached_property
+    def kind(self) -> dict[str, str]:
+        """What every run says of itself."""
+        choices = self.result["choices"]
+        return {
+            "stage": self.result["stage"],
+            "data": (self.result.get("dataset") or {}).get("name", choices["dataset"]),
+            "split": choices["split"],
+            "model": choices["model"],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N test images in the order of their sources; subjects and formats are empty where nobody knows.
+
+    labels: int (N,), indices into class_names; probabilities: float64 (N, K).
+    """
+
+    class_names: tuple[str, ...]
+    sources: np.ndarray
+    subjects: np.ndarray
+    formats: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that differ in fold and seed alone, over the same N test images.
+
+    name: what the runs are, and the settings in which they differ from the other groups.
+    probabilities: float64 (num_seeds, N, K), pooled over folds; calibrated: the same after each run's temperature, or
+    None where a run has none; controls: name to (N, K), what a model must beat, empty where the runs have none.
+    """
+
+    name: dict[str, str]
+    runs: list[Run]
+    seeds: list[int]
+    class_names: tuple[str, ...]
+    sources: np.ndarray
+    subjects: np.ndarray
+    formats: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    calibrated: np.ndarray | None
+    controls: dict[str, np.ndarray]
+
+    @property
+    def by_subject(self) -> bool:
+        return bool((self.subjects != "").all())
+
+    @property
+    def people(self) -> np.ndarray:
+        """Who is drawn by a bootstrap (N,): subjects, or each image by itself where somebody is not known."""
+        return self.subjects if self.by_subject else self.sources
+
+    @property
+    def leaks(self) -> bool:
+        """Whether its split puts a person on two sides on purpose: a gauge of leakage, not a result."""
+        return self.name["split"] == "random"
+
+    def same_images(self, other: "Group") -> bool:
+        return (
+            self.class_names == other.class_names
+            and np.array_equal(self.sources, other.sources)
+            and np.array_equal(self.labels, other.labels)
+        )
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every finished run below these folders. Raises ValueError where there is none, or one that is not readable."""
+    folders = list(folders)
+    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ValueError(f"{', '.join(gone)}: no such folder")
+    found = sorted({result.parent for folder in folders for result in folder.rglob("result.json")})
+    if not found:
+        raise ValueError(f"no finished run (result.json) below {', '.join(map(str, folders))}")
+    return [read_run(folder) for folder in found]
+
+
+def read_run(folder: Path) -> Run:
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        lacking = {"stage", "seed", "choices"} - result.keys()
+        lacking = lacking or {"dataset", "split", "model"} - result["choices"].keys()
+        wrong = [] if lacking else list(impossible(result))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run it again, or remove it") from error
+    if lacking:
+        raise ValueError(
+            f"{folder / 'result.json'} lacks {', '.join(sorted(lacking))}: it is of another version; run it again, or "
+            "remove that folder"
+        )
+    if wrong:
+        raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
+    config = folder / "config.yaml"
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        return Run(folder, result, dict(flatten(settings)))
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is damaged: run it again, or remove it") from error
+
+
+def impossible(result: Mapping[str, Any]) -> Iterator[str]:
+    """What no run writes. Raises AttributeError where a value should have keys and has none."""
+    name = (result.get("dataset") or {}).get("name", "")
+    temperature = (result.get("calibration") or {}).get("temperature")
+    if result["stage"] not in STAGES:
+        yield f"stage {result['stage']!r}"
+    if type(result["seed"]) is not int:
+        yield f"seed {result['seed']!r}"
+    if any(not isinstance(value, str) for value in (name, *result["choices"].values())):
+        yield "a name that is no text"
+    if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < np.inf):
+        yield f"temperature {temperature!r}"
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Each value with the dotted path of its key; lists are values."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_groups(runs: Iterable[Run]) -> list[Group]:
+    """One group for all runs that differ in fold and seed alone, and one more for each kind of test-time augmentation.
+
+    Raises ValueError when a prediction file is missing, damaged or does not fit the others of its group.
+    """
+    kinds: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        kinds.setdefault(tuple(run.kind.values()), []).append(run)
+    groups = []
+    for alike in kinds.values():
+        varied = differing(alike)
+        by_settings: dict[str, list[Run]] = {}
+        for run in alike:
+            by_settings.setdefault(json.dumps([run.settings.get(k) for k in varied], default=str), []).append(run)
+        for members in by_settings.values():
+            name = members[0].kind | {"settings": describe(members[0], alike)}
+            groups += [pool(name | {"views": views}, members, file) for views, file in prediction_files(members)]
+    return sorted(groups, key=lambda g: (STAGES.index(g.name["stage"]), *list(g.name.values())[1:]))
+
+
+def differing(runs: list[Run]) -> list[str]:
+    """The settings that are not the same in all of these runs."""
+    keys = sorted({key for run in runs for key in run.settings})
+    keys = [key for key in keys if not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)]
+    return [key for key in keys if differ(key, runs)]
+
+
+def differ(key: str, runs: list[Run]) -> bool:
+    return len({json.dumps(run.settings.get(key), default=str) for run in runs}) > 1
+
+
+def describe(run: Run, runs: list[Run]) -> str:
+    """The settings in which a run differs from others, as one would type them.
+
+    A group of options that differs as a whole is named alone, and then what differs inside the group of that name.
+    """
+    words: dict[str, None] = {}
+    for key in differing(runs):
+        alike = [other for other in runs if option(other, key) == option(run, key)]
+        if len(alike) < len(runs):
+            words[option(run, key)] = None
+        if differ(key, alike):
+            words[f"{key}={shown(run.settings.get(key))}"] = None
+    return " ".join(words)
+
+
+def option(run: Run, key: str) -> str:
+    """The group of options that a setting is part of, as one would type it; empty where it is part of none."""
+    if key.startswith("dataset.classes"):
+        names = [name.removeprefix("dataset.classes.") for name in run.settings if name.startswith("dataset.classes.")]
+        return f"classes={','.join(names) or 'all'}"
+    group = key.partition(".")[0]
+    return f"{group}={run.result['choices'][group]}" if group in run.result["choices"] else ""
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)
+
+
+def prediction_files(runs: list[Run]) -> list[tuple[str, str]]:
+    """The plain predictions, and those of each kind of test-time augmentation that every one of the runs has."""
+    kinds = [{path.name for path in run.folder.glob("predictions_*.csv")} for run in runs]
+    more = sorted(set.intersection(*kinds))
+    return [("", "predictions.csv"), *((name[len("predictions_") : -len(".csv")], name) for name in more)]
+
+
+def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -> Group:
+    """Join the folds of each seed. Raises ValueError when an image was tested twice, or not under every seed."""
+    by_seed: dict[int, list[tuple[Run, Predictions]]] = {}
+    for run in sorted(runs, key=lambda r: (r.seed, str(r.folder))):
+        by_seed.setdefault(run.seed, []).append((run, read_predictions(run.folder / file)))
+    pooled = {seed: join(members) for seed, members in by_seed.items()}
+    first = pooled[min(pooled)]
+    for seed, other in pooled.items():
+        if not np.array_equal(other.sources, first.sources):
+            lacking = set(first.sources.tolist()) ^ set(other.sources.tolist())
+            raise ValueError(
+                f"{' '.join(filter(None, name.values()))}: seeds {min(pooled)} and {seed} do not test the same images "
+                f"({len(lacking)} differ, such as {min(lacking)}): run the folds that are missing"
+            )
+        if other.class_names != first.class_names or not np.array_equal(other.labels, first.labels):
+            raise ValueError(
+                f"{' '.join(filter(None, name.values()))}: seeds {min(pooled)} and {seed} differ in classes or labels"
+            )
+    calibrated = [calibrate(members) for members in by_seed.values()]
+    return Group(
+        name=name,
+        runs=runs,
+        seeds=sorted(pooled),
+        class_names=first.class_names,
+        sources=first.sources,
+        subjects=first.subjects,
+        formats=first.formats,
+        labels=first.labels,
+        probabilities=np.stack([one.probabilities for one in pooled.values()]),
+        calibrated=None if file != "predictions.csv" or any(c is None for c in calibrated) else np.stack(calibrated),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        controls=read_controls([run for run, _ in by_seed[min(by_seed)]], first),
+    )
+
+
+def join(members: list[tuple[Run, Predictions]]) -> Predictions:
+    """The folds of one seed in one, in the order of their sources."""
+    tested_by: dict[str, Run] = {}
+    for run, part in members:
+        if part.class_names != members[0][1].class_names:
+            raise ValueError(
+                f"{run.folder} has the classes {', '.join(part.class_names)}, {members[0][0].folder} others"
+            )
+        for source in part.sources.tolist():
+            if source in tested_by:
+                raise ValueError(
+                    f"{tested_by[source].folder} and {run.folder} test the same images, such as {source}, with one "
+                    "seed and the same settings: name one of them"
+                )
+        tested_by |= dict.fromkeys(part.sources.tolist(), run)
+    fields = ("sources", "subjects", "formats", "labels", "probabilities")
+    whole = {field: np.concatenate([getattr(part, field) for _, part in members]) for field in fields}
+    order = np.argsort(whole["sources"], kind="stable")
+    return Predictions(members[0][1].class_names, **{field: array[order] for field, array in whole.items()})
+
+
+def calibrate(members: list[tuple[Run, Predictions]]) -> np.ndarray | None:
+    """The pooled probabilities (N, K) after each run's own temperature."""
+    temperatures = [(run.result.get("calibration") or {}).get("temperature") for run, _ in members]
+    if any(t is None for t in temperatures):
+        return None
+    scaled = []
+    for t, (_, part) in zip(temperatures, members, strict=True):
+        logits = np.log(part.probabilities.clip(1e-45)) / t
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        scaled.append(powers / powers.sum(1, keepdims=True))
+    return np.concatenate(scaled)[np.argsort(np.concatenate([part.sources for _, part in members]), kind="stable")]
+
+
+def read_controls(runs: list[Run], images: Predictions) -> dict[str, np.ndarray]:
+    """The controls that every fold has, pooled, in the order of `images`."""
+    names = [{path.stem for path in (run.folder / "controls").glob("*.csv")} for run in runs]
+    pooled = {}
+    for name in sorted(set.intersection(*names)):
+        whole = join([(run, read_predictions(run.folder / "controls" / f"{name}.csv")) for run in runs])
+        same = (np.array_equal(getattr(whole, f), getattr(images, f)) for f in ("class_names", "sources", "labels"))
+        if not all(same):
+            raise ValueError(f"{runs[0].folder / 'controls' / name}.csv is not of the images of predictions.csv")
+        pooled[name] = whole.probabilities
+    return pooled
+
+
+def read_predictions(path: Path) -> Predictions:
+    """One prediction file. Raises ValueError, with file and line, for anything that is wrong in it."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: run it again, or remove that folder") from error
+    except (ValueError, csv.Error) as error:  # an empty file has no header
+        raise ValueError(f"{path} is empty or damaged: run it again, or remove that folder") from error
+    columns = [column for column in header if column.startswith("p_")]
+    if not {"source", "subject", "label"} <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
+        raise ValueError(
+            f"{path} has the columns {', '.join(header)}; needed, once each: source, subject, label, p_CLASS, p_CLASS"
+        )
+    if not rows:
+        raise ValueError(f"{path} has no predictions: run it again, or remove that folder")
+    if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
+        raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
+    cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    class_names = tuple(column.removeprefix("p_") for column in columns)
+    number = {name: i for i, name in enumerate(class_names)}
+    if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):
+        raise ValueError(f"{path}, line {unknown}: label {rows[unknown - 2][header.index('label')]!r} is no class")
+    if len(set(cells["source"])) < len(rows):
+        names, counts = np.unique(cells["source"], return_counts=True)
+        raise ValueError(f"{path} has {names[counts.argmax()]} {counts.max()} times: an image is to be tested once")
+    return Predictions(
+        class_names=class_names,
+        sources=np.array(cells["source"]),
+        subjects=np.array(cells["subject"]),
+        formats=np.array(cells.get("format", [""] * len(rows))),
+        labels=np.array([number[label] for label in cells["label"]]),
+        probabilities=_probabilities([cells[column] for column in columns], path),
+    )
+
+
+def _probabilities(columns: list[list[str]], path: Path) -> np.ndarray:
+    """float64 (N, K) from K columns of text."""
+    try:
+        values = np.array(columns, dtype=np.float64).T
+    except ValueError as error:
+        line = next(line for line, row in enumerate(zip(*columns, strict=True), 2) if not all(map(_is_number, row)))
+        raise ValueError(f"{path}, line {line}: {error}; a probability is a number from 0 to 1") from error
+    wrong = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > 1e-3)
+    if wrong.any():
+        line = int(wrong.argmax())
+        raise ValueError(f"{path}, line {line + 2}: {values[line].tolist()} are no probabilities that sum to 1")
+    return values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""What a score is worth: scores on bootstrap draws of whole people, intervals, and tests of differences."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from scipy import stats
+
+from engrec.metrics import log_odds
+
+SCORES = ("accuracy", "balanced accuracy", "F1", "AUC", "ECE")
+NUM_BINS = 15  # of the expected calibration error
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """R bootstrap draws of N samples, whole groups (subjects) with replacement.
+
+    group: int (N,), which group each sample is of; counts: float32 (R, num_groups), how often each was drawn.
+    """
+
+    group: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def sample(cls, groups: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> Self:
+        """groups (N,): names or numbers. The same groups and seed give the same draws."""
+        names, group = np.unique(groups, return_inverse=True)
+        rng, number = np.random.default_rng(seed), len(names)
+        counts = rng.multinomial(number, np.full(number, 1 / number), size=num_resamples)
+        return cls(group, counts.astype(np.float32))
+
+    @classmethod
+    def all_once(cls, num_samples: int) -> Self:
+        """The samples as they are: one draw with each of them once."""
+        return cls(np.zeros(num_samples, dtype=int), np.ones((1, 1), dtype=np.float32))
+
+    @property
+    def num_groups(self) -> int:
+        return self.counts.shape[1]
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum over each draw's samples, repeats included, of values (N, M): float64 (R, M)."""
+        per_group = np.zeros((self.num_groups, values.shape[1]))
+        np.add.at(per_group, self.group, values)
+        return self.counts.astype(np.float64) @ per_group
+
+    def weights(self) -> Iterator[np.ndarray]:
+        """How often each sample was drawn, float32 (some draws, N): all R draws in blocks of a bounded size."""
+        step = max(1, 2**22 // len(self.group))
+        for start in range(0, len(self.counts), step):
+            yield self.counts[start : start + step, self.group]
+
+
+def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
+    """Each of SCORES on each draw, (R,), as engrec.metrics defines them; NaN where a draw leaves one undefined.
+
+    probabilities: (N, K); labels: (N,). The prediction is the most probable class.
+    """
+    number, num_classes = probabilities.shape
+    cells = np.zeros((number, num_classes**2))
+    cells[np.arange(number), labels * num_classes + probabilities.argmax(1)] = 1
+    matrix = draws.sums(cells).reshape(-1, num_classes, num_classes)  # rows the labels, columns the predictions
+    right, of_class, as_class = matrix.diagonal(axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * right / (of_class + as_class)
+        return {
+            "accuracy": right.sum(1) / matrix.sum((1, 2)),
+            "balanced accuracy": _nanmean(right / of_class),
+            "F1": f1[:, 1] if num_classes == 2 else _nanmean(f1),
+            "AUC": auc(probabilities, labels, draws),
+            "ECE": expected_calibration_error(probabilities, labels, draws),
+        }
+
+
+def auc(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
+    """Area under the ranked ROC curve on each draw, (R,); of more than two classes the mean, each against the rest."""
+    logits = torch.from_numpy(probabilities).double().clamp_min(1e-45).log()
+    ranked_by = log_odds(logits).double().numpy().round(12)  # near 0, float32 keeps what double rounded wrongly
+    classes = [1] if ranked_by.shape[1] == 2 else range(ranked_by.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        areas = [
+            np.concatenate([_area(ranked_by[:, k], labels == k, weights) for weights in draws.weights()])
+            for k in classes
+        ]
+    return np.mean(areas, axis=0)
+
+
+def _area(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mann–Whitney with weights (R, N): the share of pairs that are ranked rightly, a tie counting half."""
+    order = np.argsort(score, kind="stable")
+    ordered, positive = weights[:, order], positive[order]
+    starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)  # of each run of equal scores
+    positives, negatives = (
+        np.add.reduceat(np.where(side, ordered, 0), starts, axis=1, dtype=np.float64) for side in (positive, ~positive)
+    )
+    below = negatives.cumsum(1) - negatives / 2
+    return (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
+    """The mean distance between confidence and accuracy on each draw, (R,).
+
+    Over NUM_BINS equal bins of the top probability, weighted by their samples (Guo et al., On Calibration of Modern
+    Neural Networks, ICML 2017).
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    gaps = np.zeros((len(labels), NUM_BINS))
+    gaps[np.arange(len(labels)), bins] = confidence - right
+    return np.abs(draws.sums(gaps)).sum(1) / draws.sums(np.ones((len(labels), 1)))[:, 0]
+
+
+def interval(values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[float, float]:
+    """Expanded percentile interval of a statistic's bootstrap values (R,) over num_groups subjects.
+
+    The percentiles are those of Student's t with num_groups - 1 degrees of freedom, and of the unbiased variance; with
+    the normal ones few subjects make it too narrow (Hesterberg, What Teachers Should Know About the Bootstrap, 2015).
+    NaN values do not count. (NaN, NaN) for fewer than two subjects, or when no value counts.
+    """
+    values = values[~np.isnan(values)]
+    if num_groups < 2 or len(values) == 0:
+        return np.nan, np.nan
+    reach = stats.t.ppf((1 + level) / 2, num_groups - 1) * np.sqrt(num_groups / (num_groups - 1))
+    low, high = np.quantile(values, stats.norm.cdf([-reach, reach]))
+    return float(low), float(high)
+
+
+def p_value(differences: np.ndarray, num_groups: int) -> float:
+    """Two-sided p-value of no difference from bootstrap values (R,), the inverse of `interval`: under 0.05 where the
+    95 % interval leaves out 0. NaN where that is.
+
+    It is not below what one value beyond 0 would give: with 2,000 draws of four people or fewer, that is above 0.05.
+    """
+    differences = np.sort(differences[~np.isnan(differences)])
+    if num_groups < 2 or len(differences) == 0:
+        return np.nan
+    beyond = max(min(_share_to_zero(differences), _share_to_zero(-differences[::-1])), 1 / (len(differences) + 1))
+    reach = stats.norm.ppf(min(beyond, 0.5)) * np.sqrt((num_groups - 1) / num_groups)
+    return float(2 * stats.t.cdf(reach, num_groups - 1))
+
+
+def _share_to_zero(ordered: np.ndarray) -> float:
+    """The largest q whose quantile of these sorted values, interpolated as np.quantile does, is not above 0."""
+    number = int((ordered <= 0).sum())
+    if number in (0, len(ordered)):
+        return number / len(ordered)
+    below, above = ordered[number - 1], ordered[number]
+    return float(number - 1 - below / (above - below)) / (len(ordered) - 1)
+
+
+def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
+    """Exact two-sided p-value of McNemar's test that two predictors are right, (N,) each, equally often.
+
+    It takes the samples for independent, which many images of one person are not.
+    """
+    only_one, only_other = int((right & ~other).sum()), int((other & ~right).sum())
+    return float(stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0).sum(-1) / defined.sum(-1)

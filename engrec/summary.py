@@ -1,0 +1,346 @@
+"""Groups of runs compared: figures with intervals, beside the controls, with paired differences; as tables of text."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from engrec.controls import CONTROLS
+from engrec.page import write
+from engrec.results import Group
+from engrec.statistics import SCORES, Draws, interval, mcnemar, p_value, scores
+
+MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score, its 95 % interval, and its standard deviation over seeds, NaN for one seed."""
+
+    value: float
+    low: float
+    high: float
+    sd: float = np.nan
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "undefined"
+        seeds = "" if np.isnan(self.sd) else f" ±{100 * self.sd:.1f}"
+        between = "" if np.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return f"{100 * self.value:.1f}{between}{seeds}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score;
+    mcnemar: exact p-value of the hard decisions of the first seed, images taken for independent."""
+
+    one: str
+    other: str
+    figures: dict[str, tuple[Figure, float]]
+    mcnemar: float
+
+    def cell(self, score: str) -> str:
+        figure, p = self.figures[score]
+        if np.isnan(figure.value):
+            return "undefined"
+        between = "" if np.isnan(figure.low) else f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}] {p_text(p)}"
+        return f"{100 * figure.value:+.1f}{between}"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Groups tested on the same images, and the controls on those. Every row has its draws in common, so that
+    differences are paired. `others`: groups on other images of the same data, for the gauge of leakage."""
+
+    groups: list[Group]
+    draws: Draws
+    others: list[Group]
+
+    @cached_property
+    def title(self) -> str:
+        group = self.groups[0]
+        people = f" of {len(set(group.people)):,} people" if group.by_subject else ""
+        gauge = " (a gauge of leakage, not a result)" if group.leaks else ""
+        data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))
+        return (
+            f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test images{people}, "
+            f"split {group.name['split']}{gauge}"
+        )
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Each group's name, without what all groups here have in common (but always stage and model)."""
+        keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
+        return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
+
+    @cached_property
+    def predictors(self) -> dict[str, np.ndarray]:
+        """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
+        models = {label: group.probabilities for label, group in zip(self.labels, self.groups, strict=True)}
+        found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
+        known = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
+        return models | {CONTROLS.get(name, name): found[name][None] for name in known}
+
+    @cached_property
+    def points(self) -> dict[str, dict[str, np.ndarray]]:
+        """Predictor to score to its values for each seed (num_seeds,), on all images."""
+        once = Draws.all_once(len(self.groups[0].labels))
+        return {name: self._per_seed(p, once, first=True) for name, p in self.predictors.items()}
+
+    @cached_property
+    def resampled(self) -> dict[str, dict[str, np.ndarray]]:
+        """Predictor to score to its mean over seeds on each draw (R,)."""
+        return {name: self._per_seed(p, self.draws) for name, p in self.predictors.items()}
+
+    def _per_seed(self, probabilities: np.ndarray, draws: Draws, first: bool = False) -> dict[str, np.ndarray]:
+        every = [scores(p, self.groups[0].labels, draws) for p in probabilities]
+        if first:
+            return {score: np.array([one[score][0] for one in every]) for score in SCORES}
+        return {score: np.mean([one[score] for one in every], axis=0) for score in SCORES}
+
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Figure]]:
+        """Predictor to score to figure."""
+        return {
+            name: {
+                score: Figure(
+                    float(points[score].mean()),
+                    *interval(self.resampled[name][score], self.draws.num_groups),
+                    float(points[score].std(ddof=1)) if len(points[score]) > 1 else np.nan,
+                )
+                for score in SCORES
+            }
+            for name, points in self.points.items()
+        }
+
+    @cached_property
+    def calibrated(self) -> dict[str, float]:
+        """Groups with a temperature for every run: the ECE after it, mean over seeds."""
+        once, labels = Draws.all_once(len(self.groups[0].labels)), self.groups[0].labels
+        return {
+            name: float(np.mean([scores(p, labels, once)["ECE"] for p in group.calibrated]))
+            for name, group in zip(self.labels, self.groups, strict=True)
+            if group.calibrated is not None
+        }
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """Between every two groups."""
+        return [self.difference(one, other) for one, other in itertools.combinations(self.labels, 2)]
+
+    def difference(self, one: str, other: str) -> Difference:
+        number, figures = self.draws.num_groups, {}
+        for score in SCORES:
+            drawn = self.resampled[one][score] - self.resampled[other][score]
+            value = float(self.points[one][score].mean() - self.points[other][score].mean())
+            figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
+        labels = self.groups[0].labels
+        right = [self.predictors[name][0].argmax(1) == labels for name in (one, other)]
+        return Difference(one, other, figures, mcnemar(*right))
+
+    @cached_property
+    def verdicts(self) -> list[str]:
+        """In words: each group against the two controls that cost nothing, and the gauge of leakage beside it."""
+        lines = []
+        for label, group in zip(self.labels, self.groups, strict=True):
+            if group.leaks:
+                continue
+            for control in (CONTROLS["majority"], CONTROLS["subject_majority"]):
+                if control in self.predictors:
+                    lines.append(self._against(label, control))
+            if group.name["stage"] != "pretrain":
+                lines.append(self._gauge(label, group))
+        return lines
+
+    def _against(self, label: str, control: str) -> str:
+        difference = self.difference(label, control)
+        said: dict[bool, list[str]] = {True: [], False: []}
+        for score in ("accuracy", "balanced accuracy"):
+            here, there = (100 * self.figures[name][score].value for name in (label, control))
+            said[difference.figures[score][0].low > 0].append(f"{score} ({here:.1f} against {there:.1f})")
+        if not said[True]:
+            return f"{label} does NOT beat “{control}”: neither in {' nor in '.join(said[False])}."
+        beats = f"{label} beats “{control}” in {' and in '.join(said[True])}"
+        return f"{beats}, NOT in {said[False][0]}." if said[False] else f"{beats}."
+
+    def _gauge(self, label: str, group: Group) -> str:
+        same = [
+            g for g in self.others if g.leaks and all(g.name[k] == group.name[k] for k in ("stage", "data", "model"))
+        ]
+        same = [g for g in same if g.class_names == group.class_names and g.name["views"] == group.name["views"]]
+        if not same:
+            return f"{label}: the gauge of leakage was not run (the same command with split=random)."
+        gauge = next((g for g in same if g.name["settings"] == group.name["settings"]), same[0])
+        leaky = Draws.all_once(len(gauge.labels))
+        there = {s: np.mean([scores(p, gauge.labels, leaky)[s] for p in gauge.probabilities]) for s in SCORES}
+        said = ", ".join(
+            f"{score} {100 * there[score]:.1f} against {100 * self.figures[label][score].value:.1f}"
+            for score in ("accuracy", "balanced accuracy", "AUC")
+        )
+        return f"{label} with the same people on all sides (split=random): {said} on people never seen."
+
+    @cached_property
+    def within_formats(self) -> list[tuple[str, str, int, dict[str, Figure]]]:
+        """Predictor, file format, images, figures: a model that knows only the format is at chance within each."""
+        kinds = np.array([" ".join(text.split()[:2]) for text in self.groups[0].formats])
+        names, counts = np.unique(kinds, return_counts=True)
+        if len(names) < 2:
+            return []
+        rows = []
+        for name, count in zip(names, counts, strict=True):
+            inside = kinds == name
+            part = Draws.sample(self.groups[0].people[inside], len(self.draws.counts))
+            for label in self.labels:
+                rows.append((label, name or "unknown", int(count), self._inside(label, inside, part)))
+        return rows
+
+    def _inside(self, label: str, inside: np.ndarray, draws: Draws) -> dict[str, Figure]:
+        labels, seeds = self.groups[0].labels[inside], [p[inside] for p in self.predictors[label]]
+        points = [scores(p, labels, Draws.all_once(len(labels))) for p in seeds]
+        drawn = [scores(p, labels, draws) for p in seeds]
+        return {
+            s: Figure(
+                float(np.mean([p[s] for p in points])),
+                *interval(np.mean([d[s] for d in drawn], axis=0), draws.num_groups),
+            )
+            for s in SCORES
+        }
+
+    @cached_property
+    def subjects(self) -> list[dict[str, str]]:
+        """A row per subject: images, how many of each class, each predictor's accuracy (mean over seeds)."""
+        group, rows = self.groups[0], []
+        if not group.by_subject:
+            return rows
+        for subject in np.unique(group.subjects):
+            of = group.subjects == subject
+            counts = np.bincount(group.labels[of], minlength=len(group.class_names))
+            row = {"subject": str(subject), "images": str(of.sum())}
+            row |= {name: str(count) for name, count in zip(group.class_names, counts, strict=True)}
+            for name, p in self.predictors.items():
+                row[name] = f"{100 * (p[:, of].argmax(2) == group.labels[of]).mean():.1f}"
+            rows.append(row)
+        return rows
+
+
+def _view(key: str, value: str) -> str:
+    return f"+ {value}" if key == "views" and value else value
+
+
+def build(groups: Sequence[Group], num_resamples: int = 2000) -> list[Block]:
+    """A block for each set of test images, in the order of the groups."""
+    blocks: list[list[Group]] = []
+    for group in groups:
+        for members in blocks:
+            if group.same_images(members[0]) and group.name["split"] == members[0].name["split"]:
+                members.append(group)
+                break
+        else:
+            blocks.append([group])
+    return [
+        Block(members, Draws.sample(members[0].people, num_resamples), [g for g in groups if g not in members])
+        for members in blocks
+    ]
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def text(blocks: Iterable[Block]) -> str:
+    """Markdown that reads well in a terminal too."""
+    parts = []
+    for block in blocks:
+        parts += [f"## {block.title}", "", table(figure_rows(block)), ""]
+        parts += [legend(block), "", *(f"- {line}" for line in block.verdicts), ""]
+        if block.differences:
+            parts += [table(difference_rows(block)), "", difference_legend(block), ""]
+        if block.within_formats:
+            parts += ["Within each format of the source files:", "", table(format_rows(block)), ""]
+    return "\n".join(parts)
+
+
+def figure_rows(block: Block) -> list[list[str]]:
+    rows = [["", "runs", "seeds", *SCORES, *(["ECE calibrated"] if block.calibrated else [])]]
+    runs = dict(zip(block.labels, block.groups, strict=True))
+    for name, figures in block.figures.items():
+        counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
+        after = [f"{100 * block.calibrated[name]:.1f}"] if name in block.calibrated else [""]
+        rows.append([name, *counts, *map(str, figures.values()), *(after if block.calibrated else [])])
+    return rows
+
+
+def difference_rows(block: Block) -> list[list[str]]:
+    rows = [["difference", *SCORES, "McNemar"]]
+    for difference in block.differences[:MOST_DIFFERENCES]:
+        cells = [difference.cell(score) for score in SCORES]
+        rows.append([f"{difference.one} − {difference.other}", *cells, p_text(difference.mcnemar)])
+    return rows
+
+
+def format_rows(block: Block) -> list[list[str]]:
+    shown = ("accuracy", "balanced accuracy", "AUC")
+    rows = [["", "format", "images", *shown]]
+    return rows + [
+        [name, kind, f"{count:,}", *(str(figures[score]) for score in shown)]
+        for name, kind, count, figures in block.within_formats
+    ]
+
+
+def legend(block: Block) -> str:
+    over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
+    seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
+    ece = "ECE: lower is better; resampling raises it, and with it its interval."
+    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. {ece}"
+
+
+def difference_legend(block: Block) -> str:
+    more = len(block.differences) - MOST_DIFFERENCES
+    left = f" {more} more in differences.csv." if more > 0 else ""
+    least = p_value(np.ones(len(block.draws.counts)), block.draws.num_groups)
+    return (
+        f"Differences on the same images and the same {len(block.draws.counts):,} draws, from which p cannot be below "
+        f"{least:.3f}; McNemar's exact test takes the images for independent, and the first seed alone.{left}"
+    )
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, aligned to be read in a terminal too; first row the header."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
+    """summary.md, and as CSV all figures, differences and subjects."""
+    figures = [["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds"]]
+    differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]
+    subjects: list[list[str]] = [["test set", "subject", "column", "value"]]
+    for block in blocks:
+        whole = [(name, "", len(block.groups[0].labels), of) for name, of in block.figures.items()]
+        for name, within, count, of in [*whole, *block.within_formats]:
+            for score, f in of.items():
+                numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, f.sd)]
+                figures.append([block.title, name, within, str(count), score, *numbers])
+        for d in block.differences:
+            for score, (f, p) in d.figures.items():
+                numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, p, d.mcnemar)]
+                differences.append([block.title, d.one, d.other, score, *numbers])
+        for row in block.subjects:
+            subjects += [[block.title, row["subject"], k, v] for k, v in row.items() if k != "subject"]
+    tables = {"summary.csv": figures, "differences.csv": differences, "subjects.csv": subjects}
+    for name, rows in tables.items():
+        write(folder / name, "".join(",".join(map(_quoted, row)) + "\n" for row in rows))
+    write(folder / "summary.md", text(blocks))
+    return [folder / name for name in (*tables, "summary.md")]
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

@@ -1,0 +1,49 @@
+"""What is wrong with a data set, before anything is trained on it: images that are in it twice, conflicting labels,
+blank images, balance, and whether the file format tells the label. All is looked at: dataset.exclude has no effect.
+
+python scripts/audit.py dataset=fer2013
+python scripts/audit.py dataset=prepared dataset.path=data/mine.npz --out outputs/audit/mine
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from contact_sheet import ROOT, build_dataset
+from hydra import compose, initialize_config_dir
+
+from engrec import audit, page
+from engrec.config import errors_in_one_line
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for train.py: dataset=synthetic, dataset.path=data/mine.npz")
+    parser.add_argument(
+        "--out", type=Path, help="folder of audit.md, audit.html, faults.csv (default: outputs/audit/NAME)"
+    )
+    parser.add_argument(
+        "--near", type=float, default=audit.NEAR, help=f"correlation of nearly identical images (default: {audit.NEAR})"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    faces = build_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
+    found = audit.audit(faces, options.near)
+    folder = options.out or ROOT / "outputs" / "audit" / found.title.replace(" ", "-")
+    text = audit.markdown(found)
+    page.write(folder / "audit.md", text)
+    page.write(folder / "audit.html", audit.html(found, faces))
+    page.write(folder / "faults.csv", audit.faults(found, faces))
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    print(f"{text}\n{shown}: audit.html (with pictures), audit.md, faults.csv")
+
+
+def _nothing_excluded(overrides: list[str]) -> list[str]:
+    """The override that keeps a data set whole, where it has something to leave out."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides)
+    return ["dataset.exclude=[]"] if "exclude" in cfg.dataset else []
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(sys.argv[1:])

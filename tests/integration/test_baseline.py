@@ -1,0 +1,171 @@
+"""scripts/baseline.py from what is typed to the folders that summarize.py reads."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import baseline
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+from engrec import results
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge", "ignore:all .* of test are of class")
+
+
+@pytest.fixture
+def typed(make_faces, tmp_path, monkeypatch):
+    """Type the script's arguments in a folder with one data set: 60 images of 20 people, two formats, two classes."""
+    formats = np.where(np.arange(60) % 4 < 2, "PNG L 16x16", "JPEG L 20x16")
+    make_faces(60, formats=formats).save(tmp_path / "mine.npz")
+    make_faces(60, subjects=None).save(tmp_path / "nobody.npz")
+    monkeypatch.chdir(tmp_path)
+    data = ["dataset=prepared", "dataset.path=mine.npz"]
+    return lambda *arguments: baseline.main(["hog_svm", *(a for a in data if not _given(a, arguments)), *arguments])
+
+
+def _given(argument, arguments):
+    return any(a.partition("=")[0] == argument.partition("=")[0] for a in arguments)
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_fold_leaves_a_run_that_pools(typed, tmp_path, capsys):
+    typed("split=kfold", "split.num_folds=3", "seed=4", "output_dir=out")
+    printed = capsys.readouterr().out
+    assert [f"test of fold {i}: accuracy 0." in printed for i in range(3)] == [True] * 3
+    assert printed.rstrip().endswith("python scripts/summarize.py out")
+    assert "leakage" not in printed
+    runs = results.find_runs([tmp_path / "out"])
+    assert [run.folder.name for run in runs] == ["0", "1", "2"]
+    [group] = results.read_groups(runs)
+    assert len(group.labels) == 60
+    assert group.seeds == [4]
+    assert sorted(group.controls) == ["file_format", "majority", "nearest_neighbour", "subject_majority"]
+    assert group.name["stage"] == "baseline"
+    assert group.name["model"] == "hog_svm"
+
+
+def test_a_run_says_what_it_was(typed, tmp_path):
+    typed("split=kfold", "split.num_folds=3", "split.fold=1", "seed=4", "output_dir=one fold")
+    folder = tmp_path / "one fold"
+    assert {p.name for p in folder.iterdir()} == {
+        "predictions.csv",
+        "controls",
+        "confusion.png",
+        "config.yaml",
+        "result.json",
+    }
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["split"] == {
+        "_target_": "engrec.splits.KFold",
+        "fold": 1,
+        "num_folds": 3,
+        "val_fraction": 0.15,
+        "seed": 0,
+    }
+    assert (config["seed"], config["baseline"]["name"], config["dataset"]["path"]) == (4, "hog_svm", "mine.npz")
+    result = json.loads((folder / "result.json").read_text())
+    assert result["choices"] == {"dataset": "prepared", "split": "kfold", "augment": "none", "model": "hog_svm"}
+    assert result["dataset"]["name"] == "random"
+    assert sum(result["num_images"].values()) == 60
+    assert result["command"] == (
+        "python scripts/baseline.py hog_svm dataset=prepared dataset.path=mine.npz split=kfold split.num_folds=3 "
+        "split.fold=1 seed=4 'output_dir=one fold'"
+    )
+
+
+def test_the_metrics_are_those_of_the_predictions(typed, tmp_path):
+    typed("split=holdout", "output_dir=out")
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    truth = np.array([row["label"] == "class1" for row in rows])
+    p = np.array([float(row["p_class1"]) for row in rows])
+    metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
+    assert metrics["test/accuracy"] == pytest.approx(accuracy_score(truth, p > 0.5))
+    assert metrics["test/balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, p > 0.5))
+    assert metrics["test/f1"] == pytest.approx(f1_score(truth, p > 0.5))
+    assert metrics["test/auc"] == pytest.approx(roc_auc_score(truth, p))
+    assert metrics["test/recall/class1"] == pytest.approx((p[truth] > 0.5).mean())
+
+
+def test_one_fold_by_itself_predicts_as_among_the_others(typed, tmp_path):
+    typed("split=kfold", "split.num_folds=3", "output_dir=all")
+    typed("split=kfold", "split.num_folds=3", "split.fold=2", "output_dir=one")
+    for name in ("predictions.csv", "controls/nearest_neighbour.csv", "controls/file_format.csv"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "all" / "2" / name).read_text()
+
+
+def test_leave_one_subject_out_has_a_fold_for_each_of_them(typed, tmp_path):
+    typed("split=loso", "output_dir=out")
+    tested = [{row["subject"] for row in rows_of(tmp_path / "out" / str(i) / "predictions.csv")} for i in range(20)]
+    assert sorted(tested, key=min) == [{f"s{i:02d}"} for i in range(20)]
+    assert not (tmp_path / "out" / "20").exists()
+
+
+def test_a_random_split_is_announced_for_what_it_is(typed, capsys, tmp_path):
+    typed("split=random", "dataset.path=nobody.npz", "output_dir=out")
+    assert "not a result" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "out" / "controls").iterdir()}
+    assert names == {"majority.csv", "nearest_neighbour.csv"}
+
+
+def test_without_output_dir_the_folder_names_data_and_baseline(typed, tmp_path):
+    typed("split=holdout")
+    [result] = (tmp_path / "outputs").rglob("result.json")
+    assert result.relative_to(tmp_path).parts[:3] == ("outputs", "baseline", "prepared-hog_svm")
+
+
+def test_drawn_faces_have_engagement_unless_expressions_are_typed(typed, tmp_path):
+    few = ["dataset=synthetic", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21", "split=official"]
+    baseline.main(["hog_svm", *few, "output_dir=engagement"])
+    baseline.main(["hog_svm", *few, "stage=pretrain", "output_dir=expressions"])
+    for name, number in (("engagement", 2), ("expressions", 7)):
+        [row, *_] = rows_of(tmp_path / name / "predictions.csv")
+        assert sum(column.startswith("p_") for column in row) == number
+
+
+def test_a_finished_run_is_not_overwritten(typed, tmp_path):
+    typed("split=kfold", "split.num_folds=3", "split.fold=1", "output_dir=out/1")
+    before = (tmp_path / "out" / "1" / "result.json").read_text()
+    with pytest.raises(
+        ValueError, match="out/1 holds a finished run: choose another output_dir, or remove that folder"
+    ):
+        typed("split=kfold", "split.num_folds=3", "output_dir=out")
+    assert (tmp_path / "out" / "1" / "result.json").read_text() == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=vgg"], r"model=vgg is of no effect on a baseline; allowed: dataset=, split="),
+        (["split=kfold", "split.fold=range(5)"], r"split\.fold=range\(5\): without split\.fold= every fold is run"),
+        (["split=kfold", "split.fold=7"], r"random: split\.fold=7 is out of range; allowed: 0 to 4"),
+        (["split=kfold", "split.num_folds=99"], r"random: split\.num_folds=99 for 20 subjects"),
+        (["split=kfold", "dataset.path=nobody.npz"], "random: the data set does not say who is seen"),
+        (["split=loso", "dataset.path=nobody.npz"], "random: the data set does not say who is seen"),
+        (["split=official"], "random: the data set has no official split"),
+        (["dataset.path=gone.npz"], r"gone\.npz is not there"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(typed, tmp_path, arguments, message):
+    with pytest.raises(Exception, match=message):
+        typed(*arguments, "output_dir=out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_path_is_asked_for_in_one_line(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "baseline.py", "hog_svm", "dataset=prepared"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: missing dataset.path, the prepared file: dataset.path=data/NAME.npz")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,392 @@
+import csv
+import io
+import itertools
+import re
+from dataclasses import replace
+
+import audit as script
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import chi2_contingency
+from scipy.stats.contingency import association
+
+from engrec import audit as module
+from engrec.audit import audit, faults, html, markdown
+from engrec.datasets.prepared import Faces, without
+from engrec.datasets.synthetic import render
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Drawn faces of 48×48, of which no two correlate with 0.9, as they are or mirrored."""
+    images = render("engagement", num_train=80, num_val=2, num_test=2, images_per_subject=2).images[:80:2]
+    flat, turned = standard(images), standard(images[..., ::-1])
+    alike = np.maximum(flat @ flat.T, flat @ turned.T) > 0.9
+    kept = []
+    for i in range(40):
+        if not alike[i, kept].any():
+            kept.append(i)
+    assert len(kept) >= 20
+    return images[kept[:20]]
+
+
+def standard(images):
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat = flat - flat.mean(1, keepdims=True)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+def pairs(found):
+    return {tuple(sorted(pair)) for pair in found.images.reshape(-1, 2).tolist()}
+
+
+def compressed(image):
+    file = io.BytesIO()
+    Image.fromarray(image[0]).save(file, "JPEG", quality=70)
+    return np.asarray(Image.open(file))[None]
+
+
+def rescaled(image):
+    return np.asarray(Image.fromarray(image[0]).resize((36, 36), Image.Resampling.BICUBIC).resize((48, 48)))[None]
+
+
+def darkened(image):
+    return (image * 0.6 + 10).astype(np.uint8)
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@st.composite
+def repeated(draw):
+    """Faces of a few pictures, over and over, with labels, splits and subjects at random."""
+    num_pictures = draw(st.integers(2, 6))
+    picture = np.array([0, 1, *draw(st.lists(st.integers(0, num_pictures - 1), max_size=14))])
+    stock = np.random.default_rng(0).integers(0, 256, (num_pictures, 1, 8, 8), np.uint8)
+    number, rng = np.arange(len(picture)), np.random.default_rng(draw(st.integers(0, 99)))
+    labels = np.where(number < 2, number, rng.integers(0, 2, len(number)))
+    return Faces(
+        images=stock[picture],
+        labels=labels,
+        class_names=("no", "yes"),
+        sources=np.array([f"{i}.png" for i in number]),
+        recipe={"name": "repeated"},
+        subjects=rng.choice(["anna", "ben", "chris"], len(number)),
+        splits=np.where(number < 2, "test", rng.choice(["train", "val", "test"], len(number))),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(repeated())
+def test_identical_images_are_those_that_a_dictionary_of_their_bytes_finds(faces):
+    by_pixels = {}
+    for i, image in enumerate(faces.images):
+        by_pixels.setdefault(image.tobytes(), []).append(i)
+    groups = [group for group in by_pixels.values() if len(group) > 1]
+    found = audit(faces).identical
+    assert sorted(found.members(k).tolist() for k in range(len(found))) == sorted(groups)
+    for k in range(len(found)):
+        members = found.members(k)
+        assert found.conflicts[k] == (len(set(faces.labels[members])) > 1)
+        assert found.across_splits[k] == (len(set(faces.splits[members])) > 1)
+        assert found.across_subjects[k] == (len(set(faces.subjects[members])) > 1)
+    for (one, other), count in found.joined.items():
+        assert count == sum({one, other} <= set(faces.splits[group].tolist()) for group in groups)
+    present = [side for side in ("train", "val", "test") if side in faces.splits]
+    assert list(found.joined) == list(itertools.combinations(present, 2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(repeated())
+def test_what_can_be_excluded_is_what_excluding_leaves_out(faces):
+    found = audit(faces)
+    for kind, count in found.excludable.items():
+        assert without(faces, [kind]).recipe["excluded_from_training"]["images"] == count
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([(9, 9), (16, 16), (20, 14)]), st.floats(0.8, 0.99))
+def test_no_near_pair_is_missed_and_none_is_made_up(seed, size, near):
+    """Against every correlation, of pictures of all frequencies with all amounts of noise, some of them mirrored."""
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=(4, 1, *size)).cumsum(-1).cumsum(-2) if seed % 2 else rng.normal(size=(4, 1, *size))
+    base /= base.std((1, 2, 3), keepdims=True)
+    mixed = base[rng.integers(0, 4, 30)] + rng.exponential(0.3, (30, 1, 1, 1)) * rng.normal(size=(30, 1, *size))
+    mixed[::5] = mixed[::5, ..., ::-1]
+    images = np.clip(mixed * 30 + 128, 0, 255).astype(np.uint8)
+    faces = Faces(images, np.arange(30) % 2, ("no", "yes"), np.arange(30).astype(str), {"name": "noisy"})
+    flat, turned = standard(images), standard(images[..., ::-1])
+    as_is, mirrored = flat @ flat.T, flat @ turned.T
+    found = audit(faces, near)
+    clear = np.triu(np.minimum(abs(as_is - near), abs(mirrored - near)) > 1e-5, 1)  # not decided by rounding
+    every = set(zip(*map(np.ndarray.tolist, np.nonzero(clear)), strict=True))
+    assert pairs(found.near) & every == {(i, j) for i, j in every if as_is[i, j] >= near}
+    assert pairs(found.mirrored) & every == {(i, j) for i, j in every if as_is[i, j] < near <= mirrored[i, j]}
+    for (i, j), score in zip(found.near.images.reshape(-1, 2), found.near.score, strict=True):
+        assert score == pytest.approx(as_is[i, j], abs=1e-4)
+
+
+@pytest.mark.parametrize("change", [compressed, rescaled, darkened, lambda image: image.clip(0, 250) + 5])
+def test_a_changed_copy_is_nearly_identical_and_nothing_else_is(drawn, make_faces, change):
+    faces = make_faces(21, images=np.concatenate((drawn, change(drawn[3])[None])))
+    found = audit(faces)
+    assert (pairs(found.near), pairs(found.mirrored), len(found.identical)) == ({(3, 20)}, set(), 0)
+
+
+def test_a_mirrored_copy_is_mirrored_and_nothing_else(drawn, make_faces):
+    faces = make_faces(21, images=np.concatenate((drawn, compressed(drawn[3, :, :, ::-1])[None])))
+    found = audit(faces)
+    assert (pairs(found.near), pairs(found.mirrored)) == (set(), {(3, 20)})
+
+
+def test_a_symmetric_face_is_no_mirror_image_of_its_copy(drawn, make_faces):
+    symmetric = np.concatenate((drawn[..., :24], drawn[..., :24][..., ::-1]), axis=-1)[:2]
+    faces = make_faces(3, images=np.concatenate((symmetric, darkened(symmetric[:1]))))
+    found = audit(faces)
+    assert (pairs(found.near), len(found.mirrored)) == ({(0, 2)}, 0)
+
+
+def test_large_and_coloured_images_are_compared_too(drawn, make_faces):
+    large = drawn[:5].repeat(3, 2).repeat(3, 3).repeat(3, 1)
+    tinted = np.clip(large[:1].astype(int) + np.array([9, 0, -9])[:, None, None], 0, 255).astype(np.uint8)
+    faces = make_faces(7, images=np.concatenate((large, tinted, large[1:2, :, :, ::-1])))
+    found = audit(faces)
+    assert (pairs(found.near), pairs(found.mirrored)) == ({(0, 5)}, {(1, 6)})
+
+
+def test_the_order_of_images_does_not_matter(drawn, make_faces):
+    images = np.concatenate((drawn, darkened(drawn[:4]), drawn[4:6], drawn[6:8, :, :, ::-1]))
+    faces = make_faces(28, images=images, splits=np.array(["train", "val", "test", "train"] * 7))
+    order = np.random.default_rng(1).permutation(28)
+    one, other = audit(faces), audit(faces.select(order))
+    for kind in ("identical", "near", "mirrored"):
+        assert pairs(getattr(one, kind)) == {
+            tuple(sorted(order[list(pair)].tolist())) for pair in pairs(getattr(other, kind))
+        }
+        assert getattr(one, kind).joined == getattr(other, kind).joined
+    assert one.near_leaks == other.near_leaks
+    assert one.excludable == other.excludable
+
+
+def test_pairs_are_told_apart_by_split_person_and_label(drawn, make_faces):
+    faces = make_faces(
+        24,
+        images=np.concatenate((drawn, darkened(drawn[:4]))),
+        labels=np.array([0, 1] * 10 + [0, 1, 1, 1]),
+        splits=np.array(["train"] * 10 + ["test"] * 10 + ["train", "test", "val", "test"]),
+        subjects=np.array([f"s{i}" for i in range(20)] + ["s0", "s1", "s2", "other"]),
+    )
+    near = audit(faces).near
+    of = {near.members(k)[0]: k for k in range(len(near))}
+    assert sorted(of) == [0, 1, 2, 3]
+    assert [near.across_splits[of[i]] for i in range(4)] == [False, True, True, True]
+    assert [near.across_subjects[of[i]] for i in range(4)] == [False, False, False, True]
+    assert [near.conflicts[of[i]] for i in range(4)] == [False, False, True, False]
+    assert near.joined == {("train", "val"): 1, ("train", "test"): 2, ("val", "test"): 0}
+    assert audit(faces).near_leaks == 3
+
+
+def test_a_copy_that_exclude_knows_is_no_near_leak(drawn, make_faces):
+    images = np.concatenate((drawn, drawn[:1], darkened(drawn[:2])))
+    faces = make_faces(23, images=images, splits=np.array(["train"] * 20 + ["test"] * 3))
+    found = audit(faces)
+    assert pairs(found.near) == {(0, 21), (20, 21), (1, 22)}
+    assert found.near_leaks == 1  # image 1: image 0 is left out as a copy of image 20
+    assert found.excludable["test_duplicates"] == 1
+
+
+def test_pairs_with_an_image_in_common_are_linked(drawn, make_faces):
+    images = np.concatenate((drawn[:5], darkened(drawn[:2]), compressed(drawn[0])[None]))
+    near = audit(make_faces(8, images=images)).near
+    linked = dict(zip(near.images.tolist(), near.linked().tolist(), strict=True))
+    assert set(linked) == {0, 1, 5, 6, 7}
+    assert linked[0] == linked[5] == linked[7] != linked[1] == linked[6]
+
+
+def test_blank_nearly_blank_and_neither(drawn, make_faces):
+    noise = np.random.default_rng(0).integers(0, 2, (48, 48))
+    sign = np.full((48, 48), 255)
+    sign[20:30, 10:40] = noise[20:30, 10:40] * 200  # 87 % white
+    box = np.full((48, 48), 255)
+    box[:20] = np.random.default_rng(1).integers(0, 256, (20, 48))  # 58 % white
+    fog, haze = (np.random.default_rng(2).normal(100, deviation, (48, 48)).round() for deviation in (7, 9))
+    strange = np.stack([np.full((48, 48), 7), noise * 4 + 100, sign, box, fog, haze])[:, None].astype(np.uint8)
+    found = audit(make_faces(26, images=np.concatenate((drawn, strange))))
+    assert found.blank.tolist() == [20]
+    assert found.nearly_blank.tolist() == [21, 22, 24]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=10, max_size=60))
+def test_confounds_are_scipys(pairs):
+    kind, label = np.array([*pairs, (0, 0), (1, 1), (2, 2)]).T
+    names = np.array(["JPEG L", "JPEG RGB", "PNG L"])[kind]
+    found, size = module._confounds(np.char.add(names, " 48x48"), label)
+    table = np.zeros((3, 3), dtype=int)
+    np.add.at(table, (kind, label), 1)
+    assert found.values == ("JPEG L", "JPEG RGB", "PNG L")
+    np.testing.assert_array_equal(found.counts, table)
+    assert found.cramers_v == pytest.approx(association(table, method="cramer"))
+    assert found.p == pytest.approx(chi2_contingency(table, correction=False).pvalue)
+    assert np.isnan([size.cramers_v, size.p]).all()
+
+
+def test_a_telling_format_is_said_in_a_sentence(make_faces):
+    labels = (np.arange(40) % 4 == 1).astype(int)
+    formats = np.where((labels == 1) & (np.arange(40) % 5 > 0), "JPEG RGB 90x80", "JPEG L 100x100")
+    text = markdown(audit(make_faces(40, labels=labels, formats=formats)))
+    assert "JPEG RGB are 80% of the images of class class1 and 0% of the others" in text
+    assert "The files' format goes with the label" in text
+    text = markdown(audit(make_faces(40, formats=np.full(40, "PNG L 48x48"))))
+    assert "All files are of one kind (PNG L), which says nothing of the label" in text
+    assert "goes with the label" not in text
+
+
+def test_rare_sizes_are_taken_together():
+    formats = np.array(["JPEG L 48x48"] * 150 + [f"JPEG L {n}x50" for n in range(50)])
+    size = module._confounds(formats, np.arange(200) % 2)[1]
+    assert size.values == ("48x48", "other sizes")
+    assert size.counts.sum(1).tolist() == [150, 50]
+
+
+def test_people_and_classes_are_counted(make_faces):
+    faces = make_faces(
+        8,
+        labels=np.array([0, 1, 0, 0, 1, 1, 0, 1]),
+        subjects=np.array(["anna"] * 2 + ["ben"] * 2 + ["chris"] * 4),
+        splits=np.array(["train"] * 5 + ["test"] * 3),
+    )
+    found = audit(faces)
+    assert found.subjects == ("anna", "ben", "chris")
+    assert found.subject_counts.tolist() == [[1, 1], [2, 0], [1, 3]]
+    assert found.class_counts.tolist() == [[3, 2], [1, 2]]
+    assert found.two_sided == 1
+    text = markdown(found)
+    assert "1 lack a class, 1 have one only" in text
+    assert "People on several sides of the official split: 1." in text
+
+
+def test_what_the_data_does_not_say_is_said(make_faces):
+    faces = make_faces(subjects=None)
+    found = audit(faces)
+    text = markdown(found)
+    assert (found.near.across_splits, found.identical.across_subjects, found.two_sided) == (None, None, None)
+    for line in ("There is no official split.", "The data does not say who is seen", "none whose format was noted"):
+        assert line in text
+        assert line in html(found, faces)
+    assert "dataset.exclude" not in text  # there is no official split to leave anything out of
+    assert "across" not in text
+
+
+def test_advice_names_the_kinds_that_were_found_and_no_others(drawn, make_faces):
+    splits = np.array(["train"] * 11 + ["test"] * 10)
+    copied = make_faces(21, images=np.concatenate((drawn, drawn[:1])), labels=np.arange(21) % 2, splits=splits)
+    assert "'dataset.exclude=[test_duplicates]'" in markdown(audit(copied))
+    clean = make_faces(20, images=drawn, splits=splits[:20], subjects=np.array([f"s{i}" for i in range(20)]))
+    text = markdown(audit(clean))
+    assert "dataset.exclude" not in text
+    assert text.endswith("## What to do\n\nNothing was found that asks for it.\n")
+
+
+def test_a_person_of_two_names_is_pointed_out(drawn, make_faces):
+    faces = make_faces(21, images=np.concatenate((drawn, darkened(drawn[:1]))))
+    assert "alike images under the names of different people: 1." in markdown(audit(faces))
+
+
+def test_tables_of_the_report_have_as_many_cells_in_every_row(drawn, make_faces):
+    names = ("yes | no", "no")
+    formats = np.array(["PNG L 48x48", "JPEG L 40x40"] * 10)
+    text = markdown(audit(make_faces(20, images=drawn, class_names=names, formats=formats)))
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_the_page_shows_what_it_is_about_and_fetches_nothing(drawn, make_faces):
+    images = np.concatenate((drawn, drawn[:1], darkened(drawn[1:2]), drawn[2:3, :, :, ::-1], np.zeros_like(drawn[:1])))
+    sources = np.array([f"<{i}>.png" for i in range(24)])
+    faces = make_faces(24, images=images, sources=sources, splits=np.array(["train", "val", "test"] * 8))
+    text = html(audit(faces), faces)
+    shown = set(re.findall(r"<figcaption>&lt;(\d+)&gt;.png", text))
+    assert shown == {"0", "1", "2", "20", "21", "22", "23"}
+    assert "<0>.png" not in text
+    body = text.rpartition("</script></head>")[2]
+    assert not re.search(r'(?:src|href)="(?!data:|#)', body)
+    assert text.count("plotly-graph-div") >= 2
+    assert len(text) < 8e6
+
+
+def test_the_page_shows_the_pairs_that_cross_where_there_are_some(drawn, make_faces):
+    faces = make_faces(40, images=np.concatenate((drawn, darkened(drawn))), labels=np.tile([0, 1], 20))
+    for subjects, shown in ((np.array([f"s{i % 20}" for i in range(39)] + ["s0"]), 2), (np.arange(40) % 20, 36)):
+        given = replace(faces, subjects=subjects.astype(str))
+        assert html(audit(given), given).count("<img") == shown
+
+
+def test_the_page_shows_few_of_many(make_faces):
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 16, 16), np.uint8).repeat(10, axis=0)
+    faces = make_faces(600, images=images)
+    text = html(audit(faces), faces)
+    assert text.count("<img") <= 2 * 18 * 6
+
+
+def test_faults_list_every_image_at_fault(drawn, make_faces):
+    images = np.concatenate((drawn, drawn[:1], darkened(drawn[1:3]), compressed(drawn[1])[None], 0 * drawn[:1]))
+    splits = np.array(["train"] * 21 + ["train", "test", "test", "train"])
+    labels = np.array([*np.arange(22) % 2, 1, 1, 0])  # image 22 is a copy of image 2, whose label is 0
+    faces = make_faces(25, images=images, labels=labels, splits=splits, subjects=None)
+    found = rows(faults(audit(faces), faces))
+    at_fault = {row["source"]: row for row in found}
+    named = {f"image{i:03d}.png" for i in (0, 20, 1, 21, 2, 22, 23, 24)}
+    assert set(at_fault) == named
+    assert {row["fault"] for row in found} == {"blank", "identical", "near", "near_conflict"}
+    assert at_fault["image000.png"]["partner"] == "image020.png"
+    assert at_fault["image001.png"]["partner"] == "image023.png"  # image 21 is nearer, but on the same side
+    assert "splits test, train" in at_fault["image001.png"]["why"]
+    assert at_fault["image021.png"]["group"] == at_fault["image023.png"]["group"] != at_fault["image002.png"]["group"]
+    assert len([row for row in found if row["fault"].startswith("near")]) == 5
+
+
+def test_only_blank_images_leave_nothing_to_compare(make_faces):
+    faces = make_faces(4, images=np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(16, 2).repeat(16, 3))
+    found = audit(faces)
+    assert (len(found.blank), len(found.near), len(found.mirrored)) == (4, 0, 0)
+    html(found, faces)
+
+
+@pytest.mark.parametrize("near", [0.5, 1.1, float("nan")])
+def test_a_threshold_that_is_none_is_refused(make_faces, near):
+    with pytest.raises(ValueError, match=rf"--near {near} .* allowed: 0\.8 to 1"):
+        audit(make_faces(), near)
+
+
+def test_too_many_pairs_are_refused_before_memory_runs_out(drawn, make_faces, monkeypatch):
+    monkeypatch.setattr(module, "MOST_PAIRS", 2)
+    images = np.stack([np.clip(drawn[0].astype(int) + i, 0, 255).astype(np.uint8) for i in range(3)])
+    with pytest.raises(ValueError, match=r"over 2 pairs of images correlate with 0\.94; type a higher --near"):
+        audit(make_faces(3, images=images))
+
+
+def test_the_script_audits_the_set_as_it_is(drawn, make_faces, tmp_path, capsys):
+    """Although the copy would be left out of training; and it says the same as the report."""
+    splits = np.array(["train"] * 10 + ["test"] * 11)
+    faces = make_faces(21, images=np.concatenate((drawn, drawn[:1])), splits=splits)
+    faces.save(tmp_path / "mine.npz")
+    path = f"dataset.path={tmp_path / 'mine.npz'}"
+    script.main(["dataset=fer2013", path, "--out", str(tmp_path / "out"), "dataset.exclude=[test_duplicates]"])
+    text = markdown(audit(faces))
+    assert "| images that repeat another, pixel for pixel" in text
+    assert (tmp_path / "out" / "audit.md").read_text() == text
+    assert text in capsys.readouterr().out
+    assert rows((tmp_path / "out" / "faults.csv").read_text()) == rows(faults(audit(faces), faces))
+    assert (tmp_path / "out" / "audit.html").read_text().startswith("<!doctype html>")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["audit.html", "audit.md", "faults.csv"]
+
+
+def test_the_script_knows_which_sets_have_something_to_exclude():
+    assert script._nothing_excluded(["dataset=ferplus"]) == ["dataset.exclude=[]"]
+    assert script._nothing_excluded(["dataset=synthetic"]) == []
+    assert script._nothing_excluded(["dataset=wacv2016"]) == []

@@ -1,0 +1,100 @@
+"""What a run says of itself before it starts and when it is over."""
+
+import logging
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from engrec import experiment
+from engrec.data import DataModule
+from engrec.experiment import (
+    say_calibration,
+    say_split,
+    signals_end_the_run,
+    warn_if_leaking,
+    warn_if_not_the_first,
+)
+from engrec.splits import Split
+
+
+@pytest.fixture
+def data(make_faces):
+    """Eight people; only the fourth, in sorted order, is tested."""
+    split = Split(np.arange(12, 24), np.arange(9), np.arange(9, 12))
+    return DataModule(make_faces(), split, lambda images: images, 4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["split=official"], "official, the data set's own"),
+        (["split=holdout"], "holdout, by subject"),
+        (["split=kfold", "split.fold=2", "split.num_folds=4"], "kfold, fold 2 of 4, by subject"),
+        (["split=loso", "split.fold=3"], "loso, fold 3 of 8: subject s03 is tested"),
+        (["split=random"], "random, by image"),
+    ],
+)
+def test_the_split_is_said_in_words(compose, data, overrides, said):
+    assert say_split(compose("stage=scratch", *overrides), data) == said
+
+
+@pytest.mark.parametrize("split", ["official", "holdout", "kfold", "loso", "random"])
+def test_only_a_split_that_leaks_is_warned_of(compose, caplog, split):
+    with caplog.at_level(logging.WARNING):
+        warn_if_leaking(compose("stage=scratch", f"split={split}"))
+    assert [record.getMessage() for record in caplog.records] == [experiment.LEAKAGE] * (split == "random")
+
+
+@pytest.mark.parametrize(
+    ("module", "class_names", "warned"),
+    [
+        ("engrec.modules.engagement.EngagementModule", ["class0", "class1"], True),
+        ("engrec.modules.engagement.EngagementModule", ["low", "middle", "high"], False),
+        ("engrec.modules.expression.ExpressionModule", ["class0", "class1"], False),
+    ],
+)
+def test_a_backbone_that_has_seen_these_classes_is_warned_of(
+    compose, data, caplog, tmp_path, module, class_names, warned
+):
+    hyper_parameters = {"model": {}, "class_names": class_names, "preprocessing": {}}
+    path = tmp_path / "best.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": hyper_parameters, "module": module}, path)
+    with caplog.at_level(logging.WARNING):
+        warn_if_not_the_first(compose("stage=finetune", f"init_from={path}"), data)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == warned
+    assert all(message.startswith(str(path)) and "\n" not in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "before", "after", "said"),
+    [
+        (1.8342, 0.1431, 0.0612, "temperature 1.83 lowers ECE from 0.143 to 0.061"),
+        (0.7, 0.05, 0.0713, "temperature 0.70 raises ECE from 0.050 to 0.071"),
+        (1.0, 0.05, 0.05, "temperature 1 leaves ECE at 0.050"),
+    ],
+)
+def test_calibration_is_said_for_better_or_worse(temperature, before, after, said):
+    values = {"temperature": temperature, "test/ece": before, "test/ece_calibrated": after}
+    assert say_calibration(values) == said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_its_status_and_its_handler_comes_back(number, status):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end, signals_end_the_run():
+        signal.raise_signal(number)
+    assert end.value.code == status
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals_end_the_run():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,440 @@
+"""The page says what the blocks say: every part where there is something to show, none where there is not."""
+
+import csv
+import json
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from engrec import report, summary
+from engrec.datasets.prepared import Faces
+from engrec.results import find_runs, read_groups
+from engrec.statistics import Draws, expected_calibration_error
+
+CLASSES = ("bored", "calm", "keen")
+
+
+def some_images(class_names=CLASSES, num_people=6, each=10, kinds=("JPEG L 48x48", "PNG RGB 64x64")):
+    """source, subject, format and label of images of people who are seen in every class."""
+    return [
+        (f"{p}/{i}.jpg", f"s{p}", kinds[(p + i) % len(kinds)], (p + i) % len(class_names))
+        for p in range(num_people)
+        for i in range(each)
+    ]
+
+
+def random_probabilities(images, num_classes, seed=0, skill=1.0):
+    """float (N, K), of the right class more or less."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(images), num_classes)) + skill * np.eye(num_classes)[[y for *_, y in images]]
+    powers = np.exp(1.5 * logits)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def write_predictions(path, images, probabilities, class_names=CLASSES):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in class_names)])
+        for (source, who, kind, y), row in zip(images, probabilities, strict=True):
+            writer.writerow([source, who, kind, class_names[y], *(f"{p:.9g}" for p in row)])
+
+
+def write_run(folder, images, probabilities, class_names=CLASSES, controls=None, config="", epochs=4, **result):
+    """A run's folder as a training leaves it; epochs=0 for a baseline, which has no history."""
+    choices = {"dataset": "prepared", "model": "vgg_small", "split": "kfold", "augment": "none"}
+    choices |= {"model": result.pop("model", "vgg_small")}
+    written = {"stage": "finetune", "seed": 0, "choices": choices, "epochs": epochs, "seconds": 12.5} | result
+    write_predictions(folder / "predictions.csv", images, probabilities, class_names)
+    (folder / "result.json").write_text(json.dumps(written), encoding="utf-8")
+    if config:
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
+    for name, those in (controls or {}).items():
+        write_predictions(folder / "controls" / f"{name}.csv", images, those, class_names)
+    if epochs:
+        rows = [f"{e},{1 / (e + 1):.4f},{0.5 + 0.4 * e / epochs:.4f},nan" for e in range(epochs)]
+        text = "\n".join(["epoch,val/loss,val/accuracy,val/auc", *rows]) + "\n"
+        (folder / "metrics.csv").write_text(text, encoding="utf-8")
+
+
+def write_sweep(folder, stage="finetune", skill=1.0, class_names=CLASSES, num_seeds=2, **given):
+    """Two folds of people under each seed, with the majority among the controls."""
+    images = some_images(class_names)
+    frequent = np.tile(np.eye(len(class_names))[0] * 0.4 + 0.6 / len(class_names), (len(images), 1))
+    for seed in range(num_seeds):
+        p = random_probabilities(images, len(class_names), seed, skill)
+        for fold in range(2):
+            side = [i for i, (_, who, *_) in enumerate(images) if int(who[1:]) % 2 == fold]
+            config = f"run: 2026-01-0{fold + 2}_10-00-00\nmonitor: val/accuracy\nsplit: {{fold: {fold}}}\n"
+            write_run(
+                folder / f"{stage}-{seed}-{fold}",
+                [images[i] for i in side],
+                p[side],
+                class_names,
+                **{"controls": {"majority": frequent[side]}, "config": config, "stage": stage, "seed": seed} | given,
+            )
+
+
+def blocks_of(folder):
+    return summary.build(read_groups(find_runs([folder])), 200)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Three classes, two models, two seeds, two folds, controls, formats and temperatures."""
+    folder = tmp_path_factory.mktemp("runs")
+    given = {"calibration": {"temperature": 1.7}, "git_commit": "0123abc", "command": "python train.py <seed>"}
+    write_sweep(folder, "finetune", 1.2, **given)
+    write_sweep(folder, "scratch", 0.1, **given)
+    blocks = blocks_of(folder)
+    return blocks, report.html(blocks)
+
+
+def body_of(text):
+    """The page without its head, where the script for the figures is."""
+    return text.partition("</head>")[2]
+
+
+def headings(text):
+    return re.findall(r"<h3[^>]*>([^<]*)</h3>", text)
+
+
+def figure_data(text):
+    """The traces of each figure, in the order of the page."""
+    decoder, found = json.JSONDecoder(), []
+    for start in re.finditer(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*", text):
+        found.append(decoder.raw_decode(text, start.end())[0])
+    return found
+
+
+def test_every_part_is_there_in_order(page):
+    assert headings(page[1]) == [
+        "Scores",
+        "Paired differences",
+        "ROC and precision–recall",
+        "Confusion",
+        "Calibration",
+        "Person by person",
+        "Learning curves",
+        "Within each file format",
+        "Most confident mistakes",
+    ]
+    assert len(figure_data(page[1])) == 7
+
+
+def test_the_tables_are_those_of_the_summary(page):
+    [block], text = page
+    shown = unescape(re.sub(r"\n(p |±)", r" \1", text).replace(" −\n", " − "))
+    for rows in (summary.figure_rows(block), summary.difference_rows(block), summary.format_rows(block)):
+        for row in rows[1:]:
+            assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in shown
+
+
+def test_the_first_chart_has_every_figure_and_its_interval(page):
+    [block], text = page
+    traces = figure_data(text)[0]
+    dots = [trace for trace in traces if trace["mode"] == "markers"]
+    whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
+    figures = [of[score] for score in report.SCORES for of in block.figures.values()]
+    assert len(figures) == 5 * 3
+    for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
+        assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
+        assert whisker["x"] == pytest.approx([100 * figure.low, 100 * figure.high], abs=1e-3)
+        assert str(figure) in dot["hovertext"]
+
+
+def test_a_model_has_one_colour_on_the_whole_page_and_controls_are_grey(page):
+    [block], text = page
+    looks = report.assign_looks(block.labels)
+    assert len({look.colour for look in looks.values()}) == 2
+    for traces in figure_data(text):
+        for trace in traces:
+            if trace.get("legendgroup") in looks:
+                drawn = trace.get("line", {}) | trace.get("marker", {})
+                assert drawn["color"] == looks[trace["legendgroup"]].colour
+    controls = [
+        trace for trace in figure_data(text)[0] if trace["hoverinfo"] == "text" and "majority" in trace["hovertext"]
+    ]
+    assert {trace["marker"]["color"] for trace in controls} == {report.GREY}
+
+
+def test_a_page_of_many_models_tells_all_of_them_apart():
+    looks = report.assign_looks(f"model {i}" for i in range(25))
+    assert len(set(looks.values())) == 25
+
+
+def test_what_a_model_does_not_beat_is_set_apart(page):
+    [block], text = page
+    listed = re.findall(r'<li class="(\w+)">([^<]*)</li>', body_of(text))
+    assert [line for _, line in listed] == block.verdicts
+    assert {kind for kind, _ in listed} == {"fails", "says"}
+    assert all((kind == "fails") == ("NOT" in line) for kind, line in listed)
+
+
+def test_names_from_outside_stay_text(tmp_path):
+    hostile = "<img src=x onerror=alert(1)>\"&'"
+    write_sweep(tmp_path, class_names=("</script><b>", "a&b", "<i>"), model=hostile, command=hostile, num_seeds=1)
+    text = report.html(blocks_of(tmp_path), title=hostile)
+    body = body_of(text)
+    for raw in ("<img", "</script><b>", "<i>", "a&b"):
+        assert raw not in body
+    assert "&lt;img src=x" in body
+    # What plotly is told is text too: it would make tags of <b>, and knows no &quot;.
+    for trace in (trace for traces in figure_data(body) for trace in traces):
+        shown = json.dumps({key: value for key, value in trace.items() if key != "legendgroup"})
+        assert "<img" not in shown
+        assert "&quot;" not in shown
+
+
+def test_nothing_is_fetched(page):
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", body_of(page[1]))
+    assert "@import" not in page[1].split("</style>")[0]
+    assert page[1].count("plotly.js v") == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_roc_is_the_curve_under_which_the_auc_lies(seed):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(5000) < 0.3
+    ranked = np.round(rng.normal(size=5000) + positive, 1)  # with ties
+    curve = report.roc(positive, ranked)
+    assert np.trapezoid(curve, report.GRID) == pytest.approx(roc_auc_score(positive, ranked), abs=0.003)
+    assert (np.diff(curve) >= 0).all()
+    assert curve[-1] == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_at_each_recall_is_that_of_the_threshold_which_reaches_it(seed):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(300) < 0.3
+    ranked = np.round(rng.normal(size=300) + positive, 1)
+    curve = report.precision_recall(positive, ranked)
+    for recall, precision in zip(report.GRID.clip(1e-6), curve, strict=True):
+        thresholds = sorted(set(ranked), reverse=True)
+        first = next(t for t in thresholds if (ranked[positive] >= t).mean() >= recall - 1e-9)
+        assert precision == pytest.approx(positive[ranked >= first].mean())
+    assert curve.mean() == pytest.approx(average_precision_score(positive, ranked), abs=0.01)
+
+
+def test_the_curves_name_the_auc_of_the_first_seed(page):
+    [block], text = page
+    for label in block.labels:
+        first = 100 * block.points[label]["AUC"][0]
+        assert f'"name":"{label}: AUC {first:.1f}, average precision ' in text
+        assert first != pytest.approx(100 * block.figures[label]["AUC"].value, abs=0.05)
+
+
+def test_bins_give_the_calibration_error(page):
+    group = page[0][0].groups[0]
+    p, labels = group.probabilities[0], group.labels
+    confidence, right, counts = report.bins(p, labels)
+    some = counts > 0
+    gap = (counts[some] * np.abs(confidence - right)[some]).sum() / counts.sum()
+    assert gap == pytest.approx(expected_calibration_error(p, labels, Draws.all_once(len(labels)))[0])
+    assert counts.sum() == len(labels)
+
+
+def test_after_the_temperature_only_where_there_is_one(page, tmp_path):
+    assert "after temperature" in page[1]
+    write_sweep(tmp_path)
+    assert "after temperature" not in report.html(blocks_of(tmp_path))
+
+
+def test_confusions_are_counts_of_the_first_seed(page):
+    [block], text = page
+    heats = [trace for traces in figure_data(text) for trace in traces if trace["type"] == "heatmap"]
+    for heat, group in zip(heats, block.groups, strict=True):
+        for k, row in enumerate(heat["text"]):
+            predicted = group.probabilities[0][group.labels == k].argmax(1)
+            counts = np.bincount(predicted, minlength=3)
+            assert [int(cell.split("<br>")[1]) for cell in row] == counts.tolist()
+            assert heat["z"][k] == pytest.approx((counts / counts.sum()).tolist(), abs=1e-3)
+
+
+def test_people_have_the_accuracy_of_the_table_of_subjects(page):
+    [block], _ = page
+    names, counts, right = report.by_person(block)
+    for row in block.subjects:
+        at = names.index(row["subject"])
+        assert counts[at].sum() == int(row["images"])
+        for label in block.labels:
+            assert f"{100 * right[label][at].sum() / counts[at].sum():.1f}" == row[label]
+
+
+def test_of_two_classes_people_have_a_recall_for_each(tmp_path):
+    write_sweep(tmp_path, class_names=("no", "yes"))
+    text = report.html(blocks_of(tmp_path))
+    assert "recall of no" in text
+    assert "recall of yes" in text
+
+
+def test_the_surest_mistakes_come_first(page):
+    for group in page[0][0].groups:
+        p, wrong = group.probabilities[0], report.surest_mistakes(group)
+        assert set(wrong.tolist()) == {i for i, row in enumerate(p) if row.argmax() != group.labels[i]}
+        assert (np.diff(p[wrong].max(1)) <= 0).all()
+
+
+def write_faces(path, images, **fields):
+    """A prepared file in which image i is uniformly i: 3 of one picture is never another's."""
+    pixels = np.broadcast_to(np.arange(len(images), dtype=np.uint8)[:, None, None, None], (len(images), 1, 8, 8))
+    Faces(
+        images=np.ascontiguousarray(pixels),
+        labels=np.array([y for *_, y in images]),
+        class_names=CLASSES,
+        sources=np.array([source for source, *_ in images]),
+        recipe={"name": "test"},
+        **fields,
+    ).save(path)
+
+
+PREPARED = "dataset: {{_target_: engrec.datasets.prepared.load, path: {}}}\n"
+
+
+def test_pictures_are_those_of_the_sources(tmp_path):
+    images = some_images()
+    write_faces(tmp_path / "faces.npz", images[::-1])
+    p = random_probabilities(images, 3)
+    write_run(tmp_path / "run", images, p, config=PREPARED.format(tmp_path / "faces.npz"))
+    blocks = blocks_of(tmp_path)
+    text, group = report.html(blocks), blocks[0].groups[0]
+    shown = re.findall(r'<img src="([^"]*)"[^>]*alt="([^"]*)"', text)
+    worst = report.surest_mistakes(group)[: report.PICTURES_EACH]
+    order = [source for source, *_ in images[::-1]]
+    assert len(shown) == len(worst) > 4
+    for (uri, caption), i in zip(shown, worst, strict=True):
+        pixels = np.full((1, 8, 8), order.index(str(group.sources[i])), np.uint8)
+        assert uri == report.page.picture(pixels)
+        top = group.probabilities[0, i].argmax()
+        assert caption == (
+            f"{CLASSES[group.labels[i]]} → {CLASSES[top]} {group.probabilities[0, i, top]:.3f}, "
+            f"{group.subjects[i]} · {group.sources[i]}"
+        )
+
+
+def test_pictures_of_many_models_are_fewer_each(tmp_path):
+    images = some_images()
+    write_faces(tmp_path / "faces.npz", images)
+    for i in range(12):
+        p = random_probabilities(images, 3, seed=i, skill=0)
+        write_run(tmp_path / f"run{i}", images, p, config=PREPARED.format(tmp_path / "faces.npz"), model=f"m{i}")
+    text = report.html(blocks_of(tmp_path))
+    assert text.count("<img") == report.MOST_PICTURES
+    assert len(text) < 12e6
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("", "the data set is not a prepared file (the run does not say what it is)"),
+        ("dataset: {_target_: os.system, path: FILE}", "the data set is not a prepared file (os.system)"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz is not there"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: BROKEN}", "is not a prepared data set"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: OTHER}", "has no image "),
+    ],
+)
+def test_why_there_are_no_pictures_is_said(tmp_path, config, reason):
+    images = some_images()
+    write_faces(tmp_path / "faces.npz", images)
+    write_faces(tmp_path / "other.npz", [(f"another-{source}", *rest) for source, *rest in images])
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    for word in ("FILE", "BROKEN", "OTHER"):
+        config = config.replace(word, str(tmp_path / f"{word.replace('FILE', 'faces').lower()}.npz"))
+    write_run(tmp_path / "run", images, random_probabilities(images, 3), config=config)
+    text = report.html(blocks_of(tmp_path))
+    assert "No pictures of finetune vgg_small: " in text
+    assert reason in text
+    assert "<img" not in text
+
+
+def test_large_pictures_are_made_as_small_as_they_are_shown(make_faces):
+    large = make_faces(2, size=200, channels=3).images[0]
+    assert report._shrunk(large).shape == (3, report.SIDE, report.SIDE)
+    small = make_faces(2, size=48).images[0]
+    assert report._shrunk(small) is small
+
+
+def test_a_class_without_test_images_leaves_the_rest_of_the_page(tmp_path):
+    images = [image for image in some_images() if image[3] != 1]
+    write_run(tmp_path / "run", images, random_probabilities(images, 3))
+    text = report.html(blocks_of(tmp_path))
+    assert "Undefined: a class has no test image." in text
+    assert "Confusion" in headings(text)
+    assert "NaN" not in body_of(text)
+
+
+def test_without_subjects_history_and_controls(tmp_path):
+    """A baseline of one seed on a data set that says nothing of its images."""
+    images = [(source, "", "", y) for source, *_, y in some_images()]
+    write_run(tmp_path / "run", images, random_probabilities(images, 3), stage="baseline", epochs=0)
+    text = report.html(blocks_of(tmp_path))
+    assert headings(text) == [
+        "Scores",
+        "ROC and precision–recall",
+        "Confusion",
+        "Calibration",
+        "Most confident mistakes",
+    ]
+    assert "These runs have no controls" in text
+
+
+def test_one_image_of_one_person(tmp_path):
+    write_run(tmp_path / "run", [("a", "s", "", 0)], np.array([[0.2, 0.8]]), ("no", "yes"))
+    text = report.html(blocks_of(tmp_path))
+    assert "undefined" in text
+    assert "NaN" not in body_of(text)
+
+
+def test_each_set_of_test_images_has_a_section_of_its_own(tmp_path):
+    write_sweep(tmp_path / "a")
+    write_sweep(tmp_path / "b", class_names=("no", "yes"), model="cnn")
+    text = report.html(blocks_of(tmp_path))
+    titles = [block.title for block in blocks_of(tmp_path)]
+    assert [f"{i}. {title}" for i, title in enumerate(titles, 1)] == re.findall(r"<h2[^>]*>([^<]*)</h2>", text)[:2]
+    anchors = re.findall(r'<h[23] id="([^"]*)"', text)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r'href="#([^"]*)"', text)) == set(anchors)
+
+
+def test_every_run_is_listed_once(page):
+    blocks, text = page
+    runs = [run for group in blocks[0].groups for run in group.runs]
+    assert len(runs) == 8
+    for run in runs:
+        assert text.count(f"<td>{run.folder}</td>") == 1
+    assert text.count("<td>python train.py &lt;seed&gt;</td>") == 8
+    assert "8 runs in 2 groups over 1 set of test images, started 2026-01-02 to 2026-01-03" in text
+
+
+def test_learning_curves_are_those_of_the_files(page):
+    [block], text = page
+    lines = [t for t in figure_data(text)[6] if t["mode"] == "lines"]
+    assert len(lines) == 8 * 2  # val/loss and the monitored metric
+    history = report.read_history(block.groups[0].runs[0].folder / "metrics.csv")
+    assert lines[0]["x"] == [1, 2, 3, 4]
+    assert lines[0]["y"] == history["val/loss"]
+    assert lines[1]["y"] == history["val/accuracy"]
+    assert np.isnan(history["val/auc"]).all()
+
+
+def test_long_histories_are_thinned():
+    values = report._thin(list(range(5000)))
+    assert len(values) == report.MOST_POINTS
+    assert (values[0], values[-1]) == (0, 4999)
+    assert report._thin([3.0, 4.0]) == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("text", ["epoch,val/loss\n0,high\n", "epoch,val/loss\n0\n1,2,3\n", 'epoch\n"'])
+def test_a_damaged_history_is_said(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics\.csv is damaged .*: run it again, or remove it"):
+        report.read_history(tmp_path / "metrics.csv")
+
+
+def test_the_page_is_written_whole(page, tmp_path):
+    report.write(page[0], tmp_path / "new" / "summary.html", "Title")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["summary.html"]
+    assert (tmp_path / "new" / "summary.html").read_text(encoding="utf-8").startswith("<!doctype html>")

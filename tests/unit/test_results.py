@@ -1,0 +1,448 @@
+"""Runs read back: the same whatever their order, grouped by what differs, and each mistake named in one line."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from runs import ARRAYS, CLASSES, decided, some_images, take, unknown_people, write_predictions, write_run
+
+from engrec import callbacks
+from engrec.results import STAGES, find_runs, read_groups, read_predictions, read_run
+
+
+def groups_of(folder):
+    return read_groups(find_runs([folder]))
+
+
+def names(groups, key="settings"):
+    return [group.name[key] for group in groups]
+
+
+def assert_same_images(found, expected):
+    for name in ARRAYS[:-1]:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+# Reading
+
+
+def test_what_a_run_writes_is_read_back(tmp_path, make_faces):
+    faces = make_faces(12, 3, formats=np.array([f"PNG L {i}x9" for i in range(12)]))
+    faces = replace(faces, sources=np.array([f'Zoë, "{i}" \n.png' for i in range(12)]), class_names=("a,", "p_b", "ü"))
+    index, probabilities = [7, 2, 9, 11], np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    callbacks.write_predictions(tmp_path / "predictions.csv", faces, index, probabilities.tolist())
+    found = read_predictions(tmp_path / "predictions.csv")
+    assert found.class_names == faces.class_names
+    assert_same_images(found, faces.select(np.array(index)))
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-8)
+
+
+def test_what_nobody_knows_is_empty(tmp_path, make_faces):
+    callbacks.write_predictions(tmp_path / "p.csv", make_faces(4, subjects=None), [0, 1], [[0.5, 0.5], [0, 1]])
+    found = read_predictions(tmp_path / "p.csv")
+    assert found.subjects.tolist() == found.formats.tolist() == ["", ""]
+
+
+def test_files_without_a_format_column_are_read(tmp_path):
+    (tmp_path / "p.csv").write_text("source,subject,label,p_a,p_b\nx.png,s1,b,0.25,0.75\n")
+    found = read_predictions(tmp_path / "p.csv")
+    assert (found.formats.tolist(), found.labels.tolist()) == ([""], [1])
+
+
+def test_runs_are_found_once_at_any_depth(tmp_path):
+    images = some_images()
+    made = [write_run(tmp_path / name, images, seed=i) for i, name in enumerate(("a", "b/c/d", "b/e"))]
+    (tmp_path / "unfinished").mkdir()
+    assert [run.folder for run in find_runs([tmp_path, tmp_path / "b"])] == sorted(made)
+    assert [run.folder for run in find_runs([tmp_path / "a"])] == [tmp_path / "a"]
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("num_folds", [1, 7])
+@pytest.mark.parametrize("order", [0, 1])
+def test_folds_pooled_are_one_run_in_any_order_of_files_and_rows(tmp_path, num_folds, order):
+    images = some_images(class_names=("a", "b", "c"))
+    rows = np.random.default_rng(order).permutation(60)
+    for fold in range(num_folds):
+        folder = tmp_path / f"run{(fold * 3 + order) % 7}"
+        write_run(folder, take(images, rows[fold::num_folds]), fold=fold)
+    [group] = groups_of(tmp_path)
+    assert_same_images(group, images)
+    np.testing.assert_array_equal(group.probabilities, images.probabilities[None])
+    assert (len(group.runs), group.seeds, group.class_names) == (num_folds, [0], ("a", "b", "c"))
+
+
+def test_seeds_are_kept_apart_in_their_order(tmp_path):
+    for folder, seed in (("a", 11), ("b", 2), ("c", 0)):
+        order = np.random.default_rng(seed).permutation(60)
+        write_run(tmp_path / folder, take(some_images(seed=seed), order), seed=seed)
+    [group] = groups_of(tmp_path)
+    assert group.seeds == [0, 2, 11]
+    expected = [some_images(seed=seed).probabilities for seed in (0, 2, 11)]
+    np.testing.assert_array_equal(group.probabilities, np.stack(expected))
+
+
+def test_who_is_drawn(tmp_path):
+    images = some_images()
+    write_run(tmp_path / "known", images)
+    write_run(tmp_path / "unknown", unknown_people(images), stage="scratch")
+    partly = replace(images, subjects=np.where(np.arange(60) == 7, "", images.subjects))
+    write_run(tmp_path / "partly", partly, stage="pretrain")
+    of = {group.name["stage"]: group for group in groups_of(tmp_path)}
+    pretrain, scratch, finetune = (of[stage] for stage in ("pretrain", "scratch", "finetune"))
+    assert (finetune.by_subject, scratch.by_subject, pretrain.by_subject) == (True, False, False)
+    np.testing.assert_array_equal(finetune.people, images.subjects)
+    np.testing.assert_array_equal(scratch.people, images.sources)
+    np.testing.assert_array_equal(pretrain.people, images.sources)
+
+
+def test_calibrated_probabilities_follow_each_runs_temperature(tmp_path):
+    images = some_images(seed=3)
+    temperatures = {0: 0.4, 1: 1.0, 2: 2.5}
+    expected = np.empty_like(images.probabilities)
+    for fold, temperature in temperatures.items():
+        write_run(tmp_path / str(2 - fold), take(images, slice(fold, None, 3)), fold=fold, temperature=temperature)
+        powers = images.probabilities[fold::3] ** (1 / temperature)
+        expected[fold::3] = powers / powers.sum(1, keepdims=True)
+    [group] = groups_of(tmp_path)
+    assert group.calibrated is not None
+    np.testing.assert_allclose(group.calibrated, expected[None], rtol=1e-12)
+    np.testing.assert_array_equal(group.probabilities, images.probabilities[None])
+
+
+def test_certain_predictions_can_be_calibrated(tmp_path):
+    images = some_images()
+    write_run(tmp_path / "run", decided(images, images.labels), temperature=2.0)
+    [group] = groups_of(tmp_path)
+    assert group.calibrated is not None
+    np.testing.assert_allclose(group.calibrated[0], np.eye(2)[images.labels], atol=1e-20)
+
+
+def test_without_a_temperature_for_every_run_nothing_is_calibrated(tmp_path):
+    images = some_images()
+    write_run(tmp_path / "0", take(images, slice(0, 30)), temperature=2.0)
+    write_run(tmp_path / "1", take(images, slice(30, 60)), fold=1)
+    [group] = groups_of(tmp_path)
+    assert group.calibrated is None
+
+
+def test_controls_are_pooled_in_the_order_of_the_images(tmp_path):
+    images, rows = some_images(), np.random.default_rng(0).permutation(60)
+    controls = {name: some_images(seed=seed) for seed, name in ((7, "majority"), (8, "own"))}
+    for fold in range(3):
+        part = rows[fold::3]
+        mixed = np.random.default_rng(fold).permutation(part)
+        write_run(
+            tmp_path / str(fold),
+            take(images, part),
+            fold=fold,
+            controls={name: take(control, mixed) for name, control in controls.items() if fold or name == "majority"},
+        )
+    [group] = groups_of(tmp_path)
+    assert list(group.controls) == ["majority"]  # the other is not there for every fold
+    np.testing.assert_array_equal(group.controls["majority"], controls["majority"].probabilities)
+
+
+# Groups
+
+
+def test_folds_seeds_and_places_do_not_divide_runs(tmp_path):
+    for seed in (0, 1):
+        for fold in (0, 1):
+            write_run(
+                tmp_path / f"{seed}-{fold}",
+                take(some_images(seed=seed), slice(30 * fold, 30 * fold + 30)),
+                seed=seed,
+                fold=fold,
+                settings={"trainer.devices": 1 + fold, "logger.name": f"run{seed}", "monitor": "val/auc"},
+            )
+    [group] = groups_of(tmp_path)
+    assert (len(group.runs), group.seeds, group.name["settings"]) == (4, [0, 1], "")
+
+
+def test_what_every_run_says_of_itself_divides_them_in_the_order_of_the_stages(tmp_path):
+    images = some_images()
+    for i, stage in enumerate(("test", "finetune", "scratch", "pretrain", "baseline")):
+        write_run(tmp_path / str(i), images, stage=stage)
+    write_run(tmp_path / "model", images, choices={"model": "cnn"})
+    write_run(tmp_path / "split", images, choices={"split": "random"})
+    write_run(tmp_path / "data", images, data="other")
+    found = [tuple(group.name[key] for key in ("stage", "model", "data", "split")) for group in groups_of(tmp_path)]
+    stages = [name[0] for name in found]
+    assert sorted(stages, key=STAGES.index) == stages
+    assert set(stages) == set(STAGES)
+    assert {name for name in found if name[0] == "finetune"} == {
+        ("finetune", "vgg_small", "wacv2016", "kfold"),
+        ("finetune", "cnn", "wacv2016", "kfold"),
+        ("finetune", "vgg_small", "wacv2016", "random"),
+        ("finetune", "vgg_small", "other", "kfold"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"optimizer.lr": 0.01}, {"optimizer.lr": 0.1}, ["optimizer.lr=0.01", "optimizer.lr=0.1"]),
+        ({"max_epochs": 4}, {}, ["max_epochs=12", "max_epochs=4"]),
+        ({"module.class_weights": None}, {"module.class_weights": "balanced"}, None),
+        ({"model.width": 0.5}, {}, ["model.width=0.25", "model.width=0.5"]),
+        ({"augment.rotation": 8.0}, {}, ["augment.rotation=16.0", "augment.rotation=8.0"]),
+        ({"split.num_folds": 10}, {}, ["split.num_folds=10", "split.num_folds=5"]),
+        ({"split.seed": 1}, {}, ["split.seed=0", "split.seed=1"]),
+        (
+            {"dataset.exclude": ["blank", "conflicts"]},
+            {},
+            ["dataset.exclude=[blank,conflicts]", "dataset.exclude=null"],
+        ),
+        ({"dataset.classes": None}, {}, ["classes=all", "classes=disengaged,engaged"]),
+        (
+            {"dataset.classes.engaged": ["very_engaged"]},
+            {},
+            ["dataset.classes.engaged=[nominally_engaged,very_engaged]", "dataset.classes.engaged=[very_engaged]"],
+        ),
+    ],
+)
+def test_a_setting_that_differs_divides_runs_and_is_named(tmp_path, one, other, expected):
+    """Whatever their seeds: seeds of different settings are never averaged."""
+    for seeds in ((0, 0), (0, 1)):
+        for folder, seed, settings in zip("ab", seeds, (one, other), strict=True):
+            write_run(tmp_path / str(seeds) / folder, some_images(), seed=seed, settings=settings)
+        expected = expected or ["module.class_weights=balanced", "module.class_weights=null"]
+        assert names(groups_of(tmp_path / str(seeds))) == expected
+
+
+def test_a_group_of_options_that_differs_is_named_alone_and_then_what_differs_inside(tmp_path):
+    images, none = some_images(), {"flip": 0.0, "padding": 0}
+    write_run(tmp_path / "a", images, choices={"augment": "none"}, settings={"augment": none})
+    write_run(tmp_path / "b", images)
+    assert names(groups_of(tmp_path)) == ["augment=none", "augment=paper"]
+    write_run(tmp_path / "c", images, settings={"augment.rotation": 8.0, "optimizer.lr": 0.1})
+    assert names(groups_of(tmp_path)) == [
+        "augment=none optimizer.lr=0.05",
+        "augment=paper augment.rotation=16.0 optimizer.lr=0.05",
+        "augment=paper augment.rotation=8.0 optimizer.lr=0.1",
+    ]
+
+
+def test_settings_are_compared_among_runs_of_one_kind_alone(tmp_path):
+    write_run(tmp_path / "a", some_images(), settings={"optimizer.lr": 0.01})
+    write_run(tmp_path / "b", some_images(), stage="scratch", settings={"optimizer.lr": 0.1})
+    assert names(groups_of(tmp_path)) == ["", ""]
+
+
+def test_runs_without_a_configuration_are_grouped_by_what_they_say(tmp_path):
+    for seed in (0, 1):
+        (write_run(tmp_path / str(seed), some_images(seed=seed), seed=seed) / "config.yaml").unlink()
+    [group] = groups_of(tmp_path)
+    assert group.seeds == [0, 1]
+
+
+def test_augmented_predictions_are_a_group_of_their_own(tmp_path):
+    images, flipped = some_images(), some_images(seed=1)
+    for fold, views in ((0, ("flip", "ten_crop")), (1, ("flip",))):
+        part = slice(fold, None, 2)
+        write_run(
+            tmp_path / str(fold),
+            take(images, part),
+            fold=fold,
+            temperature=2.0,
+            views={name: take(flipped, part) for name in views},
+            controls={"majority": take(images, part)},
+        )
+    plain, flip = groups_of(tmp_path)  # the other is not there for every fold
+    assert names([plain, flip], "views") == ["", "flip"]
+    np.testing.assert_array_equal(plain.probabilities[0], images.probabilities)
+    np.testing.assert_array_equal(flip.probabilities[0], flipped.probabilities)
+    assert plain.same_images(flip)
+    assert plain.calibrated is not None
+    assert flip.calibrated is None  # the temperature is that of plain predictions
+
+
+def test_same_images_is_what_allows_a_paired_difference(tmp_path):
+    images = some_images()
+    fewer, others = take(images, slice(0, 54)), replace(images, sources=np.char.add("x", images.sources))
+    relabelled = replace(images, labels=1 - images.labels)
+    kinds = {"same": images, "fewer": fewer, "others": others, "relabelled": relabelled}
+    for name, kind in kinds.items():
+        write_run(tmp_path / name, kind, choices={"model": name})
+    write_run(tmp_path / "classes", some_images(class_names=("no", "yes")), choices={"model": "classes"})
+    write_run(tmp_path / "again", some_images(seed=1), choices={"model": "again"})
+    found = {group.name["model"]: group for group in groups_of(tmp_path)}
+    assert [name for name, group in sorted(found.items()) if group.same_images(found["same"])] == ["again", "same"]
+
+
+# Mistakes
+
+
+def said(call):
+    """What one ValueError says, on one line as it is shown."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    return str(error.value)
+
+
+HEADER = "source,subject,format,label,p_disengaged,p_engaged\n"
+GOOD = "a.png,s1,PNG L 1x1,engaged,0.25,0.75\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", " is empty or damaged: run it again, or remove that folder"),
+        (HEADER, " has no predictions: run it again, or remove that folder"),
+        ("\x00\x01\x02", " has the columns"),
+        (b"\xff\xfe".decode("latin-1"), " has the columns"),
+        (HEADER + '"a.png', " is empty or damaged"),
+        (
+            "source,label,p_a,p_b\nx,a,0.5,0.5\n",
+            " has the columns source, label, p_a, p_b; needed, once each: source, ",
+        ),
+        ("source,subject,label,p_a\nx,,a,1\n", "; needed, once each: source, subject, label, p_CLASS, p_CLASS"),
+        ("source,subject,label,p_a,p_a\nx,,a,0.5,0.5\n", "; needed, once each: "),
+        (HEADER + GOOD + "b.png,s1,PNG\n", ", line 3: 3 cells, the header has 6"),
+        (HEADER + GOOD + "\n", ", line 3: 0 cells, the header has 6"),
+        (HEADER + GOOD + GOOD.replace("engaged", "bored"), ", line 3: label 'bored' is no class"),
+        (HEADER + GOOD + GOOD.replace("a.png", "b.png") + GOOD, " has a.png 2 times: an image is to be tested once"),
+        (HEADER + GOOD + "b.png,s1,,engaged,0.5,half\n", ", line 3: could not convert string to float: 'half'; a prob"),
+        (HEADER + GOOD + "b.png,s1,,engaged,,1\n", ", line 3: could not convert string to float: ''; a prob"),
+        (HEADER + GOOD + "b.png,s1,,engaged,nan,0.5\n", ", line 3: [nan, 0.5] are no probabilities that sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,inf,0.5\n", ", line 3: [inf, 0.5] are no probabilities that sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,-0.5,1.5\n", ", line 3: [-0.5, 1.5] are no probabilities that sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,0.5,0.4\n", ", line 3: [0.5, 0.4] are no probabilities that sum to 1"),
+    ],
+)
+def test_a_broken_prediction_file_is_named_with_the_line(tmp_path, text, expected):
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "predictions.csv").write_text(text)
+    message = said(lambda: groups_of(tmp_path))
+    assert message.startswith(str(folder / "predictions.csv"))
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_a_prediction_file_that_is_no_text_is_damaged(tmp_path):
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "predictions.csv").write_bytes(b"\xff\xfe\x80")
+    assert said(lambda: groups_of(tmp_path)).startswith(f"{folder / 'predictions.csv'} is empty or damaged")
+
+
+def test_a_missing_prediction_file_is_named(tmp_path):
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "predictions.csv").unlink()
+    expected = f"{folder / 'predictions.csv'} is missing: run it again, or remove that folder"
+    assert said(lambda: groups_of(tmp_path)) == expected
+
+
+GOOD_RESULT = {"stage": "scratch", "seed": 0, "choices": {"dataset": "d", "split": "s", "model": "m"}}
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ("", "is damaged (Expecting value"),
+        ("{", "is damaged (Expecting property name"),
+        ("[]", "is damaged ('list' object has no attribute 'keys')"),
+        ("null", "is damaged ('NoneType' object has no attribute 'keys')"),
+        (b"\xff\xfe", "is damaged ('utf-8' codec"),
+        (GOOD_RESULT | {"choices": []}, "is damaged ('list' object"),
+        (GOOD_RESULT | {"dataset": "d"}, "is damaged ('str' object"),
+        (GOOD_RESULT | {"dataset": {"name": ["d"]}}, "is damaged (a name that is no text)"),
+        (GOOD_RESULT | {"stage": "dance"}, "is damaged (stage 'dance')"),
+        (GOOD_RESULT | {"seed": "0"}, "is damaged (seed '0')"),
+        (GOOD_RESULT | {"calibration": {"temperature": 0}}, "is damaged (temperature 0)"),
+        (GOOD_RESULT | {"calibration": {"temperature": "1"}}, "is damaged (temperature '1')"),
+        (GOOD_RESULT | {"calibration": {"temperature": float("nan")}}, "is damaged (temperature nan)"),
+        ({"stage": "scratch", "seed": 0}, "lacks choices: it is of another version; run it again, or remove that"),
+        ({"choices": {}}, "lacks seed, stage: it is of another version"),
+        (GOOD_RESULT | {"choices": {"dataset": "d"}}, "lacks model, split: it is of another version"),
+    ],
+)
+def test_a_broken_result_is_named(tmp_path, result, expected):
+    text = result if isinstance(result, str | bytes) else json.dumps(result)
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "result.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert said(lambda: find_runs([tmp_path])).startswith(f"{folder / 'result.json'} {expected}")
+
+
+def test_a_result_that_says_the_least_is_read(tmp_path):
+    folder = write_run(tmp_path / "run", some_images())
+    for more in ({}, {"calibration": None, "dataset": None}, {"calibration": {"temperature": None}}):
+        (folder / "result.json").write_text(json.dumps(GOOD_RESULT | more))
+        [group] = groups_of(tmp_path)
+        assert group.name["data"] == "d"
+        assert group.calibrated is None
+
+
+@pytest.mark.parametrize("text", [b"", b"- 1", b"a: [", b"a: \xff", b"a: 2020-13-45", b"a: !!python/object:os.x {}"])
+def test_a_broken_configuration_is_named(tmp_path, text):
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "config.yaml").write_bytes(text)
+    assert said(lambda: read_run(folder)) == f"{folder / 'config.yaml'} is damaged: run it again, or remove it"
+
+
+def test_no_runs_and_no_folders_are_named(tmp_path):
+    assert said(lambda: find_runs([tmp_path])) == f"no finished run (result.json) below {tmp_path}"
+    gone, file = tmp_path / "gone", tmp_path / "file"
+    file.touch()
+    assert said(lambda: find_runs([tmp_path, gone, file])) == f"{gone}, {file}: no such folder"
+
+
+def test_an_image_tested_by_two_runs_of_a_seed_is_refused_with_both_folders(tmp_path):
+    images = some_images()
+    one = write_run(tmp_path / "one", take(images, slice(0, 40)))
+    two = write_run(tmp_path / "two", take(images, slice(39, 60)), fold=1)
+    message = said(lambda: groups_of(tmp_path))
+    assert message.startswith(f"{one} and {two} test the same images, such as image0039.png")
+
+
+def test_seeds_that_test_different_images_are_refused(tmp_path):
+    images = some_images()
+    for seed, folds in ((0, (0, 1)), (3, (0,))):
+        for fold in folds:
+            part = take(images, slice(30 * fold, 30 * fold + 30))
+            write_run(tmp_path / f"{seed}-{fold}", part, seed=seed, fold=fold)
+    assert said(lambda: groups_of(tmp_path)) == (
+        "finetune wacv2016 kfold vgg_small: seeds 0 and 3 do not test the same images (30 differ, such as "
+        "image0030.png): run the folds that are missing"
+    )
+
+
+@pytest.mark.parametrize(
+    "other", [replace(some_images(), labels=1 - some_images().labels), some_images(class_names=(*CLASSES, "asleep"))]
+)
+def test_seeds_that_differ_in_labels_or_classes_are_refused(tmp_path, other):
+    write_run(tmp_path / "0", some_images())
+    write_run(tmp_path / "1", replace(other, labels=other.labels.clip(0, 1)), seed=1)
+    assert said(lambda: groups_of(tmp_path)).endswith(": seeds 0 and 1 differ in classes or labels")
+
+
+def test_folds_that_differ_in_classes_are_refused(tmp_path):
+    one = write_run(tmp_path / "0", take(some_images(), slice(0, 30)))
+    two = write_run(tmp_path / "1", take(some_images(class_names=("no", "yes")), slice(30, 60)), fold=1)
+    assert said(lambda: groups_of(tmp_path)) == f"{two} has the classes no, yes, {one} others"
+
+
+@pytest.mark.parametrize("view", ["controls/majority.csv", "predictions_flip.csv"])
+def test_every_file_is_read_as_strictly(tmp_path, view):
+    folder = write_run(tmp_path / "run", some_images())
+    write_predictions(folder / view, some_images())
+    groups_of(tmp_path)
+    (folder / view).write_text(HEADER)
+    assert said(lambda: groups_of(tmp_path)).startswith(f"{folder / view} has no predictions")
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        take(some_images(), slice(0, 59)),
+        replace(some_images(), labels=1 - some_images().labels),
+        replace(some_images(), class_names=("no", "yes")),
+    ],
+)
+def test_controls_of_other_images_are_refused(tmp_path, control):
+    folder = write_run(tmp_path / "run", some_images(), controls={"majority": control})
+    expected = f"{folder / 'controls' / 'majority.csv'} is not of the images of predictions.csv"
+    assert said(lambda: groups_of(tmp_path)) == expected

@@ -1,0 +1,471 @@
+"""Groups compared: figures against scikit-learn, paired differences, verdicts, tables that can be read back."""
+
+import csv
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from runs import decided, some_images, take, unknown_people, write_run
+from scipy import stats
+from sklearn import metrics as sk
+
+from engrec import summary
+from engrec.results import find_runs, read_groups
+from engrec.statistics import SCORES
+
+SEEDS = (0, 1, 2)
+
+
+def blocks_of(folder, num_resamples=400):
+    return summary.build(read_groups(find_runs([folder])), num_resamples)
+
+
+def block_of(folder, num_resamples=400):
+    [block] = blocks_of(folder, num_resamples)
+    return block
+
+
+def right_for(images, share, seed=0):
+    """Certain predictions, of which the given share of each class is right."""
+    rng, chosen = np.random.default_rng(seed), 1 - images.labels
+    for k in (0, 1):
+        members = rng.permutation(np.flatnonzero(images.labels == k))
+        right = members[: round(share * len(members))]
+        chosen[right] = k
+    return decided(images, chosen)
+
+
+def majority(images):
+    return decided(images, np.full(len(images.labels), np.bincount(images.labels).argmax()))
+
+
+# Figures
+
+
+def test_an_example_by_hand(tmp_path):
+    """Two people; right: a, b, d. Of the six pairs (positive, negative) five are ranked rightly.
+
+    Balanced accuracy (2/3 + 1/2) / 2, F1 2·2 / (2·2 + 1 + 1). Confidence against accuracy, bin by bin: 0.9 right,
+    0.8 right twice (b, d), 0.6 wrong twice (c, e).
+    """
+    p = np.array([0.9, 0.2, 0.6, 0.8, 0.4])
+    images = replace(
+        take(some_images(), slice(0, 5)),
+        subjects=np.array(["s1", "s1", "s1", "s2", "s2"]),
+        labels=np.array([1, 0, 0, 1, 1]),
+        probabilities=np.stack([1 - p, p], 1),
+    )
+    write_run(tmp_path / "run", images)
+    block = block_of(tmp_path)
+    [figures] = block.figures.values()
+    expected = (3 / 5, (2 / 3 + 1 / 2) / 2, 4 / 6, 5 / 6, (0.1 + 2 * 0.2 + 2 * 0.6) / 5)
+    assert [figures[score].value for score in SCORES] == pytest.approx(expected)
+    assert block.title == "wacv2016, disengaged / engaged: 5 test images of 2 people, split kfold"
+
+
+@pytest.mark.parametrize("class_names", [("a", "b"), ("a", "b", "c")])
+def test_figures_are_the_mean_over_seeds_of_what_scikit_learn_says(tmp_path, class_names):
+    for seed in SEEDS:
+        write_run(tmp_path / str(seed), some_images(class_names=class_names, seed=seed), seed=seed)
+    [figures] = block_of(tmp_path).figures.values()
+    average = "binary" if len(class_names) == 2 else "macro"
+    each = []
+    for seed in SEEDS:
+        images = some_images(class_names=class_names, seed=seed)
+        labels, p = images.labels, images.probabilities
+        area = sk.roc_auc_score(labels, p[:, 1] if len(class_names) == 2 else p, multi_class="ovr")
+        predicted = p.argmax(1)
+        f1 = sk.f1_score(labels, predicted, average=average)
+        each.append(
+            [sk.accuracy_score(labels, predicted), sk.balanced_accuracy_score(labels, predicted), f1, float(area)]
+        )
+    for score, values in zip(SCORES, np.transpose(each), strict=False):
+        figure = figures[score]
+        assert (figure.value, figure.sd) == pytest.approx((np.mean(values), stats.tstd(values)))
+        assert figure.low < figure.value < figure.high
+
+
+def test_seeds_narrow_the_interval_less_than_more_images_would(tmp_path):
+    """The people are the same under every seed: three seeds are not three times as many people."""
+    for seed in range(6):
+        for many in (1, 6):
+            if seed < many:
+                write_run(tmp_path / str(many) / str(seed), some_images(240, seed=seed, per_subject=12), seed=seed)
+    one, six = (
+        np.ptp([figure.low, figure.high])
+        for many in (1, 6)
+        for figure in [block_of(tmp_path / str(many)).figures["finetune vgg_small"]["accuracy"]]
+    )
+    assert six < one
+    assert block_of(tmp_path / "6").draws.num_groups == 20
+
+
+def test_the_interval_is_over_people_where_they_are_known_and_over_images_elsewhere(tmp_path):
+    """A model that is right with half of the people and wrong with the others."""
+    images = some_images(120)
+    good = np.arange(120) // 6 % 2 == 0
+    clustered = decided(images, np.where(good, images.labels, 1 - images.labels))
+    write_run(tmp_path / "people" / "run", clustered)
+    write_run(tmp_path / "images" / "run", unknown_people(clustered))
+    people, unknown = block_of(tmp_path / "people"), block_of(tmp_path / "images")
+    widths = [np.ptp([f.low, f.high]) for b in (people, unknown) for f in [b.figures["finetune vgg_small"]["accuracy"]]]
+    assert widths[0] > 2 * widths[1]
+    assert (people.draws.num_groups, unknown.draws.num_groups) == (20, 120)
+    assert "bootstrap over 20 people" in summary.legend(people)
+    assert "bootstrap over images (nobody knows who is seen)" in summary.legend(unknown)
+    assert "of 20 people" in people.title
+    assert "people" not in unknown.title
+    assert unknown.subjects == []
+
+
+def test_what_is_undefined_is_said(tmp_path):
+    images = take(some_images(), some_images().labels == 1)
+    write_run(tmp_path / "run", images)
+    block = block_of(tmp_path)
+    assert np.isnan(block.figures["finetune vgg_small"]["AUC"].value)
+    [row] = summary.figure_rows(block)[1:]
+    assert row[3 + SCORES.index("AUC")] == "undefined"
+
+
+def test_one_person_has_figures_without_intervals(tmp_path):
+    write_run(tmp_path / "run", some_images(12, per_subject=12))
+    block = block_of(tmp_path)
+    [row] = summary.figure_rows(block)[1:]
+    assert not any("[" in cell or "nan" in cell for cell in row)
+    assert "nan" not in summary.text([block])
+
+
+# Labels and blocks
+
+
+def test_labels_are_unique_and_say_what_differs(tmp_path):
+    images = some_images()
+    write_run(tmp_path / "0", images, views={"flip": images})
+    write_run(tmp_path / "1", images, settings={"optimizer.lr": 0.01})
+    write_run(tmp_path / "2", images, stage="scratch")
+    write_run(tmp_path / "3", images, data="cropped", settings={"dataset.path": "data/cropped.npz"})
+    block = block_of(tmp_path)
+    assert sorted(block.labels) == [
+        "finetune cropped vgg_small",
+        "finetune wacv2016 vgg_small optimizer.lr=0.01",
+        "finetune wacv2016 vgg_small optimizer.lr=0.05",
+        "finetune wacv2016 vgg_small optimizer.lr=0.05 + flip",
+        "scratch wacv2016 vgg_small",
+    ]
+    assert list(block.figures) == block.labels
+    assert block.title.split(",")[0] in ("cropped and wacv2016", "wacv2016 and cropped")
+
+
+def test_test_time_augmentation_is_named(tmp_path):
+    write_run(tmp_path / "0", some_images(), views={"flip": some_images(seed=1), "ten_crop": some_images(seed=2)})
+    expected = ["finetune vgg_small", "finetune vgg_small + flip", "finetune vgg_small + ten_crop"]
+    assert block_of(tmp_path).labels == expected
+
+
+def test_groups_on_other_images_are_blocks_of_their_own(tmp_path):
+    images = some_images()
+    write_run(tmp_path / "a", images)
+    write_run(tmp_path / "b", images, stage="scratch")
+    write_run(tmp_path / "c", take(images, slice(0, 54)), choices={"model": "cnn"})
+    write_run(tmp_path / "d", images, choices={"split": "random"})
+    blocks = blocks_of(tmp_path)
+    assert sorted(len(block.groups) for block in blocks) == [1, 1, 2]
+    assert sum(len(block.differences) for block in blocks) == 1
+    for block in blocks:
+        assert len(block.groups) + len(block.others) == 4
+        assert ("a gauge of leakage, not a result" in block.title) == (block.groups[0].name["split"] == "random")
+
+
+# Differences
+
+
+def test_a_copy_of_a_model_does_not_differ_from_it(tmp_path):
+    for seed in SEEDS:
+        write_run(tmp_path / f"a{seed}", some_images(seed=seed), seed=seed)
+        write_run(tmp_path / f"b{seed}", some_images(seed=seed), seed=seed, choices={"model": "copy"})
+    block = block_of(tmp_path)
+    [difference] = block.differences
+    for figure, p in difference.figures.values():
+        assert (figure.value, figure.low, figure.high, p) == (0, 0, 0, 1)
+    assert difference.mcnemar == 1
+    assert difference.cell("AUC") == "+0.0 [+0.0, +0.0] p = 1.000"
+
+
+def test_differences_are_paired(tmp_path):
+    """Two models that are right with half of the people, and one of them with one image more of each person: neither
+    is known well, the difference is known to the last image."""
+    images = some_images(120)
+    right = np.arange(120) // 6 % 2 == 0
+    one_more = right | (np.arange(120) % 6 == 0)
+    for stage, which in (("scratch", right), ("finetune", one_more)):
+        write_run(tmp_path / stage, decided(images, np.where(which, images.labels, 1 - images.labels)), stage=stage)
+    block = block_of(tmp_path, 2000)
+    names = "finetune vgg_small", "scratch vgg_small"
+    figures = [block.figures[name]["accuracy"] for name in names]
+    forth, back = block.difference(*names), block.difference(*names[::-1])
+    figure, p = forth.figures["accuracy"]
+    assert figure.value == pytest.approx(figures[0].value - figures[1].value) == pytest.approx(1 / 12)
+    assert 0 < figure.low <= figure.value <= figure.high
+    assert figure.high - figure.low < 0.3 * min(f.high - f.low for f in figures)
+    assert p < 0.05
+    mirrored, same_p = back.figures["accuracy"]
+    assert (mirrored.value, mirrored.low, mirrored.high, same_p) == pytest.approx(
+        (-figure.value, -figure.high, -figure.low, p)
+    )
+    assert forth.mcnemar == back.mcnemar == pytest.approx(2 * 0.5**10)  # ten images, all the same way
+
+
+def test_every_pair_of_groups_is_compared_once(tmp_path):
+    for i in range(7):
+        write_run(tmp_path / str(i), some_images(seed=i), choices={"model": f"m{i}"})
+    block = block_of(tmp_path, 100)
+    assert len({frozenset((d.one, d.other)) for d in block.differences}) == 21
+    assert len(summary.difference_rows(block)) == 1 + summary.MOST_DIFFERENCES
+    assert f"{21 - summary.MOST_DIFFERENCES} more in differences.csv" in summary.difference_legend(block)
+
+
+# Controls and verdicts
+
+
+def verdicts(folder, share, controls=None, **run):
+    """What is said of a model that is right for this share of each class, beside the majority class (two of three)."""
+    images = some_images(240)
+    controls = {"majority": majority(images)} if controls is None else controls
+    write_run(folder / "run", right_for(images, share), controls=controls, **run)
+    return block_of(folder).verdicts
+
+
+def test_a_model_that_wins_is_not_told_that_it_does_not(tmp_path):
+    first = verdicts(tmp_path, 0.95)[0]
+    assert first == (
+        "finetune vgg_small beats “always the majority class” in accuracy (95.0 against 83.3) and in balanced accuracy "
+        "(95.0 against 50.0)."
+    )
+
+
+def test_a_model_that_loses_is_told_so(tmp_path):
+    first = verdicts(tmp_path, 0.4)[0]
+    assert first == (
+        "finetune vgg_small does NOT beat “always the majority class”: neither in accuracy (40.0 against 83.3) nor in "
+        "balanced accuracy (40.0 against 50.0)."
+    )
+
+
+def test_a_model_that_wins_in_one_score_is_told_both(tmp_path):
+    first = verdicts(tmp_path, 0.75)[0]
+    assert first == (
+        "finetune vgg_small beats “always the majority class” in balanced accuracy (75.0 against 50.0), NOT in "
+        "accuracy (75.0 against 83.3)."
+    )
+
+
+def test_being_better_by_chance_is_not_to_beat(tmp_path):
+    """One image more than the majority class."""
+    images = some_images(240)
+    chosen = majority(images).probabilities.argmax(1)
+    chosen[np.flatnonzero(images.labels == 0)[0]] = 0
+    write_run(tmp_path / "run", decided(images, chosen), controls={"majority": majority(images)})
+    block = block_of(tmp_path)
+    assert (
+        block.figures["finetune vgg_small"]["accuracy"].value
+        > block.figures["always the majority class"]["accuracy"].value
+    )
+    assert "does NOT beat" in block.verdicts[0]
+
+
+def test_the_oracle_of_each_person_is_a_control_of_its_own(tmp_path):
+    images = some_images(240)
+    oracle = right_for(images, 0.9, seed=1)
+    lines = verdicts(tmp_path, 0.75, {"majority": majority(images), "subject_majority": oracle, "other": oracle})
+    assert len(lines) == 3
+    assert "does NOT beat “each person's own majority (oracle)”" in lines[1]
+
+
+def test_controls_stand_beside_the_models_in_the_usual_order(tmp_path):
+    images = some_images()
+    controls = {name: some_images(seed=i) for i, name in enumerate(("zebra", *reversed(summary.CONTROLS), "ant"))}
+    write_run(tmp_path / "a", images)
+    write_run(tmp_path / "b", images, stage="scratch", controls=controls)
+    block = block_of(tmp_path)
+    assert list(block.figures) == [*block.labels, *summary.CONTROLS.values(), "ant", "zebra"]
+    for name, control in controls.items():
+        shown = block.figures[summary.CONTROLS.get(name, name)]["accuracy"]
+        assert shown.value == sk.accuracy_score(control.labels, control.probabilities.argmax(1))
+        assert np.isnan(shown.sd)
+
+
+def test_the_gauge_of_leakage_is_set_beside_its_model(tmp_path):
+    images, leaky = some_images(240), some_images(120)
+    write_run(tmp_path / "honest", right_for(images, 0.6))
+    write_run(tmp_path / "random", right_for(leaky, 0.9), choices={"split": "random"})
+    write_run(tmp_path / "other", right_for(leaky, 0.8), choices={"split": "random", "model": "cnn"})
+    write_run(tmp_path / "scratch", right_for(images, 0.5), stage="scratch")
+    write_run(tmp_path / "holdout", right_for(leaky, 0.5), stage="scratch", choices={"split": "holdout"})
+    write_run(tmp_path / "first", right_for(images, 0.5), stage="pretrain")
+    said = [line for block in blocks_of(tmp_path) for line in block.verdicts]
+    assert sorted(said) == [
+        "finetune vgg_small with the same people on all sides (split=random): accuracy 90.0 against 60.0, balanced "
+        "accuracy 90.0 against 60.0, AUC 90.0 against 60.0 on people never seen.",
+        *2 * ["scratch vgg_small: the gauge of leakage was not run (the same command with split=random)."],
+    ]
+
+
+def test_the_gauge_of_leakage_is_that_of_the_same_settings(tmp_path):
+    images = some_images(240)
+    for split, shares in (("kfold", (0.6, 0.6)), ("random", (0.8, 0.9))):
+        for lr, share in zip((0.01, 0.1), shares, strict=True):
+            folder = tmp_path / f"{split}{lr}"
+            write_run(folder, right_for(images, share), choices={"split": split}, settings={"optimizer.lr": lr})
+    said = [line for block in blocks_of(tmp_path) for line in block.verdicts]
+    assert [line.split(":")[1].split(",")[0] for line in said] == [
+        " accuracy 80.0 against 60.0",
+        " accuracy 90.0 against 60.0",
+    ]
+
+
+# Calibration, formats, subjects
+
+
+def test_the_calibrated_error_is_that_of_the_tempered_probabilities(tmp_path):
+    """One that is sure of everything and right for three of four: a high temperature makes it say so."""
+    images = some_images(240)
+    chosen = right_for(images, 0.75).probabilities.argmax(1)
+    sure = replace(images, probabilities=np.where(np.eye(2)[chosen] > 0, 0.99, 0.01))
+    temperature = np.log(0.99 / 0.01) / np.log(0.75 / 0.25)
+    write_run(tmp_path / "run", sure, temperature=float(temperature))
+    write_run(tmp_path / "other", sure, stage="scratch")
+    block = block_of(tmp_path)
+    assert block.figures["finetune vgg_small"]["ECE"].value == pytest.approx(0.99 - 0.75)
+    assert block.calibrated == {"finetune vgg_small": pytest.approx(0, abs=1e-9)}
+    header, *rows = summary.figure_rows(block)
+    assert header[-1] == "ECE calibrated"
+    assert {row[0]: row[-1] for row in rows} == {"finetune vgg_small": "0.0", "scratch vgg_small": ""}
+
+
+def test_within_a_format_only_its_images_count(tmp_path):
+    """A model that knows nothing but the format: good on the whole, at chance within each."""
+    images = some_images(240)
+    kinds = np.where(images.labels == 1, "PNG L 48x48", "JPEG L 48x48")
+    odd = np.arange(240) % 5 == 0
+    kinds[odd] = np.where(images.labels == 1, "JPEG L 50x48", "PNG L 50x48")[odd]
+    chosen = np.char.startswith(kinds, "PNG").astype(int)
+    write_run(tmp_path / "run", replace(decided(images, chosen), formats=kinds))
+    block = block_of(tmp_path)
+    assert block.figures["finetune vgg_small"]["balanced accuracy"].value > 0.7
+    rows = block.within_formats
+    assert [(label, kind) for label, kind, _, _ in rows] == [("finetune vgg_small", k) for k in ("JPEG L", "PNG L")]
+    for _, kind, count, figures in rows:
+        inside = np.char.startswith(kinds, kind)
+        assert count == inside.sum()
+        assert figures["accuracy"].value == sk.accuracy_score(images.labels[inside], chosen[inside])
+        assert figures["balanced accuracy"].value == figures["AUC"].value == 0.5
+    assert "Within each format" in summary.text([block])
+
+
+def test_one_format_or_none_is_no_table(tmp_path):
+    for name, kind in (("one", "PNG L 48x48"), ("none", "")):
+        write_run(tmp_path / name / "run", replace(some_images(), formats=np.full(60, kind)))
+        block = block_of(tmp_path / name)
+        assert block.within_formats == []
+        assert "Within each format" not in summary.text([block])
+
+
+def test_the_table_of_subjects_by_hand(tmp_path):
+    """s1 has two images and three right answers of four under two seeds; s2 one image, never right."""
+    three = take(some_images(), slice(0, 3))
+    three = replace(three, subjects=np.array(["s1", "s2", "s1"]), labels=np.array([1, 1, 0]))
+    for seed, chosen in ((0, [1, 0, 0]), (1, [0, 0, 0])):
+        control = {"majority": decided(three, [1, 1, 1])}
+        write_run(tmp_path / str(seed), decided(three, chosen), seed=seed, controls=control)
+    name, majority_name = "finetune vgg_small", "always the majority class"
+    assert block_of(tmp_path).subjects == [
+        {"subject": "s1", "images": "2", "disengaged": "1", "engaged": "1", name: "75.0", majority_name: "50.0"},
+        {"subject": "s2", "images": "1", "disengaged": "0", "engaged": "1", name: "0.0", majority_name: "100.0"},
+    ]
+
+
+# Text and tables
+
+
+@pytest.fixture
+def varied(tmp_path):
+    """Two blocks with everything in them: seeds, folds, controls, temperatures, formats, views, an odd name."""
+    names = ("no|yes", 'a "b", c')
+    images = some_images(class_names=names)
+    for seed in (0, 1):
+        for fold in (0, 1):
+            for stage in ("finetune", "scratch"):
+                part = slice(fold, None, 2)
+                write_run(
+                    tmp_path / "runs" / f"{stage}{seed}{fold}",
+                    take(some_images(class_names=names, seed=seed), part),
+                    stage=stage,
+                    seed=seed,
+                    fold=fold,
+                    temperature=1.5 if stage == "finetune" else None,
+                    views={"flip": take(images, part)},
+                    controls={"majority": take(majority(images), part), "this|that": take(images, part)},
+                )
+    write_run(tmp_path / "runs" / "random", images, choices={"split": "random"})
+    return blocks_of(tmp_path / "runs")
+
+
+def cells(line):
+    return line.replace("\\|", "").strip("|").split("|")
+
+
+def test_the_text_is_a_heading_and_whole_tables(varied):
+    lines = summary.text(varied).splitlines()
+    assert [line for line in lines if line.startswith("## ")] == [f"## {block.title}" for block in varied]
+    tables = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
+    tables = [table.strip().splitlines() for table in tables if table.strip()]
+    assert len(tables) == 2 + 1 + 2  # figures of both, differences of one, formats of both
+    for table in tables:
+        assert len({len(cells(line)) for line in table}) == 1
+        assert len({len(line) for line in table}) == 1  # aligned
+        assert set(table[1]) == {"|", "-"}
+    assert "nan" not in summary.text(varied)
+
+
+def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
+    written = summary.write_tables(varied, tmp_path / "new" / "out")
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(path.name for path in written)
+    assert (tmp_path / "new" / "out" / "summary.md").read_text() == summary.text(varied)
+    tables = {}
+    for name in ("summary", "differences", "subjects"):
+        with (tmp_path / "new" / "out" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            tables[name] = list(csv.DictReader(file, strict=True))
+    figures = {(row["test set"], row["name"], row["within"], row["score"]): row for row in tables["summary"]}
+    expected = {
+        (block.title, name, within, score): (count, figure)
+        for block in varied
+        for name, within, count, of in [
+            *((name, "", 60, of) for name, of in block.figures.items()),
+            *block.within_formats,
+        ]
+        for score, figure in of.items()
+    }
+    assert figures.keys() == expected.keys()
+    for key, (count, figure) in expected.items():
+        row = figures[key]
+        assert int(row["images"]) == count
+        found = [float(row[column]) for column in ("value", "low", "high", "sd over seeds")]
+        np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, figure.sd], rtol=1e-5, atol=1e-12)
+    differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in SCORES]
+    assert [(r["test set"], r["one"], r["other"], r["score"]) for r in tables["differences"]] == differences
+    d = varied[0].differences[0]
+    figure, p = d.figures["accuracy"]
+    found = [float(tables["differences"][0][column]) for column in ("difference", "low", "high", "p", "mcnemar p")]
+    np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, p, d.mcnemar], rtol=1e-5)
+    rows = [(block.title, row["subject"], row.items()) for block in varied for row in block.subjects]
+    subjects = [(title, who, k, v) for title, who, items in rows for k, v in items if k != "subject"]
+    assert [tuple(row.values()) for row in tables["subjects"]] == subjects
+
+
+def test_the_text_does_not_depend_on_the_order_of_the_runs(tmp_path):
+    for order in (1, -1):
+        for i, (stage, seed, fold) in enumerate(itertools.product(("finetune", "scratch"), (0, 1), (0, 1))):
+            folder = tmp_path / str(order) / f"{order * i + 10:02d}"
+            write_run(folder, take(some_images(seed=seed), slice(fold, None, 2)), stage=stage, seed=seed, fold=fold)
+    assert summary.text(blocks_of(tmp_path / "1")) == summary.text(blocks_of(tmp_path / "-1"))
