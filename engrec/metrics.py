@@ -59,7 +59,8 @@ def log_odds(logits: Tensor) -> Tensor:
     wide = logits.double()
     same = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     others = wide[:, None].expand(-1, logits.shape[1], -1).masked_fill(same, -torch.inf).logsumexp(2)
-    return (wide - others).float()  # rounded, so that equal rows tie whatever their place in a vectorised exp
+    # Rounded, so that equal rows tie whatever their place in a vectorised exp, and p = 0.5 is 0 and not -1e-16.
+    return (wide - others).round(decimals=12).float()
 
 
 def _ranked_area(scores: Tensor, positive: Tensor) -> Tensor:

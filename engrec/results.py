@@ -106,10 +106,10 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     folders = list(folders)
     if gone := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ValueError(f"{', '.join(gone)}: no such folder")
-    found = sorted({result.parent for folder in folders for result in folder.rglob("result.json")})
+    found = {result.parent.resolve(): result.parent for folder in folders for result in folder.rglob("result.json")}
     if not found:
         raise ValueError(f"no finished run (result.json) below {', '.join(map(str, folders))}")
-    return [read_run(folder) for folder in found]
+    return [read_run(folder) for folder in sorted(found.values())]
 
 
 def read_run(folder: Path) -> Run:

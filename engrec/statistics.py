@@ -77,8 +77,7 @@ def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[
 
 def auc(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
     """Area under the ranked ROC curve on each draw, (R,); of more than two classes the mean, each against the rest."""
-    logits = torch.from_numpy(probabilities).double().clamp_min(1e-45).log()
-    ranked_by = log_odds(logits).double().numpy().round(12)  # near 0, float32 keeps what double rounded wrongly
+    ranked_by = log_odds(torch.from_numpy(probabilities).double().clamp_min(1e-45).log()).numpy()
     classes = [1] if ranked_by.shape[1] == 2 else range(ranked_by.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         areas = [

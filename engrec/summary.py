@@ -162,6 +162,8 @@ class Block:
         for score in ("accuracy", "balanced accuracy"):
             here, there = (100 * self.figures[name][score].value for name in (label, control))
             said[difference.figures[score][0].low > 0].append(f"{score} ({here:.1f} against {there:.1f})")
+        if np.isnan(difference.figures["accuracy"][0].low):
+            return f"{label} against “{control}”: {', '.join(said[False])}; one person says nothing about others."
         if not said[True]:
             return f"{label} does NOT beat “{control}”: neither in {' nor in '.join(said[False])}."
         beats = f"{label} beats “{control}” in {' and in '.join(said[True])}"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,3 +447,9 @@ def test_controls_of_other_images_are_refused(tmp_path, control):
     folder = write_run(tmp_path / "run", some_images(), controls={"majority": control})
     expected = f"{folder / 'controls' / 'majority.csv'} is not of the images of predictions.csv"
     assert said(lambda: groups_of(tmp_path)) == expected
+
+
+def test_a_folder_that_is_named_twice_is_read_once(tmp_path, monkeypatch):
+    write_run(tmp_path / "run", some_images())
+    monkeypatch.chdir(tmp_path)
+    assert len(find_runs([Path(), tmp_path, tmp_path / "run"])) == 1

@@ -1,4 +1,7 @@
-"""Scores against scikit-learn on the samples repeated as drawn; intervals and tests against their promised error."""
+"""Scores against scikit-learn on the samples repeated as drawn; intervals and tests against their promised error.
+
+How often intervals hold, for the README: python tests/unit/test_statistics.py
+"""
 
 from itertools import pairwise
 
@@ -248,3 +251,16 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_disagreements(pairs):
     if sum(only):
         assert mcnemar(right, other) == pytest.approx(stats.binomtest(only[0], sum(only), 0.5).pvalue)
     assert mcnemar(right, right) == 1
+
+
+if __name__ == "__main__":
+    for people in (17, 5):
+        subject, right = clustered(people, 2000)
+        drawn, number = means(subject, right)
+        over_images, images = means(np.arange(len(subject)), right)
+        shares = {
+            "expanded percentile": covered(interval(values, number) for values in drawn),
+            "plain percentile": covered(np.quantile(drawn, [0.025, 0.975], axis=1).T),
+            "over images": covered(interval(values, images) for values in over_images),
+        }
+        print(f"{people} people:", ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))

@@ -274,6 +274,16 @@ def test_being_better_by_chance_is_not_to_beat(tmp_path):
     assert "does NOT beat" in block.verdicts[0]
 
 
+def test_one_person_says_nothing_about_others(tmp_path):
+    images = some_images(60, per_subject=60)
+    write_run(tmp_path / "run", right_for(images, 0.95), controls={"majority": majority(images)})
+    first = block_of(tmp_path).verdicts[0]
+    assert first == (
+        "finetune vgg_small against “always the majority class”: accuracy (96.7 against 83.3), balanced accuracy (98.0 "
+        "against 50.0); one person says nothing about others."
+    )
+
+
 def test_the_oracle_of_each_person_is_a_control_of_its_own(tmp_path):
     images = some_images(240)
     oracle = right_for(images, 0.9, seed=1)
