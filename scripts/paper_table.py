@@ -77,8 +77,8 @@ PRESETS = {
         split="kfold",
         pretrain=("experiment=fer2013",),
         rows={
-            # At the learning rate of the others it learns nothing.
-            "cnn": ("experiment=wacv2016", "stage=scratch", "model=cnn", "optimizer.lr=0.005"),
+            # At the learning rate of the others it learns nothing; on validation people it stays as it is from epoch 6.
+            "cnn": ("experiment=wacv2016", "stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"),
             "vgg_scratch": ("experiment=wacv2016", "stage=scratch"),
             "engagement": ("experiment=wacv2016", "stage=finetune"),
         },

@@ -54,7 +54,7 @@ def test_the_commands_of_real_data():
             ["scripts/baseline.py", "hog_svm"],
             {"dataset=wacv2016", "split=kfold", "dataset.classes=null", "split.fold=3"},
         ],
-        "cnn": [["train.py"], both | {"stage=scratch", "model=cnn", "optimizer.lr=0.005"}],
+        "cnn": [["train.py"], both | {"stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"}],
         "vgg_scratch": [["train.py"], both | {"stage=scratch"}],
         "engagement": [["train.py"], both | {"stage=finetune", f"init_from={__file__}"}],
     }
