@@ -554,7 +554,7 @@ def _caption(faces: Faces, i: int) -> str:
 def _bars(names: Sequence[str], series: Sequence[str], counts: np.ndarray) -> str:
     """Stacked bars: counts (series, names)."""
     bars = [go.Bar(name=s, x=list(names), y=row) for s, row in zip(series, counts, strict=True)]
-    return page.figure(go.Figure(bars, LAYOUT | {"showlegend": len(series) > 1}))
+    return page.figure(go.Figure(bars, LAYOUT | {"showlegend": len(series) > 1, "xaxis_type": "category"}))
 
 
 def _people_figure(audit: Audit) -> str:

@@ -22,10 +22,10 @@ SAME = 1e-5  # scores of unit vectors nearer than this are a tie: float32 rounds
 def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, under the name of each control.
 
-    Fitted on split.train alone. majority: the most frequent class. subject_majority: each test subject's most frequent
-    label, an oracle, since it looks at the test labels; absent where nobody knows who is seen. nearest_neighbour: the
-    label of the most similar image. file_format: what the format of the original file gives away; absent where there
-    is one format or none.
+    Fitted on split.train alone. majority: the most frequent class. subject_majority: each test subject's own label
+    frequencies, an oracle, since it looks at the test labels; absent where nobody knows who is seen.
+    nearest_neighbour: the label of the most similar image. file_format: what the format of the original file gives
+    away; absent where there is one format or none.
     """
     found = {"majority": majority(faces, split)}
     if faces.subjects is not None:
@@ -47,14 +47,14 @@ def majority(faces: Faces, split: Split) -> np.ndarray:
 
 
 def subject_majority(faces: Faces, split: Split) -> np.ndarray:
-    """Each test subject's most frequent test label, the lowest of equally frequent ones: no answer that is constant per
-    person is right more often. Raises ValueError where nobody knows who is seen."""
+    """How often each test subject has each test label: of all answers that are constant per person, none is right more
+    often than its largest, and none ranks better. Raises ValueError where nobody knows who is seen."""
     if faces.subjects is None:
         raise ValueError(f"{faces.name} does not say who is seen; prepare it with --subject-regex, or a subject column")
     names, subject = np.unique(faces.subjects[split.test], return_inverse=True)
     counts = np.zeros((len(names), len(faces.class_names)))
     np.add.at(counts, (subject, faces.labels[split.test]), 1)
-    return _one_hot(counts.argmax(1)[subject], faces)
+    return (counts / counts.sum(1, keepdims=True))[subject]
 
 
 def nearest_neighbour(faces: Faces, split: Split) -> np.ndarray:

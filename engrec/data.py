@@ -1,5 +1,6 @@
 """A data set and a split become batches: indexed whole on the host, made into network input on the device."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,6 +86,12 @@ class DataModule(pl.LightningDataModule):
         """What the network's input is: to be the same wherever its weights are used."""
         channels, height, width = self.faces.images.shape[1:]
         return {"channels": channels, "height": height, "width": width, "normalize": "image"}
+
+    @property
+    def seen(self) -> str:
+        """A checksum of which images training and validation see."""
+        sources = sorted(self.faces.sources[np.concatenate([self.split.train, self.split.val])].tolist())
+        return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
     @property
     def class_counts(self) -> list[int]:

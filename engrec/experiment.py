@@ -140,9 +140,10 @@ def check_sweep(cfg: DictConfig) -> None:
 
 def check_not_overwriting(cfg: DictConfig, folder: Path) -> None:
     """Raise ValueError where another run's results or its last checkpoint would be lost."""
-    if (folder / "result.json").is_file() and cfg.ckpt_path is None:
+    going_on = cfg.ckpt_path is not None and cfg.stage != "test"
+    if (folder / "result.json").is_file() and not going_on:
         raise ValueError(f"{folder} holds a finished run: choose another output_dir, or remove that folder")
-    if (folder / "last.ckpt").is_file() and cfg.ckpt_path is None:
+    if (folder / "last.ckpt").is_file() and not going_on:
         raise ValueError(
             f"{folder} holds a run that was stopped: go on with ckpt_path={folder / 'last.ckpt'}, choose another "
             "output_dir, or remove that folder"
@@ -220,6 +221,8 @@ def tested_module(path: str, data: DataModule) -> Classifier:
         if data.faces.recipe["importer"] == "synthetic":
             raise ValueError(f"{path} was trained on {trained_on}: type dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
+    elif saved.get("seen") not in (None, data.seen):
+        log.warning("trained on other parts of %s: people and images tested here may be among them", data.faces.name)
     return module
 
 

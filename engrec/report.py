@@ -93,7 +93,7 @@ def _lead(blocks: Sequence[Block], runs: Sequence[Run]) -> str:
     what = " in ".join((_counted(len(runs), "run"), _counted(groups, "group")))
     return page.note(
         f"{what} over {_counted(len(blocks), 'set')} of test images{when}. Runs that differ in fold and seed alone are "
-        "one group: folds are pooled, seeds averaged. Every number is of images that its network was not trained on. "
+        "one group: folds are pooled, seeds averaged. "
         f"Page written {datetime.now():%Y-%m-%d, %H:%M}."
     )
 
@@ -405,7 +405,7 @@ def _thin(values: Sequence[float]) -> list[float]:
 def formats(block: Block) -> str:
     if not block.within_formats:
         return ""
-    note = "A model that knows no more than the format of the source file is at chance within each."
+    note = "A model that knows no more than codec and colour mode has balanced accuracy and AUC of chance within each."
     return page.note(note) + page.table(summary.format_rows(block))
 
 

@@ -14,8 +14,9 @@ import yaml
 STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order of the tables
 # Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
 NOT_SETTINGS = (
-    *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "callbacks", "logger", "trainer", "task"),
-    *("stage", "monitor", "tta", "history"),
+    *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "logger", "task", "stage", "tta"),
+    *("trainer.accelerator", "trainer.devices", "trainer.precision", "trainer.max_epochs", "callbacks.history"),
+    *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("dirpath", "monitor", "mode")),
 )
 
 
@@ -272,7 +273,7 @@ def join(members: list[tuple[Run, Predictions]]) -> Predictions:
             if source in tested_by:
                 raise ValueError(
                     f"{tested_by[source].folder} and {run.folder} test the same images, such as {source}, with one "
-                    "seed and the same settings: name one of them"
+                    "seed and the same settings (init_from and ckpt_path do not count): name one of them"
                 )
         tested_by |= dict.fromkeys(part.sources.tolist(), run)
     fields = ("sources", "subjects", "formats", "labels", "probabilities")

@@ -154,14 +154,19 @@ class Block:
                     lines.append(self._against(label, control))
             if group.name["stage"] != "pretrain":
                 lines.append(self._gauge(label, group))
+            folds, whole = ({run.settings.get(f"split.{key}") for run in group.runs} for key in ("fold", "num_folds"))
+            if whole != {None} and len(folds) < max(whole):
+                lines.append(f"{label}: {len(folds)} of {max(whole)} folds; the other people are not tested.")
         return lines
 
     def _against(self, label: str, control: str) -> str:
         difference = self.difference(label, control)
         said: dict[bool, list[str]] = {True: [], False: []}
-        for score in ("accuracy", "balanced accuracy"):
+        # An answer that is constant per person is bounded by the oracle in accuracy and in AUC alone.
+        for score in ("accuracy", "AUC" if control == CONTROLS["subject_majority"] else "balanced accuracy"):
             here, there = (100 * self.figures[name][score].value for name in (label, control))
-            said[difference.figures[score][0].low > 0].append(f"{score} ({here:.1f} against {there:.1f})")
+            figure, p = difference.figures[score]
+            said[bool(figure.low > 0 and p < 0.05)].append(f"{score} ({here:.1f} against {there:.1f})")
         if np.isnan(difference.figures["accuracy"][0].low):
             return f"{label} against “{control}”: {', '.join(said[False])}; one person says nothing about others."
         if not said[True]:
@@ -175,7 +180,7 @@ class Block:
         ]
         same = [g for g in same if g.class_names == group.class_names and g.name["views"] == group.name["views"]]
         if not same:
-            return f"{label}: the gauge of leakage was not run (the same command with split=random)."
+            return f"{label}: the gauge of leakage is not among these runs (the same command with split=random)."
         gauge = next((g for g in same if g.name["settings"] == group.name["settings"]), same[0])
         leaky = Draws.all_once(len(gauge.labels))
         there = {s: np.mean([scores(p, gauge.labels, leaky)[s] for p in gauge.probabilities]) for s in SCORES}
@@ -183,11 +188,14 @@ class Block:
             f"{score} {100 * there[score]:.1f} against {100 * self.figures[label][score].value:.1f}"
             for score in ("accuracy", "balanced accuracy", "AUC")
         )
-        return f"{label} with the same people on all sides (split=random): {said} on people never seen."
+        settings = f", {gauge.name['settings']}" if gauge.name["settings"] != group.name["settings"] else ""
+        end = "on people never seen" if group.by_subject else "under its own split"
+        return f"{label} with the same people on all sides (split=random{settings}): {said} {end}."
 
     @cached_property
     def within_formats(self) -> list[tuple[str, str, int, dict[str, Figure]]]:
-        """Predictor, file format, images, figures: a model that knows only the format is at chance within each."""
+        """Predictor, codec and colour mode, images, figures; with the control that knows the format alone, since sizes
+        still differ within each."""
         kinds = np.array([" ".join(text.split()[:2]) for text in self.groups[0].formats])
         names, counts = np.unique(kinds, return_counts=True)
         if len(names) < 2:
@@ -196,7 +204,7 @@ class Block:
         for name, count in zip(names, counts, strict=True):
             inside = kinds == name
             part = Draws.sample(self.groups[0].people[inside], len(self.draws.counts))
-            for label in self.labels:
+            for label in (*self.labels, *(n for n in self.predictors if n == CONTROLS["file_format"])):
                 rows.append((label, name or "unknown", int(count), self._inside(label, inside, part)))
         return rows
 
@@ -294,15 +302,26 @@ def format_rows(block: Block) -> list[list[str]]:
 
 
 def legend(block: Block) -> str:
+    if block.draws.num_groups < 2:
+        return "In per cent. One person is tested: no interval, and nothing about others."
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
     seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
     ece = "ECE: lower is better; resampling raises it, and with it its interval."
-    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. {ece}"
+    folds = any(len(g.runs) > len(g.seeds) for g in block.groups)
+    auc = " AUC ranks the images of all folds together, whose networks differ." if folds else ""
+    svm = (
+        " HOG + SVM's probabilities are calibrated already."
+        if any(g.name["model"] == "hog_svm" for g in block.groups)
+        else ""
+    )
+    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
 
 
 def difference_legend(block: Block) -> str:
     more = len(block.differences) - MOST_DIFFERENCES
     left = f" {more} more in differences.csv." if more > 0 else ""
+    if block.draws.num_groups < 2:
+        return f"Differences on the same images of one person.{left}"
     least = p_value(np.ones(len(block.draws.counts)), block.draws.num_groups)
     return (
         f"Differences on the same images and the same {len(block.draws.counts):,} draws, from which p cannot be below "

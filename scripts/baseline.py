@@ -106,8 +106,9 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
     numbers = [] if chosen or "fold" not in cfg.split else range(num_folds(cfg, faces))
     nodes = [DictConfig({**plain(cfg.split), "fold": number}) for number in numbers] or [cfg.split]
     folders = [folder / str(number) for number in numbers] or [folder]
-    if taken := next((f for f in (folder, *folders) if (f / "result.json").is_file()), None):
-        raise ValueError(f"{taken} holds a finished run: choose another output_dir, or remove that folder")
+    kept = ("result.json", "last.ckpt")
+    if taken := next((f for f in (folder, *folders) if any((f / name).is_file() for name in kept)), None):
+        raise ValueError(f"{taken} holds a run: choose another output_dir, or remove that folder")
     try:
         return [(f, node, split_of(node, faces)) for f, node in zip(folders, nodes, strict=True)]
     except ValueError as error:

@@ -200,7 +200,7 @@ def rows(text: str) -> list[str]:
 def check_overrides(overrides: Iterable[str]) -> None:
     """Raise ValueError for what is no override, and for what the rows, seeds and folds decide."""
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, _ = override.lstrip("+~").partition("=")
         if not equals:
             raise ValueError(f"{override}: every argument is KEY=VALUE, such as dataset=wacv2016")
         if key in OURS:
@@ -220,7 +220,8 @@ def plan(options: argparse.Namespace, out: Path) -> list[Run]:
     found = [first] if "engagement" in options.rows and options.init_from is None else []
     for row in options.rows:
         if row == "hog_svm":
-            base = [f"dataset={dataset}", f"split={split}", *(o for o in given if o.startswith(("dataset.", "split.")))]
+            base = [f"dataset={dataset}", f"split={split}"]
+            base += [o for o in given if o.lstrip("+~").startswith(("dataset.", "split."))]
         else:
             base = joined(preset, preset.rows[row], given)
         base += [*other, *([f"init_from={checkpoint}"] if row == "engagement" else [])]
@@ -236,6 +237,8 @@ def plan(options: argparse.Namespace, out: Path) -> list[Run]:
 def folds_of(split: str, num_folds: int | None) -> list[int | None]:
     """The folds that are run, or None in their place for a split without."""
     if split not in ("kfold", "loso"):
+        if num_folds is not None:
+            raise ValueError(f"--folds {num_folds}: split={split} has none; leave it out")
         return [None]
     if split == "loso" and num_folds is None:
         raise ValueError("split=loso has a fold for each person: type --folds with their number")
@@ -528,7 +531,8 @@ def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
 
 def legend(block: "Block") -> str:
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
-    seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
+    several = any(len(g.seeds) > 1 for g in block.groups)
+    seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""
     levels = len(block.groups[0].class_names)
     other = f" They are of two classes, and not to be compared with {levels}." if levels > 2 else ""
     return (
@@ -541,8 +545,8 @@ def verdict(difference: "Difference") -> str:
     """A difference in words: in which scores it is more than the chance of who was tested."""
     said: dict[bool, list[str]] = {True: [], False: []}
     for score in COLUMNS:
-        figure = difference.figures[score][0]
-        said[figure.low > 0 or figure.high < 0].append(f"{score} ({100 * figure.value:+.1f})")
+        figure, p = difference.figures[score]
+        said[p < 0.05].append(f"{score} ({100 * figure.value:+.1f})")
     name = f"{difference.one} − {difference.other}"
     if not said[True]:
         return f"{name} is NOT significant in {', nor in '.join(said[False])}."

@@ -53,6 +53,7 @@ class Classifier(pl.LightningModule):
         checkpoint["module"] = f"{type(self).__module__}.{type(self).__name__}"
         data = getattr(self.trainer, "datamodule", None)
         checkpoint["dataset"] = None if data is None else data.faces.name
+        checkpoint["seen"] = None if data is None else data.seen
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["images"]).float()

@@ -136,9 +136,7 @@ def test_drawn_faces_have_engagement_unless_expressions_are_typed(typed, tmp_pat
 def test_a_finished_run_is_not_overwritten(typed, tmp_path):
     typed("split=kfold", "split.num_folds=3", "split.fold=1", "output_dir=out/1")
     before = (tmp_path / "out" / "1" / "result.json").read_text()
-    with pytest.raises(
-        ValueError, match="out/1 holds a finished run: choose another output_dir, or remove that folder"
-    ):
+    with pytest.raises(ValueError, match="out/1 holds a run: choose another output_dir, or remove that folder"):
         typed("split=kfold", "split.num_folds=3", "output_dir=out")
     assert (tmp_path / "out" / "1" / "result.json").read_text() == before
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1"]

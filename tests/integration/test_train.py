@@ -490,6 +490,23 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(folder, pretrained):
     assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
 
 
+def test_a_test_does_not_overwrite_the_training_either(folder, finetuned):
+    _, run = finetuned
+    before = (run / "result.json").read_bytes()
+    again = folder.command(*FEW, "stage=test", f"ckpt_path={run}/best.ckpt", f"output_dir={run}")
+    assert again.status == 1
+    assert "holds a finished run" in again.stderr
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_a_test_on_another_part_of_the_data_is_warned_of(folder, finetuned):
+    tested = ["stage=test", f"ckpt_path={finetuned[1]}/best.ckpt"]
+    same = succeeded(folder.command(*FEW, *tested, "output_dir=same_part"))
+    assert "trained on other parts" not in same.stdout + same.stderr
+    other = succeeded(folder.command(*FEW, *tested, "split=random", "output_dir=other_part"))
+    assert "trained on other parts of synthetic: people and images tested here may be" in other.stdout + other.stderr
+
+
 def test_a_checkpoint_of_real_faces_is_not_tested_on_drawn_ones(folder, pretrained):
     checkpoint = torch.load(pretrained[1] / "best.ckpt", weights_only=True)
     torch.save(checkpoint | {"dataset": "fer2013"}, folder.path / "real.ckpt")

@@ -151,3 +151,13 @@ def test_preprocessing_says_what_the_input_is(make_faces):
 def test_class_counts_are_those_of_training(data):
     assert data.class_counts == [5, 5, 4]
     assert all(type(count) is int for count in data.class_counts)
+
+
+def test_what_was_seen_is_the_same_in_another_order_and_of_no_other_images(make_faces):
+    faces, index = make_faces(), np.arange(24)
+
+    def seen(train, val, test):
+        return DataModule(faces, Split(train, val, test), lambda images: images, 4).seen
+
+    assert seen(index[:12], index[12:18], index[18:]) == seen(index[6:18][::-1], index[:6], index[18:])
+    assert seen(index[:12], index[12:18], index[18:]) != seen(index[:12], index[12:17], index[17:])

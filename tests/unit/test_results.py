@@ -453,3 +453,14 @@ def test_a_folder_that_is_named_twice_is_read_once(tmp_path, monkeypatch):
     write_run(tmp_path / "run", some_images())
     monkeypatch.chdir(tmp_path)
     assert len(find_runs([Path(), tmp_path, tmp_path / "run"])) == 1
+
+
+def test_what_chose_the_epoch_is_a_setting_and_where_it_was_written_is_not(tmp_path):
+    images = some_images()
+    for name, monitor in (("a", "val/auc"), ("b", "val/loss")):
+        where = {"callbacks.best.dirpath": name, "callbacks.history.folder": name, "trainer.precision": name}
+        write_run(tmp_path / name, images, settings={"monitor": monitor, **where})
+    assert [group.name["settings"] for group in read_groups(find_runs([tmp_path]))] == [
+        "monitor=val/auc",
+        "monitor=val/loss",
+    ]
