@@ -154,9 +154,9 @@ class Block:
                     lines.append(self._against(label, control))
             if group.name["stage"] != "pretrain":
                 lines.append(self._gauge(label, group))
-            folds, whole = ({run.settings.get(f"split.{key}") for run in group.runs} for key in ("fold", "num_folds"))
-            if whole != {None} and len(folds) < max(whole):
-                lines.append(f"{label}: {len(folds)} of {max(whole)} folds; the other people are not tested.")
+            folds, whole = len({r.settings.get("split.fold") for r in group.runs}), whole_of(group)
+            if folds < whole:
+                lines.append(f"{label}: {folds} of {whole} folds; the other people are not tested.")
         return lines
 
     def _against(self, label: str, control: str) -> str:
@@ -235,6 +235,11 @@ class Block:
                 row[name] = f"{100 * (p[:, of].argmax(2) == group.labels[of]).mean():.1f}"
             rows.append(row)
         return rows
+
+
+def whole_of(group: Group) -> int:
+    """How many folds its split has; 0 where that is not said."""
+    return max(int(run.settings.get("split.num_folds") or 0) for run in group.runs)
 
 
 def _view(key: str, value: str) -> str:
