@@ -74,13 +74,16 @@ def test_no_near_duplicate_of_a_sample_of_fer2013_is_missed(fer):
     assert len(expected) > 300
 
 
-def test_wacv2016_has_one_image_under_the_wrong_person_and_formats_that_tell():
-    """img12_1 is a frame of subject 1; colour files are the more frequent among the disengaged."""
+def test_wacv2016_shows_an_image_under_the_wrong_person_and_formats_that_tell():
+    """img12_1 is a frame of subject 1, where the importer puts it; colour files are commoner among the disengaged."""
     faces = Faces(**wacv2016.read(real("wacv2016.zip")))
     found = audit(faces)
-    strangers = found.near.images.reshape(-1, 2)[found.near.across_subjects]
-    assert len(strangers) == 23
-    assert {faces.subjects[i] for i in strangers.ravel()} == {"subject01", "subject12"}
+    assert not found.near.across_subjects.any()
+    filed = np.where(faces.sources == "dataset/2/img12_1.jpg", "subject12", faces.subjects)
+    astray = audit(replace(faces, subjects=filed)).near
+    strangers = astray.images.reshape(-1, 2)[astray.across_subjects]
+    assert len(strangers) > 0
+    assert {filed[i] for i in strangers.ravel()} == {"subject01", "subject12"}
     assert all("dataset/2/img12_1.jpg" in faces.sources[pair] for pair in strangers)
     kind = found.confounds[0]
     colour = np.array([" RGB " in f for f in faces.formats]).astype(int)
