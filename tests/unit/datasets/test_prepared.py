@@ -230,7 +230,7 @@ def with_faults(make_faces):
     for copy, original in ((1, 13), (2, 18), (3, 4), (5, 15), (6, 7), (14, 19), (16, 20)):
         images[copy], labels[copy] = images[original], labels[original]
     for copy, original in ((3, 4), (5, 15), (16, 20)):
-        labels[copy] = (labels[original] + 1) % 3
+        labels[copy] = 1 - labels[original]
     return make_faces(images=images, labels=labels, splits=np.repeat(["train", "val", "test"], [12, 6, 6]))
 
 
