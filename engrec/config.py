@@ -6,13 +6,14 @@ import netrc
 import os
 import pkgutil
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
@@ -214,3 +215,23 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     if not isinstance(node, DictConfig) or node._is_missing() or node._is_none():
         return []
     return [k for name in node for k in (f"{prefix}{name}", *_keys(node._get_node(name), f"{prefix}{name}."))]
+
+
+@contextmanager
+def signals_end_the_run() -> Iterator[None]:
+    """Ctrl-C and kill leave the run as an exception does, with the exit status that a signal gives: 130 and 143.
+
+    Lightning would make 1 of the KeyboardInterrupt that Python raises. A signal that is ignored, as Ctrl-C is by a
+    shell's background job, stays ignored.
+    """
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop(signum: int, _: Any) -> NoReturn:
+    sys.exit(128 + signum)

@@ -9,9 +9,7 @@ import os
 import platform
 import re
 import shlex
-import signal
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -31,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engrec import calibration, checkpoint, plots, splits
 from engrec.callbacks import Calibration, History, Predictions, ViewPredictions, write_controls, written_whole
-from engrec.config import check
+from engrec.config import check, signals_end_the_run
 from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.modules.classifier import Classifier
@@ -273,26 +271,6 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
         say_how_to_resume(cfg)
         raise
     return str(Path(cfg.output_dir) / "best.ckpt")
-
-
-@contextmanager
-def signals_end_the_run() -> Iterator[None]:
-    """Ctrl-C and kill leave the run as an exception does, with the exit status that a signal gives: 130 and 143.
-
-    Lightning would make 1 of the KeyboardInterrupt that Python raises. A signal that is ignored, as Ctrl-C is by a
-    shell's background job, stays ignored.
-    """
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop(signum: int, _: Any) -> NoReturn:
-    sys.exit(128 + signum)
 
 
 def say_how_to_resume(cfg: DictConfig) -> None:

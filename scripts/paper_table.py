@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -23,9 +22,9 @@ from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from engrec.config import errors_in_one_line
+from engrec.config import errors_in_one_line, signals_end_the_run
 
 if TYPE_CHECKING:  # torch loads when there is a table to make, so that --help and --dry-run answer at once
     from engrec.results import Group
@@ -321,22 +320,13 @@ def settings(overrides: Iterable[str]) -> set[str]:
 
 @contextmanager
 def stopping_says(command: str) -> Iterator[None]:
-    """Ctrl-C and kill leave with the status that a signal gives, and with the command that goes on. What a shell's
-    background job ignores stays ignored."""
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heeded}
+    """Stopped by a signal, say the command that goes on."""
     try:
-        yield
+        with signals_end_the_run():
+            yield
     except SystemExit:
         print(f"\nstopped; nothing that was saved is lost. Go on with: {command}", flush=True)
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def stop(signum: int, _: object) -> NoReturn:
-    sys.exit(128 + signum)
 
 
 @dataclass
