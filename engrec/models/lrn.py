@@ -1,5 +1,6 @@
 """Local response normalisation, the paper's normalisation of early feature maps."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,32 +28,49 @@ class LocalResponseNorm(nn.Module):
 
 
 class _Normalize(torch.autograd.Function):
-    """With a backward of its own, which needs half the passes over memory that autograd would make."""
+    """With a backward of its own, which needs half the passes over memory that autograd would make, and on a CPU a few
+    images at a time, so that what passes between two operations stays in its cache."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
+        wide = torch.promote_types(x.dtype, torch.float32)
         # A product with a banded matrix: torch's average pooling over channels is much slower on a CPU.
-        window = torch.ones(x.shape[1], x.shape[1], dtype=wide.dtype, device=x.device)
-        window = window.tril((size - 1) // 2).triu(-(size // 2)).mul_(alpha / size)[:, :, None, None]
-        denominator = _conv(wide.square(), window).add_(k)
-        factor = _power(denominator, -beta)
-        ctx.save_for_backward(x, denominator, factor, window)
+        window = torch.ones(x.shape[1], x.shape[1], dtype=wide, device=x.device)
+        window = window.tril((size - 1) // 2).triu(-(size // 2)).mul_(alpha / size)
+        denominator, normalized = torch.empty_like(x, dtype=wide), torch.empty_like(x)
+        for images, below, out in _parts(x, denominator, normalized):
+            images = images.to(wide)
+            below.copy_(_product(images.square(), window)).add_(k)
+            out.copy_(_power(below, -beta).mul_(images))
+        ctx.save_for_backward(x, denominator, window)
         ctx.beta = beta
-        return (wide * factor).to(x.dtype)
+        return normalized
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        x, denominator, factor, window = ctx.saved_tensors
-        direct = grad_outputs[0] * factor
-        through_window = _conv((direct * x).div_(denominator), window.transpose(0, 1))
-        grad = direct.addcmul_(through_window, x.to(direct.dtype), value=-2 * ctx.beta).to(x.dtype)
+        x, denominator, window = ctx.saved_tensors
+        grad = torch.empty_like(x)
+        for images, below, given, out in _parts(x, denominator, grad_outputs[0], grad):
+            images = images.to(below.dtype)  # first, as a product of two types is not vectorised
+            direct = _power(below, -ctx.beta).mul_(given.to(below.dtype))
+            through_window = _product((direct * images).div_(below), window.T)
+            out.copy_(direct.addcmul_(through_window, images, value=-2 * ctx.beta))
         return grad, None, None, None, None
 
 
-def _conv(x: Tensor, weight: Tensor) -> Tensor:
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    images, device = tensors[0], tensors[0].device.type
+    whole = device != "cpu" or torch.compiler.is_compiling()
+    size = len(images) if whole else max(1, 2**19 // images[0].numel())
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
+
+
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    """The matrix (C, C) times the channels at each pixel, in full precision."""
     with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, weight)
+        if x.device.type == "cpu":
+            return F.conv2d(x, matrix[:, :, None, None])
+        return (x.movedim(1, 3) @ matrix.T).movedim(3, 1)  # a convolution would be rounded to TensorFloat-32
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
