@@ -150,8 +150,7 @@ class ViewPredictions(Predictions):
     ) -> None:
         assert isinstance(pl_module, Classifier)
         # From the pixels, not from the batch's images: standardised, they no longer say what black is.
-        pixels = torch.from_numpy(data_of(trainer).faces.images)[batch["index"].cpu()].to(pl_module.device)
-        views = self.views(to_float(pixels))
+        views = self.views(to_float(data_of(trainer).pixels(batch["index"])))
         logits = torch.stack([logits_of(trainer, pl_module, standardize(view)) for view in views])
         logits = logits.log_softmax(2).logsumexp(0) - math.log(len(views))
         self.scores.update(logits, batch["labels"], pl_module.criterion(logits, batch))

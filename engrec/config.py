@@ -55,6 +55,7 @@ class Config:
     module: Any = MISSING
     callbacks: Any = MISSING
     trainer: Any = MISSING
+    speed: Any = MISSING
     logger: Any = MISSING
 
 
@@ -69,6 +70,8 @@ def logged_in(variable: str, url: str) -> bool:
 
 
 ConfigStore.instance().store(name="schema", node=Config)
+# Hydra copies the whole store for each group that --help lists, half of its time; what it loads, it copies anyway.
+ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 OmegaConf.register_new_resolver("logged_in", logged_in, replace=True)
 OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
 OmegaConf.register_new_resolver("mode", lambda monitor: "min" if monitor.endswith("loss") else "max", replace=True)

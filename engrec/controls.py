@@ -3,8 +3,6 @@
 import re
 
 import numpy as np
-from sklearn.preprocessing import OneHotEncoder
-from sklearn.tree import DecisionTreeClassifier
 
 from engrec.datasets.prepared import Faces
 from engrec.splits import Split
@@ -83,6 +81,9 @@ def file_format(faces: Faces, split: Split) -> np.ndarray:
 
     A format that does not read like "JPEG L 48x48" is a category of its own. Raises ValueError where there are none.
     """
+    from sklearn.preprocessing import OneHotEncoder  # slow to load, and not needed before a run's end, if then
+    from sklearn.tree import DecisionTreeClassifier
+
     if faces.formats is None:
         raise ValueError(f"{faces.name} does not know its file formats; make it anew with: python scripts/prepare.py")
     kinds, sizes = _described(faces.formats)

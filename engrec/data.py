@@ -1,32 +1,63 @@
-"""A data set and a split become batches: indexed whole on the host, made into network input on the device."""
+"""A data set and a split become batches, indexed whole and made into network input on the device that trains."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from engrec.datasets.prepared import Faces
+from engrec.hardware import memory_of
 from engrec.splits import Split
 from engrec.transforms import standardize, to_float
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
 
-class Batches(Dataset[Batch]):
-    """Whole batches of a Faces: one index operation per tensor, nothing per image."""
+class Batches:
+    """Whole batches of some tensors: one index operation per tensor, nothing per image.
 
-    def __init__(self, faces: Faces) -> None:
-        self.tensors = {"images": torch.from_numpy(faces.images), "labels": torch.from_numpy(faces.labels)}
-        if faces.soft_labels is not None:
-            self.tensors["soft_labels"] = torch.from_numpy(faces.soft_labels)
+    Where the tensors are on the device that trains, that is all. pinned: they are on the host and it is not, so that a
+    thread indexes a few batches ahead, into memory from which the device copies without anyone waiting.
+    """
 
-    def __getitem__(self, index: Tensor) -> Batch:
+    def __init__(self, tensors: dict[str, Tensor], sampler: "BatchIndices", pinned: bool = False) -> None:
+        self.tensors, self.pinned = tensors, pinned
+        self.sampler = self.batch_sampler = sampler  # by the names where Lightning looks for an order to shuffle
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ahead(self._pinned, self.sampler) if self.pinned else map(self.take, self.sampler)
+
+    def take(self, index: Tensor) -> Batch:
+        """The batch of the images at `index` (B,), integers on the tensors' device."""
         return {"index": index} | {name: tensor[index] for name, tensor in self.tensors.items()}
+
+    def _pinned(self, index: Tensor) -> Batch:
+        return {name: tensor.pin_memory() for name, tensor in self.take(index).items()}
+
+
+def ahead(function: Callable[[Any], Any], arguments: Iterable[Any], number: int = 3) -> Iterator[Any]:
+    """function(argument) for each argument in turn, by a thread that is `number` calls ahead."""
+    arguments = iter(arguments)
+    with ThreadPoolExecutor(1) as thread:
+        results = deque(thread.submit(function, argument) for argument in islice(arguments, number))
+        while results:
+            result = results.popleft().result()
+            results.extend(thread.submit(function, argument) for argument in islice(arguments, 1))
+            yield result
 
 
 class BatchIndices(Sampler[Tensor]):
@@ -37,10 +68,17 @@ class BatchIndices(Sampler[Tensor]):
     """
 
     def __init__(
-        self, index: np.ndarray, batch_size: int, shuffle: bool, seed: int, rank: int, world_size: int
+        self,
+        index: np.ndarray,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.index, self.batch_size, self.shuffle, self.seed = torch.from_numpy(index), batch_size, shuffle, seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.rank, self.world_size, self.device, self.epoch = rank, world_size, device, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
@@ -57,7 +95,8 @@ class BatchIndices(Sampler[Tensor]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
             order = order[torch.randperm(len(order), generator=generator)]
-        yield from order[self.rank :: self.world_size].split(self.batch_size)[: len(self)]
+        order = order[self.rank :: self.world_size].to(self.device)  # the order of an epoch in one copy
+        yield from order.split(self.batch_size)[: len(self)]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -66,7 +105,11 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class DataModule(pl.LightningDataModule):
-    """Faces, who trains and who tests, and what happens to a batch on the device: scale, augment, standardise."""
+    """Faces, who trains and who tests, and what happens to a batch on the device: scale, augment, standardise.
+
+    place: where the images are kept as uint8, on the "device" that trains or on the "host"; "auto" is the device if
+    they take at most the share device_share of its memory.
+    """
 
     def __init__(
         self,
@@ -76,10 +119,18 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         seed: int = 0,
         eval_batch_size: int = 512,
+        place: str = "auto",
+        device_share: float = 0.25,
     ) -> None:
         super().__init__()
         self.faces, self.split, self.augment = faces, split, augment
         self.batch_size, self.seed, self.eval_batch_size = batch_size, seed, eval_batch_size
+        self.place, self.device_share = place, device_share
+        self.tensors = {"images": torch.from_numpy(faces.images), "labels": torch.from_numpy(faces.labels)}
+        if faces.soft_labels is not None:
+            self.tensors["soft_labels"] = torch.from_numpy(faces.soft_labels)
+        self.placed_for: torch.device | None = None
+        self.pinned = False
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -98,20 +149,42 @@ class DataModule(pl.LightningDataModule):
         """Training images of each class."""
         return np.bincount(self.faces.labels[self.split.train], minlength=len(self.faces.class_names)).tolist()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def setup(self, stage: str) -> None:
+        """Move the data set to the device that trains, or find that it stays on the host."""
+        device = self.trainer.strategy.root_device  # pyright: ignore[reportOptionalMemberAccess]
+        if device == self.placed_for:
+            return
+        self.placed_for = device
+        size, memory = sum(tensor.nbytes for tensor in self.tensors.values()), memory_of(device)
+        fits = self.place == "device" or (self.place == "auto" and size <= self.device_share * memory)
+        self.tensors = {name: tensor.to(device if fits else "cpu") for name, tensor in self.tensors.items()}
+        self.pinned = not fits and device.type == "cuda"
+        place = device.type if fits else "host"
+        log.info(
+            "the data set is on the %s: %.0f MB, where the %s has %.1f GB", place, size / 1e6, device.type, memory / 1e9
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensors["images"].device
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """The images (B, C, H, W) at `index` (B,) as they are stored, uint8, on the device of the index."""
+        return self.tensors["images"][index.to(self.device)].to(index.device)
+
+    def train_dataloader(self) -> Batches:
         return self._loader(self.split.train, self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Batches:
         return self._loader(self.split.val, self.eval_batch_size, shuffle=False)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Batches:
         return self._loader(self.split.test, self.eval_batch_size, shuffle=False)
 
-    def _loader(self, index: np.ndarray, batch_size: int, shuffle: bool) -> DataLoader[Batch]:
+    def _loader(self, index: np.ndarray, batch_size: int, shuffle: bool) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size)
-        # Its own generator, or each new iterator would draw from that of dropout and augmentation.
-        return DataLoader(Batches(self.faces), batch_size=None, sampler=sampler, generator=torch.Generator())
+        sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size, self.device)
+        return Batches(self.tensors, sampler, self.pinned)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images = to_float(batch["images"])

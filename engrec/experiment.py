@@ -32,6 +32,7 @@ from engrec.callbacks import Calibration, History, Predictions, ViewPredictions,
 from engrec.config import check, signals_end_the_run
 from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
+from engrec.hardware import LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
 from engrec.transforms import flip_views, ten_crop_views
 
@@ -66,11 +67,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
         check_sweep(cfg)
         check_not_overwriting(cfg, folder)
         pl.seed_everything(cfg.seed, verbose=False)
+        why = choose_for_machine(cfg)
         data = build_data(cfg)
         module = build_module(cfg, data)
         trainer = build_trainer(cfg)
         open_folder(cfg, folder)
-        announce(cfg, data, module, trainer)
+        announce(cfg, data, module, trainer, why)
         return train_and_test(cfg, folder, data, module, trainer)
 
 
@@ -160,6 +162,23 @@ def open_folder(cfg: DictConfig, folder: Path) -> None:
         file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
 
+def choose_for_machine(cfg: DictConfig) -> str:
+    """Put in the place of "auto" what this machine does well, and say why; a run that goes on keeps what it had."""
+    speed: Speed = instantiate(cfg.speed)
+    keep_memory(speed.keep_memory)
+    before = Path(cfg.output_dir) / "config.yaml"
+    if cfg.ckpt_path is not None and cfg.stage != "test" and before.is_file():
+        for group, key in (("trainer", "precision"), ("speed", "memory_format")):
+            had = OmegaConf.select(OmegaConf.load(before), f"{group}.{key}")
+            cfg[group][key] = had if had is not None and cfg[group][key] == "auto" else cfg[group][key]
+    device, alone = accelerator_type(cfg.trainer.accelerator), str(cfg.trainer.devices) == "1"
+    choice = choose(device, cfg.trainer.precision, cfg.speed.memory_format, measure=alone)
+    cfg.trainer.precision, cfg.speed.memory_format = choice.precision, choice.memory_format
+    if speed.fused_optimizer == "auto":
+        cfg.speed.fused_optimizer = fuses(get_object(cfg.optimizer["_target_"]), cfg.trainer.precision)
+    return choice.why
+
+
 def build_data(cfg: DictConfig) -> DataModule:
     """The data set, split and checked."""
     if cfg.task is None:
@@ -171,10 +190,21 @@ def build_data(cfg: DictConfig) -> DataModule:
         splits.check(split, faces.labels, faces.subjects, len(faces.class_names), way.leaks)
     except ValueError as error:
         raise ValueError(f"{faces.name}: {error}") from error
-    return DataModule(faces, split, instantiate(cfg.augment), cfg.batch_size, cfg.seed)
+    where = {"place": cfg.speed.data, "device_share": cfg.speed.data_share}
+    return DataModule(faces, split, instantiate(cfg.augment), cfg.batch_size, cfg.seed, **where)
 
 
 def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
+    """A network that is laid out, optimised and compiled as cfg.speed says."""
+    module = new_module(cfg, data)
+    module.fused_optimizer = cfg.speed.fused_optimizer
+    module.backbone.to(memory_format=LAYOUTS[cfg.speed.memory_format])  # pyright: ignore[reportCallIssue]
+    if cfg.speed.compile:
+        module.backbone.compile(mode=None if cfg.speed.compile is True else cfg.speed.compile)
+    return module
+
+
+def new_module(cfg: DictConfig, data: DataModule) -> Classifier:
     """A new network, a new one with the pre-trained backbone, or the one to be tested."""
     if cfg.stage == "test":
         module = tested_module(cfg.ckpt_path, data)
@@ -237,9 +267,7 @@ def is_class_of(package: str, name: str) -> bool:
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """Trainer, callbacks and logger from YAML; precision "auto" becomes what the hardware does well."""
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = fast_precision(cfg.trainer.accelerator)
+    """Trainer, callbacks and logger from YAML."""
     return instantiate(
         cfg.trainer,
         callbacks=[instantiate(node) for node in cfg.callbacks.values()],
@@ -250,14 +278,6 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
-
-
-def fast_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware multiplies bfloat16, otherwise 32-true."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
 def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModule) -> str:
@@ -286,7 +306,7 @@ def say_how_to_resume(cfg: DictConfig) -> None:
     log.info("\nstopped; nothing that was saved is lost. Go on with: %s", command)  # the progress bar ends without one
 
 
-def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.Trainer) -> None:
+def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.Trainer, why: str) -> None:
     faces, split = data.faces, data.split
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
@@ -299,10 +319,16 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
         log.info("left out of training: %s images (%s)", excluded["images"], kinds)
     number = sum(p.numel() for p in module.parameters())
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
-    log.info(
-        "%s with %s parameters, %s on %s", type(module.backbone).__name__, f"{number:,}", trainer.precision, device
-    )
+    log.info("%s with %s parameters on %s", type(module.backbone).__name__, f"{number:,}", device)
+    log.info("%s (%s)", say_speed(cfg), why)
     say_if_synthetic(cfg, data)
+
+
+def say_speed(cfg: DictConfig) -> str:
+    parts = [cfg.trainer.precision, cfg.speed.memory_format]
+    parts += ["fused optimizer"] if cfg.speed.fused_optimizer else []
+    parts += [f"compiled ({cfg.speed.compile})"] if cfg.speed.compile else []
+    return f"trainer={HydraConfig.get().runtime.choices['trainer']}: {', '.join(map(str, parts))}"
 
 
 def say_split(cfg: DictConfig, data: DataModule) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +68,8 @@ class KFold:
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        from sklearn.model_selection import StratifiedGroupKFold  # slow to load, and used by no other split
+
         groups = _required(subjects)
         num_subjects = len(np.unique(groups))
         if not 2 <= self.num_folds <= num_subjects:

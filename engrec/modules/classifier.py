@@ -38,7 +38,7 @@ class Classifier(pl.LightningModule):
         self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
-        self.class_names, self.seed = class_names, seed
+        self.class_names, self.seed, self.fused_optimizer = class_names, seed, False
         self.example_input_array = torch.zeros(2, *(preprocessing[k] for k in ("channels", "height", "width")))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -113,7 +113,8 @@ class Classifier(pl.LightningModule):
         return scalars | ({f"{side}/recall/{name}": value for name, value in recalls} if side == "test" else {})
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), _convert_="all")
+        fused = {"fused": True} if self.fused_optimizer else {}
+        optimizer = instantiate(self.hparams["optimizer"], self.parameter_groups(), **fused, _convert_="all")
         node = self.hparams["lr_scheduler"]
         if not node:
             return optimizer

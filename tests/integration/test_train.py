@@ -95,7 +95,7 @@ def test_the_log_has_what_was_printed(pretrained):
     done, run = pretrained
     log = [line.partition(" INFO ")[2] for line in (run / "train.log").read_text().splitlines()]
     assert log == [line for line in done.stdout.splitlines() if line in log]
-    assert len(log) == 10
+    assert len(log) == 12
     assert log[0].startswith("pretrain: synthetic, 105 images of 7 people (70 train, 14 validation, 21 test)")
 
 

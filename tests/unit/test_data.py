@@ -1,12 +1,18 @@
-"""Which images make up a batch, and what happens to them before the network sees them."""
+"""Which images make up a batch, where they lie, and what happens to them before the network sees them."""
 
+import logging
+import threading
+import time
+from collections.abc import Generator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from engrec.data import BatchIndices, DataModule, epoch_seed
+from engrec.data import Batches, BatchIndices, DataModule, ahead, epoch_seed
 from engrec.splits import Split
 
 
@@ -161,3 +167,236 @@ def test_what_was_seen_is_the_same_in_another_order_and_of_no_other_images(make_
 
     assert seen(index[:12], index[12:18], index[18:]) == seen(index[6:18][::-1], index[:6], index[18:])
     assert seen(index[:12], index[12:18], index[18:]) != seen(index[:12], index[12:17], index[17:])
+
+
+def until(condition):
+    """Wait for another thread, five seconds at most; whether it came to that."""
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+    return condition()
+
+
+@pytest.fixture
+def pins(monkeypatch):
+    """The addresses of what is pinned, for which there need not be a GPU: the tensor stays where it is."""
+    seen = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (seen.append(tensor.data_ptr()), tensor)[1])
+    return seen
+
+
+def loaders(num_images=23, shuffle=True):
+    """The same batches, indexed when they are asked for and by a thread."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (130, 1, 4, 4), np.uint8))
+    tensors = {"images": images, "labels": torch.arange(130) % 7}
+    for pinned in (False, True):
+        sampler = BatchIndices(np.arange(100, 100 + num_images), 4, shuffle, seed=0, rank=0, world_size=1)
+        yield Batches(tensors, sampler, pinned)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("num_images", [2, 4, 9, 23])
+def test_batches_are_the_same_with_and_without_a_thread(pins, num_images, shuffle):
+    plain, threaded = loaders(num_images, shuffle)
+    assert len(plain) == len(threaded)
+    for epoch in range(3):
+        listed = []
+        for loader in (plain, threaded):
+            loader.sampler.set_epoch(epoch)
+            listed.append(list(loader))
+            assert len(listed[-1]) == len(loader)
+        for one, other in zip(*listed, strict=True):
+            assert list(one) == list(other) == ["index", "images", "labels"]
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_thread_pins_every_tensor_and_without_it_none_is(pins):
+    plain, threaded = loaders()
+    list(plain)
+    assert not pins
+    found = [tensor for batch in list(threaded) for tensor in batch.values()]
+    assert sorted(tensor.data_ptr() for tensor in found) == sorted(pins)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_an_epoch_that_is_set_after_iter_of_a_loader_counts(pins, pinned):
+    loader = list(loaders())[pinned]
+    iterator = iter(loader)
+    loader.sampler.set_epoch(2)
+    assert [batch["index"].tolist() for batch in iterator] == batches(epoch=2)
+
+
+class Indices(pl.LightningModule):
+    """Learns nothing and remembers which images it was given in which epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.zeros(())), {}
+
+    def training_step(self, batch, batch_idx):
+        self.seen.setdefault(self.current_epoch, []).append(batch["index"].tolist())
+        return self.weight * 0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_trainer_sets_the_epoch_of_either_loader(pins, pinned):
+    module = Indices()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, list(loaders())[pinned])
+    assert module.seen == {epoch: batches(epoch=epoch) for epoch in range(3)}
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_the_thread_is_as_many_calls_ahead_as_it_may_be_and_no_more(number):
+    called = []
+    results = ahead(lambda n: (called.append(threading.get_ident()), n * n)[1], range(20), number)
+    assert not called
+    for k in range(20):
+        assert next(results) == k * k
+        allowed = min(20, k + 1 + number)
+        assert until(lambda allowed=allowed: len(called) >= allowed)
+        time.sleep(0.002)  # in which one call more would be made, were it given to the thread
+        assert len(called) == allowed
+    assert list(results) == []
+    assert len(set(called)) == 1
+    assert called[0] != threading.get_ident()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("place", [0, 1, 4, 9])
+def test_an_error_comes_where_its_result_would(number, place):
+    taken = []
+    results = ahead(lambda n: 1 // (n - place), range(10), number)
+    with pytest.raises(ZeroDivisionError):
+        taken.extend(results)  # takes what comes before the error too
+    assert taken == [1 // (n - place) for n in range(place)]
+    assert list(results) == []
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+@pytest.mark.parametrize("leave", ["close", "forget", "error"])
+def test_an_iterator_that_is_left_half_way_ends_its_thread(leave):
+    before, called = workers(), []
+
+    def slowly(n):
+        time.sleep(0.01)
+        called.append(n)
+        return n
+
+    def half_way():
+        results = ahead(slowly, range(10**6))
+        with suppress(RuntimeError):
+            for n in results:
+                if n == 4 and leave == "error":
+                    raise RuntimeError("in the middle of an epoch")
+                if n == 4:
+                    break
+        if leave == "close":
+            assert isinstance(results, Generator)
+            results.close()
+
+    leaving = threading.Thread(target=half_way, daemon=True)  # so that a test that fails does not hang either
+    leaving.start()
+    leaving.join(5)
+    assert not leaving.is_alive()
+    assert until(lambda: workers() == before)
+    assert called == list(range(len(called)))
+    assert 5 <= len(called) <= 5 + 3
+
+
+def set_up(data, monkeypatch, root_device="cpu", memory=10**9):
+    monkeypatch.setattr("engrec.data.memory_of", lambda device: memory)
+    strategy = SimpleNamespace(root_device=torch.device(root_device))
+    data.trainer = SimpleNamespace(strategy=strategy, training=False, global_rank=0, world_size=1)
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("place", "share", "missing", "on_device"),
+    [
+        ("auto", 0.25, 0, True),
+        ("auto", 0.25, 1, False),
+        ("auto", 1.0, 0, True),
+        ("auto", 1.0, 1, False),
+        ("device", 0.25, 1, True),
+        ("host", 0.25, 0, False),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta", "cuda"])
+def test_the_data_set_is_on_the_device_where_it_is_asked_for_or_fits(
+    data, monkeypatch, caplog, place, share, missing, on_device, device
+):
+    """To the byte that is missing. meta is a device that every torch has, and a host that pins needs no cuda."""
+    device = "meta" if on_device and device == "cuda" else device
+    data.place, data.device_share = place, share
+    size = sum(tensor.nbytes for tensor in data.tensors.values())
+    assert size == 24 * (16 * 16 + 8 + 3 * 4)
+    with caplog.at_level(logging.INFO, "engrec.data"):
+        loader = set_up(data, monkeypatch, device, round(size / share) - missing)
+    found = device if on_device else "cpu"
+    assert {tensor.device.type for tensor in (*data.tensors.values(), *loader.tensors.values())} == {found}
+    assert next(iter(loader.sampler)).device.type == found  # or each batch would be indexed from afar
+    assert data.pinned == loader.pinned == (device == "cuda")
+    (said,) = caplog.messages
+    assert said.startswith(f"the data set is on the {device if on_device else 'host'}: 0 MB, where the {device} has")
+
+
+def test_the_log_says_how_large_the_data_set_is_and_the_memory(make_faces, monkeypatch, caplog):
+    faces = make_faces(num_images=24, size=300)
+    data = DataModule(faces, Split(np.arange(8), np.arange(8, 16), np.arange(16, 24)), upside_down, 4)
+    with caplog.at_level(logging.INFO, "engrec.data"):
+        set_up(data, monkeypatch, memory=85_899_345_920)
+    assert caplog.messages == ["the data set is on the cpu: 2 MB, where the cpu has 85.9 GB"]
+
+
+def test_a_second_setup_changes_nothing_and_is_not_said(data, monkeypatch, caplog):
+    """Lightning calls it for fit, validate and test each."""
+    with caplog.at_level(logging.INFO, "engrec.data"):
+        set_up(data, monkeypatch, "meta")
+        before = data.tensors
+        set_up(data, monkeypatch, "meta", memory=1)
+        assert data.tensors is before
+        assert len(caplog.messages) == 1
+
+
+def test_another_device_is_moved_to(data, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO, "engrec.data"):
+        set_up(data, monkeypatch, "cpu")
+        assert data.device == torch.device("cpu")
+        set_up(data, monkeypatch, "meta")
+    assert data.device == torch.device("meta")
+    assert [said.split(":")[0] for said in caplog.messages] == [f"the data set is on the {d}" for d in ("cpu", "meta")]
+
+
+def test_batches_hold_what_they_held_before_setup(data, monkeypatch, pins):
+    expected = list(data.train_dataloader())
+    for place, device in (("device", "cpu"), ("host", "cuda")):
+        data.place = place
+        for one, other in zip(set_up(data, monkeypatch, device), expected, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_pixels_are_the_stored_images_on_the_device_of_the_index(data, monkeypatch):
+    index = torch.tensor([7, 0, 7, 23])
+    pixels = data.pixels(index)
+    assert pixels.dtype == torch.uint8
+    np.testing.assert_array_equal(pixels, data.faces.images[index.numpy()])
+    set_up(data, monkeypatch, "meta")
+    assert data.pixels(index.to("meta")).device.type == "meta"
+    assert data.pixels(index.to("meta")).shape == pixels.shape

@@ -98,3 +98,33 @@ def test_a_signal_that_was_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ([], ["32-true", "contiguous"]),
+        (["trainer.precision=bf16-mixed"], ["bf16-mixed", "contiguous"]),
+        (["speed.memory_format=channels_last"], ["32-true", "channels_last"]),
+    ],
+)
+def test_a_run_that_goes_on_keeps_what_was_chosen_for_it_unless_other_is_typed(compose, tmp_path, typed, expected):
+    (tmp_path / "config.yaml").write_text("trainer: {precision: 32-true}\nspeed: {memory_format: contiguous}\n")
+    (tmp_path / "last.ckpt").touch()
+    folder = [f"output_dir={tmp_path}", f"ckpt_path={tmp_path / 'last.ckpt'}"]
+    cfg = compose("trainer.accelerator=cpu", *folder, *typed)
+    experiment.choose_for_machine(cfg)
+    assert [cfg.trainer.precision, cfg.speed.memory_format] == expected
+
+
+def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
+    cfg = compose("trainer.accelerator=cpu")
+    why = experiment.choose_for_machine(cfg)
+    assert "ms" in why
+    assert cfg.trainer.precision in ("bf16-mixed", "32-true")
+    assert cfg.speed.memory_format in ("channels_last", "contiguous")
+    assert cfg.speed.fused_optimizer is True
+    plain = compose("trainer.accelerator=cpu", "trainer=plain")
+    experiment.choose_for_machine(plain)
+    assert (plain.trainer.precision, plain.speed.memory_format) == ("32-true", "contiguous")
+    assert plain.speed.fused_optimizer is False

@@ -1,3 +1,5 @@
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from scipy import ndimage
+from scipy import ndimage, stats
 from torch.nn import functional as F
 
 from engrec.transforms import (
@@ -144,8 +146,8 @@ def test_erase_fills_one_rectangle_with_the_mean():
     images = torch.rand(400, 2, 24, 32)
     out = erase(images, probability=0.5, area=(0.05, 0.2))
     changed = (out != images).any(1).numpy()
-    hit = changed.any((1, 2))
-    assert abs(hit.mean() - 0.5) < 0.1
+    hit = np.flatnonzero(changed.any((1, 2)))
+    assert abs(len(hit) / 400 - 0.5) < 0.1
     for image, erased, mask in zip(images[hit], out[hit], changed[hit], strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
@@ -153,6 +155,24 @@ def test_erase_fills_one_rectangle_with_the_mean():
         torch.testing.assert_close(erased[:, mask], image.mean().expand(2, int(mask.sum())))
     assert changed.any((0, 1)).all()  # every row and every column may be hit
     assert changed.any((0, 2)).all()
+
+
+def test_erased_rectangles_are_even_in_area_in_sides_and_in_place():
+    """Each against the uniform distribution: the share, the logarithm of the sides' ratio, and both places."""
+    height, width = 150, 200
+    images = torch.rand(300, 1, height, width)
+    changed = (erase(images, probability=1.0, area=(0.05, 0.25)) != images)[:, 0].numpy()
+    rows, columns = changed.any(2), changed.any(1)
+    tall, wide, top, left = rows.sum(1), columns.sum(1), rows.argmax(1), columns.argmax(1)
+    even = {
+        "area": (tall * wide / (height * width) - 0.05) / 0.2,
+        "sides": np.log2(tall / height * width / wide) / 2 + 0.5,
+        "top": top / (height - tall),
+        "left": left / (width - wide),
+    }
+    for name, values in even.items():
+        _, p = np.array(stats.kstest(values, "uniform"))
+        assert p > 0.001, name
 
 
 def test_contrast_without_gamma_or_cut_is_undone_by_standardize():
@@ -247,3 +267,144 @@ def test_ten_crop_views_are_the_windows_in_the_corners_of_the_padded_image(heigh
     for crop in expected:
         assert sum(np.array_equal(crop, view) for view in views) == 1
     assert np.array_equal(views[0], images)
+
+
+def structured(height=24, width=36):
+    """Two bright bars, a dark spot, and nothing in it symmetric or flat."""
+    row, column = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    image = 0.25 + 0.2 * column + 0.15 * row + 0.05 * np.sin(25 * row) * np.cos(31 * column)
+    for down, right, tall, wide, light in (
+        (0.5, 0.3, 0.25, 0.05, 0.5),
+        (0.3, 0.7, 0.05, 0.2, 0.6),
+        (0.75, 0.7, 0.1, 0.1, -0.4),
+    ):
+        image += light * np.exp(-((row - down) ** 2) / (2 * tall**2) - (column - right) ** 2 / (2 * wide**2))
+    return image.clip(0.02, 0.98)
+
+
+def reference(image, rng, flip, padding, rotation, scale, translation, brightness, contrast, gamma, erase):
+    """One image (H, W) augmented as the docstrings say, with scipy, and with numpy's random numbers.
+
+    What they leave open is read as: draws are uniform, but for the exponent's logarithm and that of the sides' ratio;
+    the shift is of the place that is read.
+    """
+    sides, centre = np.array(image.shape), (np.array(image.shape) - 1) / 2
+    if padding:
+        top, left = rng.integers(2 * padding + 1, size=2)
+        image = np.pad(image, padding)[top : top + sides[0], left : left + sides[1]]
+    angle, zoom = np.radians(rng.uniform(-rotation, rotation)), rng.uniform(1 - scale, 1 + scale)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    if rng.random() < flip:
+        matrix = matrix @ np.diag([1, -1])
+    offset = centre - matrix @ centre + rng.uniform(-translation, translation, 2) * sides
+    image = ndimage.affine_transform(image, matrix, offset, order=1, mode="nearest")
+    image = image ** np.exp(rng.uniform(-gamma, gamma))
+    mean, slope, shift = image.mean(), 1 + rng.uniform(-contrast, contrast), rng.uniform(-brightness, brightness)
+    image = np.clip((image - mean) * slope + mean + shift, 0, 1)
+    if rng.random() < erase:
+        area, ratio = rng.uniform(0.02, 0.2), 2 ** rng.uniform(-1, 1)
+        tall, wide = np.round(np.sqrt(area * np.array([ratio, 1 / ratio])) * sides).astype(int)
+        top, left = rng.integers(sides[0] - tall + 1), rng.integers(sides[1] - wide + 1)
+        image[top : top + tall, left : left + wide] = image.mean()
+    return image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N images (N, H, W): at each pixel some means with the squares of their errors, and some numbers of each image."""
+
+    pixels: dict[str, tuple[np.ndarray, np.ndarray]]
+    images: dict[str, np.ndarray]
+
+
+def sample(images):
+    """mean: its error is s / √N. deviation: √(m₄ - s⁴) / (2 s √N). flat: the share p of images where the pixel is as
+    the one to its right and the one below are, √(p (1 - p) / N)."""
+    mean, number = images.mean(0), len(images)
+    squares = (images - mean) ** 2
+    variance = squares.mean(0)
+    deviation_error = ((squares**2).mean(0) / variance - variance) / (4 * number)
+    corner = images[:, :-1, :-1]
+    alike = (np.abs(images[:, 1:, :-1] - corner) < 1e-5) & (np.abs(images[:, :-1, 1:] - corner) < 1e-5)
+    share = (alike.sum(0) + 1) / (number + 2)
+    down, right = (np.arange(side) - (side - 1) / 2 for side in images.shape[1:])
+    grey = images.mean((1, 2))
+    centred = images - grey[:, None, None]
+    spread = centred.std((1, 2))
+    return Sample(
+        {
+            "mean": (mean, variance / number),
+            "deviation": (np.sqrt(variance), deviation_error),
+            "flat": (share, share * (1 - share) / number),
+        },
+        {
+            "grey": grey,
+            "spread": spread,
+            "skew": (centred * centred**2).mean((1, 2)) / spread**3,
+            "row": np.einsum("nij,i->n", centred, down) / grey,
+            "column": np.einsum("nij,j->n", centred, right) / grey,
+            "tilt": np.einsum("nij,i,j->n", centred, down, right) / grey,
+            "flat rows": alike.any(2).sum(1),
+            "flat columns": alike.any(1).sum(1),
+        },
+    )
+
+
+def disagreements(one, other):
+    """Where two samples differ that would agree, were they of one distribution, in 99 of 100 cases.
+
+    At each pixel the difference is measured in its standard error, the root of the two squares: one of a thousand is
+    beyond 5 with a probability of 0.0006. The images' numbers are compared by Kolmogorov and Smirnov at p = 0.001.
+    """
+    found = set()
+    for name, (mean, error) in one.pixels.items():
+        other_mean, other_error = other.pixels[name]
+        found |= {name} if (np.abs(mean - other_mean) > 5 * np.sqrt(error + other_error)).any() else set()
+    for name, values in one.images.items():
+        _, p = np.array(stats.ks_2samp(values, other.images[name], method="asymp"))
+        found |= {name} if p < 0.001 else set()
+    return found
+
+
+NUM_DRAWS = 4000
+
+
+def settings(name):
+    return asdict(instantiate(OmegaConf.load(CONFIGS[0].with_name(f"{name}.yaml"))))
+
+
+@cache
+def expected(name):
+    rng, image, numbers = np.random.default_rng(1), structured(), settings(name)
+    return sample(np.stack([reference(image, rng, **numbers) for _ in range(NUM_DRAWS)]))
+
+
+def drawn(**numbers):
+    images = torch.from_numpy(structured()).float().expand(NUM_DRAWS, 1, -1, -1)
+    return sample(Augment(**numbers)(images)[:, 0].double().numpy())
+
+
+@pytest.mark.parametrize("name", ["strong", "paper"])
+def test_augmentation_is_statistically_what_its_definition_says(name):
+    assert disagreements(drawn(**settings(name)), expected(name)) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "where"),
+    [
+        ("strong", {"flip": 0.25}, "column"),
+        ("strong", {"rotation": 8.0}, "deviation"),
+        ("strong", {"scale": 0.075}, "row"),
+        ("strong", {"translation": 0.04}, "deviation"),
+        ("strong", {"brightness": 0.1}, "grey"),
+        ("strong", {"contrast": 0.15}, "spread"),
+        ("strong", {"gamma": 0.0}, "skew"),
+        ("strong", {"erase": 0.125}, "flat"),
+        ("paper", {"flip": 0.25}, "tilt"),
+        ("paper", {"rotation": 8.0}, "mean"),
+        ("paper", {"padding": 3}, "mean"),
+    ],
+)
+def test_another_augmentation_is_told_apart(name, wrong, where):
+    """Half of any one number, or a pixel less: the test above is not blind."""
+    assert where in disagreements(drawn(**settings(name) | wrong), expected(name))

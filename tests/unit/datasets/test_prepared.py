@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engrec.datasets import prepared
-from engrec.datasets.prepared import Faces, load, regroup, without
+from engrec.datasets.prepared import Faces, blank, conflicting, identical, load, regroup, without
 
 OPTIONAL = {
     "subjects": np.array([f"person {i // 4}" for i in range(24)]),
@@ -257,6 +259,63 @@ def test_exclude_acts_on_training_alone(with_faults, tmp_path, exclude, gone):
         assert (recorded["kinds"], recorded["images"]) == (exclude, len(gone))
         assert recorded["of_each_kind"] == {kind: kinds[kind] for kind in exclude}
     assert "excluded_from_training" not in with_faults.recipe
+
+
+def shots(seed, num_images, channels, size):
+    """Images of which some are copies and some differ from another in a single pixel."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (num_images, channels, size, size), np.uint8)
+    for one, other in rng.integers(0, num_images, (num_images, 2)):
+        images[one] = images[other]
+        images[one, rng.integers(channels), rng.integers(size), rng.integers(size)] ^= rng.integers(2, dtype=np.uint8)
+    return images
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 20), st.sampled_from([1, 3]), st.sampled_from([1, 2, 6, 7, 16]))
+def test_identical_images_have_the_number_of_the_first_of_them(seed, num_images, channels, size):
+    images = shots(seed, num_images, channels, size)
+    for seen in (images, images[::-1], images[..., ::2], images.transpose(0, 2, 3, 1)):
+        expected, kinds = [], []
+        for image in seen:
+            known = next((k for k, kind in enumerate(kinds) if np.array_equal(kind, image)), len(kinds))
+            kinds += [image] if known == len(kinds) else []
+            expected.append(known)
+        number = identical(seen)
+        assert number.tolist() == expected
+        assert number.dtype == np.int64
+
+
+def test_a_difference_in_any_one_pixel_counts():
+    images = np.repeat(np.full((1, 3, 8, 8), 9, np.uint8), 193, axis=0)
+    images.reshape(193, -1)[np.arange(192), np.arange(192)] += 1
+    assert identical(images).tolist() == list(range(193))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1, 4, 48]), st.integers(1, 255), st.floats(0, 1))
+def test_blank_is_a_standard_deviation_under_one(seed, size, contrast, share):
+    rng = np.random.default_rng(seed)
+    # From a few odd pixels to none: what is blank may have a speck as far from the rest as black is from white.
+    odd = rng.random((40, 1, size, size)) < share * rng.random((40, 1, 1, 1)) ** 8
+    images = np.where(odd, contrast, 0).astype(np.uint8) ^ rng.integers(2, dtype=np.uint8)
+    deviation = images.reshape(40, -1).astype(np.float64).std(axis=1)
+    decided = np.abs(deviation - 1) > 1e-5
+    np.testing.assert_array_equal(blank(images)[decided], (deviation < 1)[decided])
+
+
+def test_a_blank_image_may_have_a_speck_and_not_two():
+    images = np.zeros((3, 1, 48, 48), np.uint8)
+    images[0, 0, 0, 0], images[1, 0, 0, :2], images[2, 0, 0, 0] = 47, 47, 255
+    assert blank(images).tolist() == [True, False, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=20))
+def test_conflicting_images_are_equal_and_differ_in_their_labels(pairs):
+    pixels, labels = np.array(pairs).T
+    expected = [len({other for same, other in pairs if same == pixel}) > 1 for pixel, _ in pairs]
+    assert conflicting(pixels, labels).tolist() == expected
 
 
 def test_exclude_refuses_an_unknown_kind(with_faults):

@@ -1,0 +1,175 @@
+"""What this machine does well, measured where it runs: precision, memory layout, optimizer, compilation, memory."""
+
+import ctypes
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CLEARLY = 1.2  # a measured ratio that is more than noise; within it equal machines choose equally
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes a run fast and changes what it learns by rounding alone; "auto" is chosen for the machine.
+
+    memory_format: of the backbone, "channels_last" or "contiguous". fused_optimizer: all parameters in one kernel,
+    where the optimizer has one. compile: false, true, or a mode of torch.compile ("reduce-overhead": CUDA graphs).
+    data: the data set on the "device" that trains or on the "host"; "auto" is the device if the data set takes at most
+    the share data_share of its memory. keep_memory: what a run on the CPU frees stays with the process.
+
+    Raises ValueError for a value that is not allowed.
+    """
+
+    memory_format: str = "auto"
+    fused_optimizer: bool | str = "auto"
+    compile: bool | str = False
+    data: str = "auto"
+    data_share: float = 0.25
+    keep_memory: bool = True
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "memory_format": ("auto", *LAYOUTS),
+            "fused_optimizer": ("auto", True, False),
+            "compile": (True, False, *COMPILE_MODES),
+            "data": ("auto", "device", "host"),
+            "keep_memory": (True, False),
+        }
+        for name, values in allowed.items():
+            if (value := getattr(self, name)) not in values:
+                choices = ", ".join(str(choice).lower() for choice in values)
+                raise ValueError(f"speed.{name}={value} is not known; allowed: {choices}")
+        if not 0 < self.data_share <= 1:
+            raise ValueError(f"speed.data_share={self.data_share} must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Lightning's precision, the layout of feature maps, and why, with what was measured."""
+
+    precision: str
+    memory_format: str
+    why: str
+
+
+def choose(device: str, precision: str = "auto", memory_format: str = "auto", measure: bool = True) -> Choice:
+    """The faster precision and layout on a device ("cuda", "mps", "cpu"); what is not "auto" stays as it is.
+
+    Expected are bfloat16 where the hardware multiplies it, and channels last; each is given up where a block of
+    convolutions is clearly slower with it. measure: if not, what is expected is chosen.
+    """
+    fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
+    chosen = (
+        fast if precision == "auto" else str(precision),
+        "channels_last" if memory_format == "auto" else memory_format,
+    )
+    rivals = []
+    if precision == "auto" and chosen[0] != "32-true":
+        rivals.append(("32-true", chosen[1]))
+    if memory_format == "auto":
+        rivals.append((chosen[0], "contiguous"))
+    if not (rivals and measure):
+        return Choice(*chosen, "as the hardware is known, not measured" if rivals else "as asked for")
+    times = time_convolutions(torch.device(device), [chosen, *rivals])
+    better = [rival for rival in rivals if times[chosen] > CLEARLY * times[rival]]
+    compared = ", ".join(f"{' '.join(rival)} {times[rival]:.2g} ms" for rival in rivals)
+    why = f"a block of convolutions: {' '.join(chosen)} {times[chosen]:.2g} ms, {compared}"
+    return Choice(
+        next((p for p, _ in better if p != chosen[0]), chosen[0]),
+        next((m for _, m in better if m != chosen[1]), chosen[1]),
+        why,
+    )
+
+
+def accelerator_type(accelerator: str) -> str:
+    """The kind of device that Lightning's name stands for here: cuda, mps or cpu."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the hardware says so; others emulate it, many times slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def fuses(optimizer: type, precision: str) -> bool:
+    """Whether torch can update all parameters in one kernel; scaled float16 gradients are better left to Lightning."""
+    return "fused" in inspect.signature(optimizer).parameters and precision not in ("16", "16-mixed")
+
+
+def time_convolutions(
+    device: torch.device, kinds: list[tuple[str, str]], repeats: int = 8
+) -> dict[tuple[str, str], float]:
+    """Milliseconds, forward and backward, of two 3×3 convolutions on 16 maps of 24×24, by precision and layout: the
+    least of `repeats` taken in turn after one to warm up, on one thread of a CPU, as two wait for each other where
+    others work too. Draws no random number that anyone else would."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        steps = {kind: _block(device, *kind) for kind in kinds}
+    times: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
+    for _ in range(repeats + 1):
+        for kind, step in steps.items():
+            synchronize(device)
+            started = time.perf_counter()
+            step()
+            synchronize(device)
+            times[kind].append(1e3 * (time.perf_counter() - started))
+    torch.set_num_threads(threads)
+    return {kind: min(taken[1:]) for kind, taken in times.items()}
+
+
+def _block(device: torch.device, precision: str, memory_format: str) -> Callable[[], None]:
+    layers = nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+    block = nn.Sequential(*layers).to(device).to(memory_format=LAYOUTS[memory_format])  # pyright: ignore[reportCallIssue]
+    maps = torch.ones(16, 32, 24, 24, device=device).to(memory_format=LAYOUTS[memory_format]).requires_grad_()
+
+    def step() -> None:
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            out: Tensor = block(maps)
+        out.float().sum().backward()
+
+    return step
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that the device has, used or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def keep_memory(keep: bool = True) -> bool:
+    """Let glibc keep what is freed, or (keep=False) give it back as it does by default; False without a glibc.
+
+    By default every large tensor is mapped anew, and the kernel fills its pages with zeros first: up to a third of a
+    step's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # by their numbers in malloc.h
+    # By default the thresholds grow to these as a process goes on, and no more once one of them is set.
+    values = {trim_threshold: 2**31 - 1 if keep else 2**26, mmap_threshold: 2**25, mmap_max: 0 if keep else 65536}
+    return all(mallopt(name, value) for name, value in values.items())
