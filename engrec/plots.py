@@ -114,3 +114,45 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path, 
     axes.set_ylabel("labelled")
     figure.suptitle(title, fontsize=10)
     return _write(figure, path)
+
+
+def benchmark(
+    speed: dict[str, list[float]],
+    pieces: dict[str, float],
+    epochs: dict[int, float],
+    batches: dict[int, float],
+    path: str | Path,
+    title: str,
+) -> Path:
+    """Four panels: images per second by way of training, milliseconds of a batch by piece, seconds of an epoch by the
+    number of images, with the line through the origin, images per second by batch size; returns the path."""
+    figure = Figure(figsize=(11, 7), facecolor="white", layout="constrained")
+    figure.suptitle(title)
+    (ways, parts), (growth, sizes) = figure.subplots(2, 2)
+    for place, values in enumerate(speed.values()):
+        middle = sorted(values)[len(values) // 2]
+        ways.barh(place, middle, color="tab:blue")
+        ways.plot(values, [place] * len(values), "|", color="black", markersize=12)
+        ways.annotate(f"{middle:,.0f}", (max(values), place), (6, 0), textcoords="offset points", va="center")
+    ways.set_yticks(range(len(speed)), [*speed])
+    ways.set(xlabel="images per second (median, and each repeat)")
+    ways.margins(x=0.15)
+    names = [name for name in pieces if name != "all of it"]
+    parts.barh(names, [1e3 * pieces[name] for name in names], color="tab:blue")
+    for place, name in enumerate(names):
+        parts.text(1e3 * max(0, pieces[name]), place, f" {1e3 * pieces[name]:,.2f}", va="center")
+    parts.set(xlabel="milliseconds a batch")
+    parts.margins(x=0.2)
+    growth.plot([*epochs], [*epochs.values()], "o", color="tab:blue", label="measured")
+    largest = max(epochs)
+    growth.plot([0, largest], [0, epochs[largest]], color="0.6", label="in proportion to the largest")
+    growth.set(xlabel="images", ylabel="seconds of an epoch", ylim=(0, None))
+    growth.legend(frameon=False)
+    sizes.plot(range(len(batches)), [*batches.values()], "o-", color="tab:blue")
+    sizes.set(xlabel="batch size", ylabel="images per second", ylim=(0, None))
+    sizes.set_xticks(range(len(batches)), map(str, batches))
+    for axes in (ways, parts):
+        axes.invert_yaxis()
+    for axes in (ways, parts, growth, sizes):
+        axes.spines[["top", "right"]].set_visible(False)
+    return _write(figure, path)

@@ -1,0 +1,609 @@
+"""How fast engrec trains here: against the network's own arithmetic, and against the usual way of training.
+
+python scripts/benchmark.py                         the paper's VGG, as trainer=auto runs it: ten minutes on two cores
+python scripts/benchmark.py --quick                 the same in three minutes
+python scripts/benchmark.py model=vgg_small trainer.precision=32-true batch_size=256
+
+Random images, as many as FER-2013 has, 48×48. Everything is measured in one process in turn, so that whatever else the
+machine does hits all alike; what belongs to a fresh process (start, memory) is measured in one.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict
+from PIL import Image, ImageEnhance
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from engrec import plots
+from engrec.callbacks import History, Progress, written_whole
+from engrec.config import check, errors_in_one_line
+from engrec.data import DataModule
+from engrec.datasets.prepared import Faces
+from engrec.datasets.prepared import load as load_prepared
+from engrec.experiment import build_module, choose_for_machine, git_commit, hardware, say_speed
+from engrec.hardware import AUTOCAST, keep_memory, synchronize
+from engrec.metrics import Scores
+from engrec.models.lrn import LocalResponseNorm
+from engrec.modules.classifier import Classifier
+from engrec.splits import Split
+from engrec.transforms import Augment
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+SIZES = {"train": 28709, "val": 3589, "test": 3589}  # FER-2013
+TAKEN = ("model", "trainer", "speed", "optimizer", "lr_scheduler", "batch_size", "augment")
+LEAST = {"engrec / ceiling": 0.75, "engrec / the usual way": 1.5}  # for --check: what noise alone does not undercut
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: each block of steps lasts some seconds and takes at least so many steps; growth has epochs
+    of 1, 2, 4 and 8 times growth_images, and epochs of batch_images by batch size."""
+
+    seconds: float
+    steps: int
+    repeats: int
+    growth_images: int
+    batch_images: int
+    growth_repeats: int
+    eval_images: int
+
+
+QUICK = Effort(2, 2, 3, 32, 512, 1, 512)
+WHOLE = Effort(15, 5, 5, 256, 1024, 3, 3589)
+
+
+@dataclass
+class Report:
+    """What was measured, in seconds, images per second, bytes; printed as tables, written as JSON."""
+
+    setting: dict[str, Any]
+    speed: dict[str, list[float]] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    arithmetic: dict[str, float] = field(default_factory=dict)
+    pieces: dict[str, float] = field(default_factory=dict)
+    epoch: dict[str, float] = field(default_factory=dict)
+    process: dict[str, float] = field(default_factory=dict)
+    growth: dict[str, dict[int, float]] = field(default_factory=dict)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help=f"as for train.py, of {', '.join(TAKEN)}: model=vgg_small")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements: noisier")
+    parser.add_argument("--check", action="store_true", help="exit status 1 if a ratio is far too low")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "benchmark", help="folder of JSON and PNG")
+    options = parser.parse_intermixed_args(arguments)
+    cfg = composed(options.overrides)
+    why = choose_for_machine(cfg)
+    if cfg.trainer.precision not in (*AUTOCAST, "32-true"):
+        raise ValueError(f"trainer.precision={cfg.trainer.precision}: allowed are 32-true, {', '.join(AUTOCAST)}")
+    print(f"{say_speed(cfg)} ({why})", flush=True)
+    report = measure(cfg, QUICK if options.quick else WHOLE, options.overrides)
+    report.setting["command"] = " ".join(["python scripts/benchmark.py", *arguments])
+    print("\n".join(tables(report)))
+    print(f"written to {', '.join(map(str, write(report, options.out)))}")
+    if options.check and (low := {k: v for k, v in report.ratios.items() if v < LEAST.get(k, 0)}):
+        sys.exit("; ".join(f"{name} is {value:.2f}, below {LEAST[name]}" for name, value in low.items()))
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of a pre-training with strong augmentation and the given overrides."""
+    if useless := [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] not in TAKEN]:
+        raise ValueError(f"{' '.join(useless)} is of no effect here; allowed: {'=, '.join(TAKEN)}=")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        defaults = ["stage=pretrain", "augment=strong", "optimizer.lr=1e-4", "output_dir=outputs/benchmark"]
+        cfg = compose("config", [*defaults, *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    check(cfg)
+    return cfg
+
+
+def random_faces(num_images: int) -> Faces:
+    rng = np.random.default_rng(0)
+    return Faces(
+        images=rng.integers(0, 256, (num_images, 1, 48, 48), np.uint8),
+        labels=rng.permutation(np.arange(num_images) % len(CLASSES)),
+        class_names=CLASSES,
+        sources=np.arange(num_images).astype(str),
+        recipe={"name": "random images", "importer": "benchmark"},
+        splits=np.repeat(list(SIZES), list(SIZES.values()))[:num_images],
+    )
+
+
+def measure(cfg: DictConfig, effort: Effort, overrides: list[str]) -> Report:
+    """All that is measured, with a bar that says what is being done."""
+    device = torch.device(pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False).strategy.root_device)
+    setting = {"model": HydraConfig.get().runtime.choices["model"], "batch_size": cfg.batch_size}
+    setting |= {"precision": cfg.trainer.precision, "speed": dict(cfg.speed), "device": device.type}
+    setting |= {"hardware": hardware(), "date": date.today().isoformat(), "git_commit": git_commit()}
+    report, faces = Report(setting | {"torch": torch.__version__}), random_faces(sum(SIZES.values()))
+    parts: list[tuple[str, Callable[[], None]]] = [
+        ("the network, engrec and the usual way in turn", lambda: measure_speed(cfg, effort, faces, device, report)),
+        ("the pieces of a step and of an epoch", lambda: measure_pieces(cfg, effort, faces, device, report)),
+        ("growth with the data and the batch", lambda: measure_growth(cfg, effort, faces, report)),
+        ("a fresh process", lambda: measure_process(cfg, faces, overrides, report)),
+    ]
+    with tqdm(parts, bar_format="{desc}: {n_fmt} of {total_fmt} done, {elapsed}", file=sys.stderr) as bar:
+        for name, part in bar:
+            bar.set_description_str(name)
+            part()
+    return report
+
+
+# Speed: three ways to take the same steps.
+
+
+class Ceiling:
+    """Forward, backward and update of one batch that lies on the device, and nothing else."""
+
+    def __init__(self, cfg: DictConfig, module: Classifier, device: torch.device) -> None:
+        self.module, self.device = module.to(device).train(), device
+        fused = {"fused": True} if module.fused_optimizer else {}
+        self.optimizer = instantiate(cfg.optimizer, module.parameter_groups(), **fused, _convert_="all")
+        self.images = torch.randn(cfg.batch_size, 1, 48, 48, device=device)
+        self.labels = torch.arange(cfg.batch_size, device=device) % len(CLASSES)
+        self.dtype = AUTOCAST.get(cfg.trainer.precision)
+
+    def __call__(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        return timed(self.device, lambda: [self.step() for _ in range(steps)])
+
+    def step(self) -> None:
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def loss(self) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = self.module(self.images)
+        return F.cross_entropy(logits.float(), self.labels)
+
+
+class Engrec:
+    """trainer.fit as train.py does it: data set on the device, augmentation, metrics, metrics.csv, csv logger, bar."""
+
+    def __init__(self, cfg: DictConfig, module: Classifier, faces: Faces) -> None:
+        self.cfg, self.module, self.faces = cfg, module, faces
+
+    def __call__(self, steps: int, batch_size: int = 0) -> float:
+        """Seconds of an epoch of so many steps."""
+        batch_size = batch_size or int(self.cfg.batch_size)
+        train, rest = np.split(np.arange(steps * batch_size + 8) % len(self.faces), [steps * batch_size])
+        split = Split(train, rest, rest)
+        data = DataModule(self.faces, split, instantiate(self.cfg.augment), batch_size, place=self.cfg.speed.data)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            clock = Clock()
+            trainer = trainer_for(self.cfg, [History(folder), Progress(), clock], CSVLogger(folder))
+            trainer.fit(self.module, data)
+        return clock.seconds
+
+
+class Clock(pl.Callback):
+    """Seconds from the start of the epoch until everything of it is logged."""
+
+    seconds = math.nan
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(pl_module.device)
+        self.started = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(pl_module.device)
+        self.seconds = time.perf_counter() - self.started
+
+
+class Usual:
+    """The same network as most would train it: float32, torch's own local response normalisation, a DataLoader with
+    transforms of single images by PIL in two workers, torch's default optimizer, memory layout and allocation."""
+
+    def __init__(self, cfg: DictConfig, module: Classifier, faces: Faces, device: torch.device) -> None:
+        self.module, self.device = with_torchs_lrn(module).to(device).train(), device
+        self.module.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        self.optimizer = instantiate(cfg.optimizer, module.parameter_groups(), _convert_="all")
+        self.loader = DataLoader(
+            SingleImages(faces, instantiate(cfg.augment)),
+            batch_size=cfg.batch_size,
+            shuffle=True,
+            num_workers=2,
+            drop_last=True,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __call__(self, steps: int) -> float:
+        """Seconds of so many steps, after one that has the workers started."""
+        keep_memory(False)
+        batches = iter(self.loader)
+        self.step(*next(batches))
+        seconds = timed(self.device, lambda: [self.step(*next(batches)) for _ in range(steps)])
+        keep_memory()
+        return seconds
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        loss = F.cross_entropy(self.module(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+class SingleImages(Dataset[tuple[Tensor, int]]):
+    """One image at a time, changed with PIL as `augment` says, standardised."""
+
+    def __init__(self, faces: Faces, augment: Augment) -> None:
+        self.faces, self.augment = faces, augment
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image = changed(Image.fromarray(self.faces.images[i, 0]), self.augment)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)[None] / 255)
+        return (pixels - pixels.mean()) / (pixels.std() + 1e-6), int(self.faces.labels[i])
+
+
+def changed(image: Image.Image, augment: Augment) -> Image.Image:
+    """The random changes of engrec.transforms.Augment, of one image, with PIL."""
+    width, height = image.size
+    either = lambda bound: bound * (2 * torch.rand(()).item() - 1)  # noqa: E731
+    if augment.padding:
+        padded = Image.new(image.mode, (width + 2 * augment.padding, height + 2 * augment.padding))
+        padded.paste(image, (augment.padding, augment.padding))
+        left, top = (int(torch.randint(2 * augment.padding + 1, ())) for _ in range(2))
+        image = padded.crop((left, top, left + width, top + height))
+    if torch.rand(()) < augment.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if augment.rotation or augment.scale or augment.translation:
+        angle, zoom = math.radians(either(augment.rotation)), 1 + either(augment.scale)
+        right, down = either(augment.translation) * width, either(augment.translation) * height
+        cos, sin, x, y = math.cos(angle) / zoom, math.sin(angle) / zoom, width / 2, height / 2
+        matrix = (cos, -sin, x - cos * x + sin * y + right, sin, cos, y - sin * x - cos * y + down)
+        image = image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    if augment.gamma:
+        power = math.exp(either(augment.gamma))
+        image = image.point([round(255 * (v / 255) ** power) for v in range(256)])
+    if augment.contrast:
+        image = ImageEnhance.Contrast(image).enhance(1 + either(augment.contrast))
+    if augment.brightness:
+        image = ImageEnhance.Brightness(image).enhance(1 + either(augment.brightness))
+    if torch.rand(()) < augment.erase:
+        area, ratio = (0.02 + 0.18 * torch.rand(()).item()) * width * height, 2 ** either(1)
+        wide, tall = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        left, top = (int(torch.randint(max(1, side), ())) for side in (width - wide, height - tall))
+        image.paste(128, (left, top, left + wide, top + tall))
+    return image
+
+
+def with_torchs_lrn(module: Classifier) -> Classifier:
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, LocalResponseNorm):
+            parent, _, child = name.rpartition(".")
+            theirs = nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
+            setattr(module.get_submodule(parent), child, theirs)
+    return module
+
+
+def measure_speed(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.device, report: Report) -> None:
+    """The three ways in turn, each as many steps as last effort.seconds, and what share of its arithmetic the device
+    does of what it does in a large product of matrices."""
+    data = data_of(cfg, faces)
+    ceiling = Ceiling(cfg, build_module(cfg, data), device)
+    ways: dict[str, Callable[[int], float]] = {
+        "ceiling": ceiling,
+        "engrec": Engrec(cfg, build_module(cfg, data), faces),
+        "the usual way": Usual(cfg, build_module(cfg, data), faces, device),
+    }
+    for way in ways.values():
+        way(1)  # to warm up
+    one = min(ceiling(1) for _ in range(2))
+    steps = min(max(effort.steps, round(effort.seconds / one)), SIZES["train"] // cfg.batch_size)
+    taken: dict[str, list[float]] = {name: [] for name in (*ways, "products")}
+    for _ in range(effort.repeats):
+        for name, way in ways.items():
+            taken[name].append(steps * cfg.batch_size / way(steps))
+        taken["products"].append(product_rate(device, ceiling.dtype))
+    peak = statistics.median(taken.pop("products"))
+    middle = {name: statistics.median(values) for name, values in taken.items()}
+    per_image = flops(ceiling) / cfg.batch_size
+    report.speed = taken
+    report.setting["steps"] = steps
+    report.ratios = {
+        "engrec / ceiling": middle["engrec"] / middle["ceiling"],
+        "engrec / the usual way": middle["engrec"] / middle["the usual way"],
+    }
+    report.arithmetic = {
+        "per image": per_image / 1e9,
+        "engrec": per_image * middle["engrec"] / 1e9,
+        "product": peak / 1e9,
+        "share": per_image * middle["engrec"] / peak,
+    }
+
+
+def product_rate(device: torch.device, dtype: torch.dtype | None, side: int = 4096) -> float:
+    """Floating-point operations per second in a product of two square matrices."""
+    a = torch.ones(side, side, device=device, dtype=dtype or torch.float32)
+    times = 1 if device.type == "cpu" else 50
+    _ = a @ a
+    return times * 2 * side**3 / timed(device, lambda: [a @ a for _ in range(times)])
+
+
+def flops(ceiling: Ceiling) -> int:
+    """Floating-point operations of convolutions and matrix products, forward and backward, of a batch."""
+    with FlopCounterMode(display=False) as counter:
+        ceiling.loss().backward()
+    return counter.get_total_flops()
+
+
+# Pieces, growth, process
+
+
+def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.device, report: Report) -> None:
+    """Milliseconds a batch of what a step consists of, and seconds of what an epoch of FER-2013 has besides."""
+    data, module = data_of(cfg, faces), build_module(cfg, data_of(cfg, faces))
+    val = np.arange(effort.eval_images)
+    data = DataModule(faces, Split(val, val, val), data.augment, cfg.batch_size, place=cfg.speed.data)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        trainer = trainer_for(cfg, [], False)
+        trainer.validate(module, data, verbose=False)
+        evaluating = timed(device, lambda: trainer.validate(module, data, verbose=False))
+        saving = timed(device, lambda: torch.save(module.state_dict(), Path(folder) / "weights.pt"))
+    module.to(device)
+    data.trainer = trainer
+    trainer.state.fn, trainer.training = "fit", True  # pyright: ignore[reportAttributeAccessIssue]
+    index = torch.randperm(effort.eval_images)[: cfg.batch_size].to(data.device)
+    batch = trainer.strategy.batch_to_device(data.train_dataloader().take(index))
+    scores, logits = Scores(len(CLASSES)).to(device), torch.randn(cfg.batch_size, len(CLASSES), device=device)
+    loss = torch.rand(cfg.batch_size, device=device)
+    raw = data.train_dataloader().take(index)
+    pieces = {
+        "batch assembly": lambda: data.train_dataloader().take(index),
+        "augmentation and scaling": lambda: data.on_after_batch_transfer(raw, 0),
+        "metrics": lambda: scores.update(logits, batch["labels"], loss),
+    }
+    for name, piece in pieces.items():
+        report.pieces[name] = statistics.median(timed(device, piece) for _ in range(20))
+    step = cfg.batch_size / statistics.median(report.speed["ceiling"])
+    whole = cfg.batch_size / statistics.median(report.speed["engrec"])
+    report.pieces = {"step of the network": step, **report.pieces}
+    report.pieces["Lightning, logging, noise"] = whole - sum(report.pieces.values())
+    report.pieces["all of it"] = whole
+    scores.reset()
+    steps = SIZES["train"] // cfg.batch_size
+    for _ in range(steps):
+        scores.update(logits, batch["labels"], loss)
+    computing = statistics.median(timed(device, partial(fresh_compute, scores)) for _ in range(3))
+    epoch = steps * whole
+    report.epoch = {
+        "training on 28,709 images": epoch,
+        "metrics of the epoch": computing,
+        "share of metrics": (computing + steps * report.pieces["metrics"]) / epoch,
+        "evaluation of 3,589 images": evaluating * SIZES["val"] / effort.eval_images,
+        "writing the weights": saving,
+    }
+
+
+def fresh_compute(scores: Scores) -> None:
+    scores._computed = None
+    scores.compute()
+
+
+def measure_growth(cfg: DictConfig, effort: Effort, faces: Faces, report: Report) -> None:
+    """Seconds of an epoch, by images and by batch size."""
+    engrec = Engrec(cfg, build_module(cfg, data_of(cfg, faces)), faces)
+    smallest, sizes = effort.growth_images, (32, 64, 128, 256, 512)
+    images: dict[int, list[float]] = {smallest * factor: [] for factor in (1, 2, 4, 8)}
+    batch: dict[int, list[float]] = {size: [] for size in sizes}
+    engrec(1, smallest)
+    for _ in range(effort.growth_repeats):
+        for number, taken in images.items():
+            taken.append(engrec(number // min(cfg.batch_size, smallest), min(cfg.batch_size, smallest)))
+        for size, taken in batch.items():
+            taken.append(engrec(effort.batch_images // size, size))
+    report.growth = {
+        "seconds of an epoch by number of images": {n: statistics.median(taken) for n, taken in images.items()},
+        "images per second by batch size": {
+            size: effort.batch_images / statistics.median(taken) for size, taken in batch.items()
+        },
+    }
+
+
+def measure_process(cfg: DictConfig, faces: Faces, overrides: list[str], report: Report) -> None:
+    """What a fresh process takes: to answer --help, to load, to begin its first step, and memory."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"}
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "random.npz"
+        faces.save(prepared)
+        report.process["load, s"] = statistics.median(
+            timed(torch.device("cpu"), lambda: load_prepared(prepared)) for _ in range(3)
+        )
+        run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        helping = [
+            timed(torch.device("cpu"), lambda: run([sys.executable, ROOT / "train.py", "--help"])) for _ in range(3)
+        ]
+        report.process["train.py --help, s"] = statistics.median(helping)
+        own = json.loads(run([sys.executable, "-c", "import benchmark; benchmark.own_memory()", *overrides]).stdout)
+        train = [
+            "train.py",
+            "augment=strong",
+            "dataset=prepared",
+            f"dataset.path={prepared}",
+            f"output_dir={folder}/run",
+        ]
+        watch = ["+callbacks.watch._target_=benchmark.Watch", f"+callbacks.watch.started={time.time()}"]
+        command = [sys.executable, ROOT / train[0], *train[1:], *overrides, *watch, "+trainer.limit_train_batches=3"]
+        watched = json.loads(run(command).stdout.splitlines()[-1])
+        report.process["command to first step, s"] = watched["first"]
+        if own["peak"] is not None:
+            report.process["peak memory of a run, GiB"] = watched["peak"] / 2**30
+            report.process["of it the network's own, GiB"] = own["peak"] / 2**30
+            report.process["beyond, GiB"] = (watched["peak"] - own["peak"]) / 2**30
+
+
+class Watch(pl.Callback):
+    """In a process of its own: when the first step begins, and the peak memory after an epoch with its validation."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self.first = time.time() - self.started
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        print("\n" + json.dumps({"first": self.first, "peak": peak_memory()}), flush=True)
+        os._exit(0)
+
+
+def own_memory() -> None:
+    """In a process of its own: what network, gradients, optimizer and activations of a step add to the libraries."""
+    cfg = composed(sys.argv[1:])
+    choose_for_machine(cfg)
+    device = torch.device(pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False).strategy.root_device)
+    before = peak_memory()
+    ceiling = Ceiling(cfg, build_module(cfg, data_of(cfg, random_faces(len(CLASSES)))), device)
+    ceiling(3)
+    after = peak_memory()
+    print(json.dumps({"peak": None if before is None or after is None else after - before}))
+
+
+def peak_memory() -> int | None:
+    """Bytes that were resident at most in this process; None where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
+
+
+# Shared
+
+
+def data_of(cfg: DictConfig, faces: Faces) -> DataModule:
+    index = np.arange(len(faces))
+    return DataModule(faces, Split(index, index, index), instantiate(cfg.augment), cfg.batch_size)
+
+
+def trainer_for(cfg: DictConfig, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
+    return instantiate(
+        cfg.trainer,
+        max_epochs=1,
+        callbacks=callbacks,
+        logger=logger,
+        enable_checkpointing=bool(callbacks),
+        enable_model_summary=False,
+        enable_progress_bar=bool(callbacks),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+    )
+
+
+def timed(device: torch.device, function: Callable[[], Any]) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's bars and remarks; they are drawn all the same."""
+    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stdout, stderr = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = stdout, stderr
+
+
+# What is said
+
+
+def tables(report: Report) -> Iterator[str]:
+    """What was measured, as text."""
+    setting, names = report.setting, {"ceiling": "the network's step, nothing else", "engrec": "engrec, trainer.fit"}
+    speed = setting["speed"]
+    how = [setting["precision"], speed["memory_format"], *(["fused optimizer"] if speed["fused_optimizer"] else [])]
+    machine = setting["hardware"]
+    yield f"\n{setting['model']}, batch {setting['batch_size']}, {', '.join(how)}"
+    yield f"{', '.join(machine['gpus']) or machine['cpu']}, {machine['threads']} threads, torch {setting['torch']}"
+    yield f"{setting['date']}, commit {setting['git_commit']}, {setting['steps']} steps a block"
+    yield "\nimages per second, median (least to most)"
+    for name, values in report.speed.items():
+        middle = statistics.median(values)
+        yield row(names.get(name, name), f"{middle:,.1f}", f"({min(values):,.1f} to {max(values):,.1f})")
+    for name, value in report.ratios.items():
+        yield row(name, f"{value:.2f}")
+    yield "\narithmetic, GFLOP per second"
+    yield row("engrec, of the network's products", f"{report.arithmetic['engrec']:,.0f}")
+    yield row("a product of 4096×4096 matrices", f"{report.arithmetic['product']:,.0f}")
+    yield row("share", f"{report.arithmetic['share']:.0%}")
+    yield "\nmilliseconds a batch"
+    for name, seconds in report.pieces.items():
+        yield row(name, f"{1e3 * seconds:,.2f}", f"{seconds / report.pieces['all of it']:.1%}")
+    yield "\nan epoch of FER-2013 (28,709 images; steps, from the above)"
+    for name, value in report.epoch.items():
+        yield row(name, f"{value:.2%}" if name.startswith("share") else f"{value:,.2f} s")
+    yield "\na fresh process"
+    for name, value in report.process.items():
+        yield row(name.rpartition(", ")[0], f"{value:.2f} {name.rpartition(', ')[2]}")
+    for title, values in report.growth.items():
+        yield f"\n{title}"
+        for number, value in values.items():
+            yield row(f"{number:,}", f"{value:,.2f}")
+    yield ""
+
+
+def row(name: str, value: str, remark: str = "") -> str:
+    return f"  {name:<36}{value:>12}  {remark}".rstrip()
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """NAME.json and NAME.png, named after network, precision and device."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "-".join(report.setting[key] for key in ("model", "precision", "device"))
+    with written_whole(folder / f"{name}.json") as file:
+        json.dump(vars(report), file, indent=2)
+    machine = report.setting["hardware"]
+    title = f"{report.setting['model']}, {report.setting['precision']}, {', '.join(machine['gpus']) or machine['cpu']}"
+    epochs, batches = report.growth.values()
+    picture = plots.benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
+    return [folder / f"{name}.json", picture]
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(sys.argv[1:])
