@@ -45,7 +45,8 @@ class Speed:
             "keep_memory": (True, False),
         }
         for name, values in allowed.items():
-            if (value := getattr(self, name)) not in values:
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in values):
                 choices = ", ".join(str(choice).lower() for choice in values)
                 raise ValueError(f"speed.{name}={value} is not known; allowed: {choices}")
         if not 0 < self.data_share <= 1:
@@ -68,26 +69,21 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
     convolutions is clearly slower with it. measure: if not, what is expected is chosen.
     """
     fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
-    chosen = (
+    kind = (
         fast if precision == "auto" else str(precision),
         "channels_last" if memory_format == "auto" else memory_format,
     )
-    rivals = []
-    if precision == "auto" and chosen[0] != "32-true":
-        rivals.append(("32-true", chosen[1]))
-    if memory_format == "auto":
-        rivals.append((chosen[0], "contiguous"))
-    if not (rivals and measure):
-        return Choice(*chosen, "as the hardware is known, not measured" if rivals else "as asked for")
-    times = time_convolutions(torch.device(device), [chosen, *rivals])
-    better = [rival for rival in rivals if times[chosen] > CLEARLY * times[rival]]
-    compared = ", ".join(f"{' '.join(rival)} {times[rival]:.2g} ms" for rival in rivals)
-    why = f"a block of convolutions: {' '.join(chosen)} {times[chosen]:.2g} ms, {compared}"
-    return Choice(
-        next((p for p, _ in better if p != chosen[0]), chosen[0]),
-        next((m for _, m in better if m != chosen[1]), chosen[1]),
-        why,
-    )
+    if not measure or "auto" not in (precision, memory_format):
+        return Choice(*kind, "as the hardware is known, not measured" if not measure else "as asked for")
+    compared = []
+    for place, plain in enumerate(("32-true", "contiguous")):
+        if (precision, memory_format)[place] != "auto" or kind[place] == plain:
+            continue
+        rival = (plain, kind[1]) if place == 0 else (kind[0], plain)
+        times = time_convolutions(torch.device(device), [kind, rival])
+        compared.append(" and ".join(f"{' '.join(k)} {times[k]:.2g} ms" for k in (kind, rival)))
+        kind = rival if times[kind] > CLEARLY * times[rival] else kind
+    return Choice(*kind, f"a block of convolutions: {', '.join(compared)}")
 
 
 def accelerator_type(accelerator: str) -> str:
@@ -111,24 +107,26 @@ def fuses(optimizer: type, precision: str) -> bool:
 
 
 def time_convolutions(
-    device: torch.device, kinds: list[tuple[str, str]], repeats: int = 8
+    device: torch.device, kinds: list[tuple[str, str]], repeats: int = 5
 ) -> dict[tuple[str, str], float]:
     """Milliseconds, forward and backward, of two 3×3 convolutions on 16 maps of 24×24, by precision and layout: the
     least of `repeats` taken in turn after one to warm up, on one thread of a CPU, as two wait for each other where
     others work too. Draws no random number that anyone else would."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         steps = {kind: _block(device, *kind) for kind in kinds}
     times: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
-    for _ in range(repeats + 1):
-        for kind, step in steps.items():
-            synchronize(device)
-            started = time.perf_counter()
-            step()
-            synchronize(device)
-            times[kind].append(1e3 * (time.perf_counter() - started))
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats + 1):
+            for kind, step in steps.items():
+                synchronize(device)
+                started = time.perf_counter()
+                step()
+                synchronize(device)
+                times[kind].append(1e3 * (time.perf_counter() - started))
+    finally:
+        torch.set_num_threads(threads)
     return {kind: min(taken[1:]) for kind, taken in times.items()}
 
 
@@ -163,8 +161,8 @@ def memory_of(device: torch.device) -> int:
 def keep_memory(keep: bool = True) -> bool:
     """Let glibc keep what is freed, or (keep=False) give it back as it does by default; False without a glibc.
 
-    By default every large tensor is mapped anew, and the kernel fills its pages with zeros first: up to a third of a
-    step's time.
+    By default every tensor above 32 MB is mapped anew, and the kernel fills its pages with zeros first, which takes a
+    twelfth of a step of the paper's VGG at batch 128; smaller tensors and networks gain nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

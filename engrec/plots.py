@@ -141,15 +141,14 @@ def benchmark(
     parts.barh(names, [1e3 * pieces[name] for name in names], color="tab:blue")
     for place, name in enumerate(names):
         parts.text(1e3 * max(0, pieces[name]), place, f" {1e3 * pieces[name]:,.2f}", va="center")
-    parts.set(xlabel="milliseconds a batch")
-    parts.margins(x=0.2)
+    parts.set(xlabel="milliseconds a batch", xlim=(0, 1250 * max(pieces.values())))
     growth.plot([*epochs], [*epochs.values()], "o", color="tab:blue", label="measured")
     largest = max(epochs)
     growth.plot([0, largest], [0, epochs[largest]], color="0.6", label="in proportion to the largest")
     growth.set(xlabel="images", ylabel="seconds of an epoch", ylim=(0, None))
     growth.legend(frameon=False)
     sizes.plot(range(len(batches)), [*batches.values()], "o-", color="tab:blue")
-    sizes.set(xlabel="batch size", ylabel="images per second", ylim=(0, None))
+    sizes.set(xlabel="batch size", ylabel="images per second", ylim=(0, 1.1 * max(batches.values())))
     sizes.set_xticks(range(len(batches)), map(str, batches))
     for axes in (ways, parts):
         axes.invert_yaxis()

@@ -65,8 +65,8 @@ def contrast(images: Tensor, brightness: float, contrast: float, gamma: float) -
 
 
 def erase(images: Tensor, probability: float, area: tuple[float, float] = (0.02, 0.2)) -> Tensor:
-    """Random erasing (Zhong et al. 2020): a rectangle of the given share of the image, its sides at most 1 : 2, takes
-    the image's mean."""
+    """Random erasing (Zhong et al. 2020): a rectangle of the given share of the image, its sides at most 1 : 2 where
+    the image is square, takes the image's mean."""
     height, width = images.shape[2:]
     chance, share, aspect, top, left = torch.rand(5, len(images), 1, 1, 1, device=images.device)
     share = area[0] + (area[1] - area[0]) * share

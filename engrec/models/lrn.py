@@ -61,7 +61,7 @@ class _Normalize(torch.autograd.Function):
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     images, device = tensors[0], tensors[0].device.type
     whole = device != "cpu" or torch.compiler.is_compiling()
-    size = len(images) if whole else max(1, 2**19 // images[0].numel())
+    size = len(images) if whole else max(1, 2**19 * len(images) // max(1, images.numel()))
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 

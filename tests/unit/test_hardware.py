@@ -91,7 +91,8 @@ def machine(monkeypatch):
     """A machine that multiplies bfloat16, or does not, and takes the given times; it remembers what was measured."""
 
     def machine(bfloat16=True, **times):
-        measured, by_kind = [], {FAST: 10.0, FLOAT32: 20.0, CONTIGUOUS: 20.0} | times.get("times", {})
+        usual = {FAST: 10.0, FLOAT32: 20.0, CONTIGUOUS: 20.0, ("32-true", "contiguous"): 30.0}
+        measured, by_kind = [], usual | times.get("times", {})
 
         def time_convolutions(device, kinds):
             measured.append((device, kinds))
@@ -126,15 +127,15 @@ def test_of_two_that_are_asked_for_one_stays_whatever_the_other_takes(machine, m
     }
     machine(times=slow)
     assert chosen("cpu", "auto", memory_format) == ("32-true", memory_format)
-    machine(times={("32-true", "channels_last"): 90.0, ("32-true", "contiguous"): 1.0})
+    machine(times={FLOAT32: 90.0, ("32-true", "contiguous"): 1.0})
     assert chosen("cpu", "32-true", "auto") == ("32-true", "contiguous")
 
 
 def test_bfloat16_is_chosen_only_where_the_hardware_multiplies_it(machine):
     measured = machine(bfloat16=True)
     assert chosen("cpu") == FAST
-    assert measured == [(torch.device("cpu"), [FAST, FLOAT32, CONTIGUOUS])]
-    measured = machine(bfloat16=False, times={("32-true", "contiguous"): 30.0})
+    assert measured == [(torch.device("cpu"), [FAST, FLOAT32]), (torch.device("cpu"), [FAST, CONTIGUOUS])]
+    measured = machine(bfloat16=False)
     assert chosen("cpu") == FLOAT32
     (_, kinds), *more = measured
     assert (kinds, more) == ([FLOAT32, ("32-true", "contiguous")], [])  # emulated, it is not even tried
@@ -152,6 +153,26 @@ def test_channels_last_is_given_up_where_it_is_clearly_slower(machine, ratio, ke
     assert chosen("cpu") == (FAST if kept else CONTIGUOUS)
 
 
+def test_the_layout_is_compared_in_the_precision_that_is_chosen(machine):
+    machine(times={FAST: 20.0, FLOAT32: 5.0, CONTIGUOUS: 15.0, ("32-true", "contiguous"): 30.0})
+    assert chosen("cpu") == FLOAT32
+
+
+def test_a_measurement_that_fails_leaves_the_threads_as_they_were(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(hardware, "_block", lambda *_: fails)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="no memory"):
+            time_convolutions(torch.device("cpu"), [FAST])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_not_measured_it_is_what_is_expected_of_the_hardware(machine, bfloat16):
     measured = machine(bfloat16, times={FAST: 1e9})
@@ -165,8 +186,8 @@ def test_the_reason_holds_the_figures(machine):
     machine(times={FAST: 12.34, FLOAT32: 0.567, CONTIGUOUS: 89.1})
     why = choose("cpu").why
     assert why == (
-        "a block of convolutions: bf16-mixed channels_last 12 ms, "
-        "32-true channels_last 0.57 ms, bf16-mixed contiguous 89 ms"
+        "a block of convolutions: bf16-mixed channels_last 12 ms and 32-true channels_last 0.57 ms, "
+        "32-true channels_last 0.57 ms and 32-true contiguous 30 ms"
     )
 
 
