@@ -36,6 +36,27 @@ def written_whole(path: Path) -> Iterator[IO[str]]:
         partial.unlink(missing_ok=True)
 
 
+class SameConfiguration(Callback):
+    """Every process of a run must have the same settings, or each would train something else without an error."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.world_size == 1:
+            return
+        everyones: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(everyones, self.settings)
+        for rank, theirs in enumerate(everyones):
+            differ = [name for name, value in everyones[0].items() if theirs.get(name) != value]
+            if differ or theirs.keys() != everyones[0].keys():
+                name = differ[0] if differ else min(theirs.keys() ^ everyones[0].keys())
+                raise ValueError(
+                    f"process {rank} has {name}={theirs.get(name)}, process 0 has {name}={everyones[0].get(name)}: "
+                    "start all of them with the same command"
+                )
+
+
 class History(Checkpoint):
     """The metrics of each epoch in metrics.csv; carried in the checkpoint, so that a resumed run has them all.
 

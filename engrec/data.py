@@ -183,6 +183,11 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, index: np.ndarray, batch_size: int, shuffle: bool) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if len(index) < world_size:
+            fewer = max(1, len(index))
+            raise ValueError(
+                f"{len(index)} images for {world_size} devices leave one idle: type trainer.devices={fewer}"
+            )
         sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size, self.device)
         return Batches(self.tensors, sampler, self.pinned)
 

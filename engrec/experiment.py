@@ -28,7 +28,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from engrec import calibration, checkpoint, plots, splits
-from engrec.callbacks import Calibration, History, Predictions, ViewPredictions, write_controls, written_whole
+from engrec.callbacks import (
+    Calibration,
+    History,
+    Predictions,
+    SameConfiguration,
+    ViewPredictions,
+    write_controls,
+    written_whole,
+)
 from engrec.config import check, signals_end_the_run
 from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
@@ -71,7 +79,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         data = build_data(cfg)
         module = build_module(cfg, data)
         trainer = build_trainer(cfg)
-        open_folder(cfg, folder)
+        open_folder(cfg, folder, trainer)
         announce(cfg, data, module, trainer, why)
         return train_and_test(cfg, folder, data, module, trainer)
 
@@ -150,9 +158,12 @@ def check_not_overwriting(cfg: DictConfig, folder: Path) -> None:
         )
 
 
-def open_folder(cfg: DictConfig, folder: Path) -> None:
-    """The log and the resolved configuration."""
+def open_folder(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
+    """The log and the resolved configuration, of the first process; the others keep silent but for errors."""
     root = logging.getLogger()
+    if not trainer.is_global_zero:
+        root.setLevel(logging.ERROR)
+        return
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)  # the previous trial's
     handler = logging.FileHandler(folder / "train.log")
@@ -268,9 +279,10 @@ def is_class_of(package: str, name: str) -> bool:
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """Trainer, callbacks and logger from YAML."""
+    own = {str(name): plain(cfg[name]) for name in cfg if name not in ("run", "output_dir", "callbacks", "logger")}
     return instantiate(
         cfg.trainer,
-        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+        callbacks=[SameConfiguration(own), *(instantiate(node) for node in cfg.callbacks.values())],
         logger=instantiate(cfg.logger) if cfg.logger else False,
         default_root_dir=cfg.output_dir,
         enable_model_summary=False,
@@ -321,6 +333,11 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
     log.info("%s with %s parameters on %s", type(module.backbone).__name__, f"{number:,}", device)
     log.info("%s (%s)", say_speed(cfg), why)
+    if trainer.world_size > 1 and cfg.stage != "test":
+        step, lr = trainer.world_size * cfg.batch_size, cfg.optimizer["lr"]
+        log.info(
+            "a step is of %d × batch_size=%d = %d images, optimizer.lr=%g", trainer.world_size, cfg.batch_size, step, lr
+        )
     say_if_synthetic(cfg, data)
 
 

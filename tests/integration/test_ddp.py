@@ -1,0 +1,116 @@
+"""One run over two processes (gloo, on the CPU) says what one process says, whatever the number of images."""
+
+import csv
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import FEW, SMALL, Folder
+from hydra.utils import instantiate
+
+from engrec import checkpoint
+from engrec.experiment import build_data, build_trainer, choose_for_machine
+
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+START = ["stage=scratch", *SMALL, *FEW, *TWO]
+NAMES = ("loss", "accuracy", "balanced_accuracy", "f1", "auc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return Folder(tmp_path_factory.mktemp("ddp"))
+
+
+@pytest.fixture(scope="module", params=[14, 15], ids=["even", "odd"])
+def trained(request, folder):
+    """One epoch on two processes, with as many validation images; the command, its folder and the images."""
+    name = f"val{request.param}"
+    sizes = [f"dataset.num_val={request.param}", "dataset.num_test=23", "max_epochs=1"]
+    done = folder.python("train.py", *START, *sizes, f"output_dir={name}")
+    assert done.status == 0, done.stderr[-3000:]
+    return done, folder.path / name, sizes
+
+
+def one_process(compose, path, sizes, side):
+    """What one process says of the checkpoint, on the same images."""
+    cfg = compose(
+        "stage=scratch", *SMALL, *FEW, *sizes, "trainer.precision=32-true", "+trainer.enable_checkpointing=false"
+    )
+    choose_for_machine(cfg)
+    cfg.callbacks, cfg.output_dir = {}, str(path)
+    data, saved = build_data(cfg), checkpoint.read(path / "last.ckpt")
+    module = instantiate(cfg.module, **saved["hyper_parameters"], _recursive_=False, _convert_="all")
+    module.load_state_dict(saved["state_dict"])
+    run = build_trainer(cfg)
+    return (run.validate if side == "val" else run.test)(module, data, verbose=False)[0]
+
+
+def test_validation_and_test_are_those_of_one_process(compose, trained):
+    _, path, sizes = trained
+    with (path / "metrics.csv").open(newline="") as file:
+        [epoch] = csv.DictReader(file)
+    alone = one_process(compose, path, sizes, "val")
+    for name in NAMES:
+        assert float(epoch[f"val/{name}"]) == pytest.approx(alone[f"val/{name}"], abs=1e-6)
+    tested = json.loads((path / "result.json").read_text())["metrics"]
+    alone = one_process(compose, path, sizes, "test")
+    for name in NAMES:
+        assert tested[f"test/{name}"] == pytest.approx(alone[f"test/{name}"], abs=1e-6)
+
+
+def test_every_test_image_is_predicted_once(trained):
+    with (trained[1] / "predictions.csv").open(newline="") as file:
+        sources = [row["source"] for row in csv.DictReader(file)]
+    assert len(sources) == len(set(sources)) == 23
+
+
+def test_only_the_first_process_writes_and_speaks(trained):
+    done, path, _ = trained
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("scratch: synthetic") for line in lines) == 1
+    assert sum(line.startswith("test: ") for line in lines) == 1
+    assert (path / "train.log").read_text().count("INFO scratch: synthetic") == 1
+    assert {p.name for p in path.iterdir()} >= {"config.yaml", "result.json", "metrics.csv", "best.ckpt", "last.ckpt"}
+    assert not [p for p in path.parent.iterdir() if p.name.startswith("outputs")]
+
+
+def test_what_a_step_and_its_learning_rate_are_is_said(trained):
+    assert "a step is of 2 × batch_size=14 = 28 images, optimizer.lr=0.02" in trained[0].stdout
+
+
+def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
+    few = ["trainer.devices=3", "dataset.num_val=2", "dataset.num_test=21", "max_epochs=1"]
+    done = folder.python("train.py", *START, *few, "output_dir=few")
+    assert done.status == 1
+    assert "error: 2 images for 3 devices leave one idle: type trainer.devices=2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder.path / "few" / "result.json").exists()
+
+
+def test_processes_with_different_settings_stop_and_say_what_differs(folder):
+    """As torchrun or a cluster may start them; here by hand, each with its own command."""
+    script = [sys.executable, "train.py", *START, "max_epochs=1", "output_dir=differ"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    started = []
+    for rank in ("0", "1"):
+        env = folder.env | {
+            "WORLD_SIZE": "2",
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "GROUP_RANK": "0",
+            "LOCAL_WORLD_SIZE": "2",
+        }
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        command = [*script, f"optimizer.lr=0.0{int(rank) + 1}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=folder.path, env=env, **pipes))
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [1, 1], said
+    for stderr in said:
+        assert "process 1 has optimizer=" in stderr
+        assert "start all of them with the same command" in stderr
+    assert not Path(folder.path / "differ" / "result.json").exists()
