@@ -459,8 +459,9 @@ def measure_process(cfg: DictConfig, faces: Faces, overrides: list[str], report:
             f"dataset.path={prepared}",
             f"output_dir={folder}/run",
         ]
+        few = ["+trainer.limit_train_batches=3", "+trainer.limit_val_batches=2"]
         watch = ["+callbacks.watch._target_=benchmark.Watch", f"+callbacks.watch.started={time.time()}"]
-        command = [sys.executable, ROOT / train[0], *train[1:], *overrides, *watch, "+trainer.limit_train_batches=3"]
+        command = [sys.executable, ROOT / train[0], *train[1:], *overrides, *watch, *few]
         watched = json.loads(run(command).stdout.splitlines()[-1])
         report.process["command to first step, s"] = watched["first"]
         if own["peak"] is not None:
@@ -470,7 +471,7 @@ def measure_process(cfg: DictConfig, faces: Faces, overrides: list[str], report:
 
 
 class Watch(pl.Callback):
-    """In a process of its own: when the first step begins, and the peak memory after an epoch with its validation."""
+    """In a process of its own: when the first step begins, and the peak memory after batches of both sides."""
 
     def __init__(self, started: float) -> None:
         self.started = started
