@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engrec import calibration, checkpoint, plots, splits
+from engrec import calibration, checkpoint, plots, splits, trackers
 from engrec.callbacks import (
     Calibration,
     History,
@@ -81,7 +81,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
         trainer = build_trainer(cfg)
         open_folder(cfg, folder, trainer)
         announce(cfg, data, module, trainer, why)
-        return train_and_test(cfg, folder, data, module, trainer)
+        with trackers.followed(trainer, plain(cfg)):
+            return train_and_test(cfg, folder, data, module, trainer)
 
 
 def train_and_test(
@@ -96,7 +97,6 @@ def train_and_test(
     tested = evaluate(cfg, folder, data, module, trainer)
     if trainer.is_global_zero:
         write_result(cfg, folder, trainer, module, data, tested, time.perf_counter() - started)
-    close_loggers(trainer)
     conclude(cfg, data, tested, best)
     return tested.metrics
 
@@ -299,7 +299,6 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
     try:
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except SystemExit:
-        close_loggers(trainer)
         say_how_to_resume(cfg)
         raise
     return str(Path(cfg.output_dir) / "best.ckpt")
@@ -465,6 +464,8 @@ def write_result(
         plots.curves(history.epochs, folder / "curves.png")
     title = f"{cfg.stage}, {data.faces.name}: test accuracy {tested.metrics['test/accuracy']:.1%}"
     plots.confusion(tested.predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
+    index, predicted = np.sort(data.split.test), tested.predictions
+    trackers.record(trainer, data.faces, index, predicted.logits, predicted.labels, result)
 
 
 def without_nan(values: dict[str, float]) -> dict[str, float | None]:
@@ -484,14 +485,6 @@ def environment() -> dict[str, Any]:
 
 def callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def close_loggers(trainer: pl.Trainer) -> None:
-    """A tracker's run that is not finished would take in the next trial of the same process."""
-    for logger in trainer.loggers:
-        finish = getattr(getattr(logger, "experiment", None), "finish", None)
-        if finish is not None:
-            finish()
 
 
 def hardware() -> dict[str, Any]:

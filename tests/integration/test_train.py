@@ -350,7 +350,7 @@ def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
     for trial in ("0", "1"):
         run = folder.path / "sweep" / trial
         assert result(run)["seed"] == int(trial)
-        assert {path.name for path in run.iterdir()} - {"wandb"} == FILES
+        assert {path.name for path in run.iterdir()} - {"wandb", "wandb.json"} == FILES
         assert (run / "train.log").read_text().count("written to") == 1
     one, other = (result(folder.path / "sweep" / trial)["metrics"] for trial in ("0", "1"))
     assert one != other

@@ -1,0 +1,302 @@
+"""What Weights & Biases is told, as far as it needs neither a run nor a server."""
+
+import logging
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wandb_workspace
+import yaml
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from engrec import config, trackers
+from engrec.trackers import WandbRun, faces_table, followed, recorded, roc
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "conf" / "sweep" / "wandb").glob("*.yaml"))
+CHOSEN = {
+    "stage": "finetune",
+    "dataset": "synthetic",
+    "model": "vgg_small",
+    "split": "kfold",
+    "network": "engrec.x.VGG",
+}
+
+
+def new(folder, **fields):
+    return WandbRun(str(folder), **CHOSEN | {"run": "now", "offline": True} | fields)
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [2, 40, 400])
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_the_roc_curve_is_exact_where_it_is_short(number, decimals):
+    """Ties included: the area under it is the AUC, and its points are those that scikit-learn finds."""
+    rng = np.random.default_rng(number)
+    scores = rng.random(number).round(decimals)
+    positive = np.append(rng.random(number - 2) < 0.4, [True, False]) if number > 2 else np.array([True, False])
+    points = roc(scores, positive, 500)
+    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
+    false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
+    assert {tuple(p) for p in points.round(12)} <= {tuple(p) for p in np.stack([false, true], 1).round(12)}
+
+
+def test_a_long_roc_curve_is_thinned_to_exact_points():
+    rng = np.random.default_rng(0)
+    positive = rng.random(20_000) < 0.3
+    scores = positive + rng.normal(size=20_000)
+    points = roc(scores, positive, 500)
+    assert len(points) == 500
+    assert points[0].tolist() == [0, 0]
+    assert points[-1].tolist() == [1, 1]
+    assert (np.diff(points, axis=0) >= 0).all()
+    counts = points * [(~positive).sum(), positive.sum()]
+    for false, true in counts[1:-1].round():
+        threshold = np.sort(scores)[::-1][int(false + true) - 1]
+        assert ((scores >= threshold) & positive).sum() == true
+        assert ((scores >= threshold) & ~positive).sum() == false
+    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-4)
+
+
+@pytest.mark.parametrize("positive", [[True, True], [False, False]])
+def test_without_one_of_the_two_kinds_there_is_no_roc_curve(positive):
+    assert len(roc(np.array([0.1, 0.2]), np.array(positive), 500)) == 0
+
+
+# --- faces ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_surest_mistakes_come_first_and_then_the_least_sure_right_ones(make_faces, tmp_path):
+    faces = make_faces(num_images=60)
+    index = np.arange(10, 60)
+    labels = torch.from_numpy(faces.labels[index])
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 2)))
+    table = faces_table(faces, index, logits, labels)
+    assert table.columns == ["image", "source", "label", "prediction", "probability"]
+    assert len(table.data) == 32
+    wrong = [row[2] != row[3] for row in table.data]
+    number = sum(wrong)
+    assert 10 < number < 32
+    assert wrong == [True] * number + [False] * (32 - number)
+    sure = [row[4] for row in table.data]
+    assert sure[:number] == sorted(sure[:number], reverse=True)
+    assert sure[number:] == sorted(sure[number:])
+    for picture, source, label, prediction, probability in table.data:
+        [i] = np.flatnonzero(faces.sources == source)
+        assert label == faces.class_names[faces.labels[i]]
+        row = logits[i - 10].softmax(0)
+        assert prediction == faces.class_names[int(row.argmax())]
+        assert probability == pytest.approx(float(row.max()))
+        assert np.array_equal(np.asarray(picture.image), faces.images[i, 0])
+
+
+class Sink:
+    """Takes what a run logs, and asks no server."""
+
+    id, offline = "abc", True
+
+    def __init__(self):
+        self.logged, self.summary, self.config = {}, {}, {}
+
+    def log(self, values, commit=True):
+        self.logged |= values
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+
+RESULT = {"choices": {}, "calibration": {"temperature": 1.5}, "epochs": 2, "seconds": 1.0, "num_parameters": 3}
+RESULT |= {"train_images_per_second": None, "num_images": {}, "hardware": {}, "versions": {}, "git_commit": None}
+RESULT |= {"dataset": {}, "command": "python train.py", "metrics": {}, "validation": {}, "seed": 0}
+
+
+class Config(dict):
+    def update(self, values, allow_val_change=False):
+        super().update(values)
+
+
+@pytest.mark.parametrize(
+    ("importer", "images", "shown"),
+    [("synthetic", "auto", True), ("fer2013", "auto", False), ("fer2013", True, True), ("synthetic", False, False)],
+)
+def test_real_faces_are_shown_only_on_request(make_faces, tmp_path, importer, images, shown):
+    faces = make_faces(num_images=6, recipe={"name": "some", "importer": importer})
+    run = new(tmp_path, images=images, checkpoint=False)
+    run._experiment = sink = Sink()
+    sink.config = Config()
+    index = np.arange(6)
+    run.record(faces, index, torch.eye(2)[faces.labels], torch.from_numpy(faces.labels), RESULT)
+    assert ("test/faces" in sink.logged) is shown
+    assert {"test/confusion", "test/roc"} <= sink.logged.keys()
+    assert sink.summary["temperature"] == 1.5
+    if not shown:
+        assert not any(source in repr(sink.logged) for source in faces.sources.tolist())
+
+
+# --- which run it is --------------------------------------------------------------------------------------------------
+
+
+def test_folds_and_seeds_share_a_group_and_stages_do_not(compose):
+    def group(*overrides):
+        cfg = compose("logger=wandb", "model=vgg_small", *overrides)
+        cfg.output_dir = "unused"
+        return trackers.WandbRun(**{k: v for k, v in cfg.logger.items() if k != "_target_"})._wandb_init
+
+    scratch = group("stage=scratch", "split=kfold", "split.fold=1", "seed=4", "experiment=wacv2016")
+    assert scratch["group"] == "scratch-wacv2016-vgg_small-kfold"
+    assert scratch["group"] == group("stage=scratch", "split=kfold", "split.fold=0", "experiment=wacv2016")["group"]
+    assert scratch["job_type"] == "scratch"
+    assert scratch["tags"] == ["wacv2016"]
+    pretrain = group("stage=pretrain")
+    assert pretrain["group"] == "pretrain-synthetic-vgg_small-official"
+    assert pretrain["tags"] == []
+    assert pretrain["name"].startswith(pretrain["group"])
+
+
+def test_a_tested_checkpoint_is_named_after_its_own_network(tmp_path):
+    init = new(tmp_path, stage="test", model="cnn", network="engrec.models.vgg.VGG")._wandb_init
+    assert init["group"] == "test-synthetic-VGG-kfold"
+
+
+def test_only_a_run_that_goes_on_keeps_its_id(tmp_path):
+    (tmp_path / "wandb.json").write_text('{"id": "abc", "project": "engrec", "entity": null, "artifact": "model-abc"}')
+    assert new(tmp_path, ckpt_path=f"{tmp_path}/last.ckpt")._wandb_init["id"] == "abc"
+    assert new(tmp_path)._wandb_init["id"] is None
+    assert new(tmp_path, stage="test", ckpt_path=f"{tmp_path}/best.ckpt")._wandb_init["id"] is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 3}'])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "wandb.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'wandb.json'} is damaged: remove it")):
+        recorded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("images", "some", "logger.images=some is none of"), ("finish_timeout", 0, "more than 0")],
+)
+def test_settings_that_cannot_be_are_named(tmp_path, field, value, said):
+    with pytest.raises(ValueError, match=said):
+        new(tmp_path, **{field: value})
+
+
+# --- begin and end ----------------------------------------------------------------------------------------------------
+
+
+class Following:
+    def __init__(self, logger):
+        self.loggers = [logger]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, 0), (SystemExit(143), 143), (SystemExit("no"), 1), (ZeroDivisionError(), 1)]
+)
+def test_a_run_ends_as_it_ended(tmp_path, monkeypatch, error, status):
+    run, ended = new(tmp_path), []
+    monkeypatch.setattr(WandbRun, "begin", lambda *_: None)
+    monkeypatch.setattr(WandbRun, "end", lambda _, code: ended.append(code))
+
+    def follow():
+        with followed(Following(run), {}):
+            if error is not None:
+                raise error
+
+    if error is None:
+        follow()
+    else:
+        with pytest.raises(type(error)):
+            follow()
+    assert ended == [status]
+
+
+def test_what_goes_wrong_at_the_tracker_is_said_and_does_no_harm(tmp_path, caplog):
+    run = new(tmp_path)
+
+    class Broken(Sink):
+        def log(self, values, commit=True):
+            raise RuntimeError("the service is gone\nwith details")
+
+    run._experiment, run.history = Broken(), None
+    with caplog.at_level(logging.WARNING):
+        run.log_metrics({"val/loss": 1.0}, 3)
+    assert [record.getMessage() for record in caplog.records] == ["Weights & Biases: the service is gone"]
+
+
+# --- house rules ------------------------------------------------------------------------------------------------------
+
+
+def test_one_module_knows_it():
+    knowing = [path.name for path in (ROOT / "engrec").rglob("*.py") if "wandb" in path.read_text().lower()]
+    assert knowing == ["trackers.py"]
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+def few(parameter):
+    return parameter["values"] if "values" in parameter else [parameter["min"], parameter["max"]]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_asks_for_settings_that_there_are(compose, monkeypatch, tmp_path, path):
+    """Its fixed overrides and the ends of each of its ranges, each composed and checked as train.py does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "run")
+    sweep = yaml.safe_load(path.read_text())
+    start, (*fixed, last) = sweep["command"][:3], sweep["command"][3:]
+    assert start == ["${env}", "python", "train.py"]
+    assert last == "${args_no_hyphens}"
+    [init_from] = [override.partition("=")[2] for override in fixed if override.startswith("init_from=")]
+    Path(init_from).parent.mkdir(parents=True)
+    Path(init_from).touch()
+    for key, parameter in sweep["parameters"].items():
+        for value in few(parameter):
+            cfg = compose(*fixed, f"{key}={value}")
+            config.check(cfg)
+            assert cfg.output_dir == "outputs/wandb/sweep/run"
+    assert sweep["metric"] == {"name": f"best/{cfg.monitor}", "goal": "maximize"}
+
+
+def test_the_sweep_over_folds_has_all_of_them(compose):
+    [folds] = [yaml.safe_load(path.read_text()) for path in SWEEPS if path.stem == "folds"]
+    cfg = compose("experiment=wacv2016", "stage=scratch")
+    assert folds["parameters"]["split.fold"]["values"] == list(range(cfg.split.num_folds))
+
+
+# --- the workspace ----------------------------------------------------------------------------------------------------
+
+
+def test_a_workspace_needs_a_login(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with pytest.raises(ValueError, match=r"nobody is logged in at .*: wandb login"):
+        wandb_workspace.save("engrec", "engrec")
+
+
+def test_a_workspace_needs_its_package(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    with pytest.raises(ValueError, match=r"wandb_workspaces is not installed: pip install -c constraints.txt"):
+        wandb_workspace.save("engrec", "engrec")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic V1 style")
+def test_the_workspace_shows_what_runs_log(compose):
+    """Its panels' keys are those of the configuration and of the metrics."""
+    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed")
+    cfg = compose("stage=finetune", "init_from=somewhere")
+    for setting in wandb_workspace.SETTINGS:
+        node = cfg
+        for key in setting.split("."):
+            node = node[key]
+    assert set(wandb_workspace.SCORES) == set(trackers.SCORES)
+    spec = wandb_workspace.build("somebody", "engrec", "engrec")._to_model().spec.model_dump_json(by_alias=True)
+    for key in ("test/accuracy", "val/auc", "train/loss", "choices", "test/confusion_table", "test/roc_table"):
+        assert key in spec
