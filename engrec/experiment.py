@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,15 @@ from engrec.callbacks import (
 from engrec.config import check, signals_end_the_run
 from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
-from engrec.hardware import LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
+from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
 from engrec.transforms import flip_views, ten_crop_views
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings(
     "ignore",
-    message=r".*(does not have many workers|logging interval|exists and is not empty|in eval mode at the start).*",
+    message=r".*(does not have many workers|logging interval|exists and is not empty|in eval mode at the start|"
+    r"sync_dist=True).*",  # the last of them would reduce once more what Scores has reduced
 )
 warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning|lightning_fabric")
 for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
@@ -79,6 +81,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         data = build_data(cfg)
         module = build_module(cfg, data)
         trainer = build_trainer(cfg)
+        cfg.trainer.devices = trainer.num_devices
         open_folder(cfg, folder, trainer)
         announce(cfg, data, module, trainer, why)
         with trackers.followed(trainer, plain(cfg)):
@@ -176,18 +179,35 @@ def open_folder(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
 def choose_for_machine(cfg: DictConfig) -> str:
     """Put in the place of "auto" what this machine does well, and say why; a run that goes on keeps what it had."""
     speed: Speed = instantiate(cfg.speed)
-    keep_memory(speed.keep_memory)
-    before = Path(cfg.output_dir) / "config.yaml"
-    if cfg.ckpt_path is not None and cfg.stage != "test" and before.is_file():
-        for group, key in (("trainer", "precision"), ("speed", "memory_format")):
-            had = OmegaConf.select(OmegaConf.load(before), f"{group}.{key}")
-            cfg[group][key] = had if had is not None and cfg[group][key] == "auto" else cfg[group][key]
+    if speed.keep_memory:
+        keep_memory()
+    kept = keep_what_was_chosen(cfg)
     device, alone = accelerator_type(cfg.trainer.accelerator), str(cfg.trainer.devices) == "1"
-    choice = choose(device, cfg.trainer.precision, cfg.speed.memory_format, measure=alone)
+    if device == "cpu" and str(cfg.trainer.devices) == "-1":
+        raise ValueError("trainer=ddp takes all GPUs and there is none: type trainer.devices=2 for two processes")
+    choice = chosen_once(device, str(cfg.trainer.precision), cfg.speed.memory_format, alone)
     cfg.trainer.precision, cfg.speed.memory_format = choice.precision, choice.memory_format
-    if speed.fused_optimizer == "auto":
-        cfg.speed.fused_optimizer = fuses(get_object(cfg.optimizer["_target_"]), cfg.trainer.precision)
-    return choice.why
+    clips = bool(cfg.trainer.get("gradient_clip_val"))
+    if cfg.speed.fused_optimizer == "auto":
+        cfg.speed.fused_optimizer = fuses(cfg.optimizer, choice.precision, clips)
+    elif cfg.speed.fused_optimizer and clips and choice.precision in AUTOCAST:
+        raise ValueError(f"gradients are not clipped in {choice.precision} with speed.fused_optimizer=true: type false")
+    return "as the run that goes on had it" if kept else choice.why
+
+
+chosen_once = cache(choose)  # so that the trials of a sweep in one process have the same
+
+
+def keep_what_was_chosen(cfg: DictConfig) -> bool:
+    """Whether this is a run that goes on; what it has chosen before takes the place of "auto"."""
+    before = Path(cfg.output_dir) / "config.yaml"
+    if cfg.ckpt_path is None or cfg.stage == "test" or not before.is_file():
+        return False
+    had = OmegaConf.load(before)
+    for group, key in (("trainer", "precision"), ("speed", "memory_format"), ("speed", "fused_optimizer")):
+        value = OmegaConf.select(had, f"{group}.{key}")
+        cfg[group][key] = value if value is not None and cfg[group][key] == "auto" else cfg[group][key]
+    return True
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -279,7 +299,7 @@ def is_class_of(package: str, name: str) -> bool:
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """Trainer, callbacks and logger from YAML."""
-    own = {str(name): plain(cfg[name]) for name in cfg if name not in ("run", "output_dir", "callbacks", "logger")}
+    own = {str(name): plain(cfg[name]) for name in cfg if name not in ("run", "logger")}
     return instantiate(
         cfg.trainer,
         callbacks=[SameConfiguration(own), *(instantiate(node) for node in cfg.callbacks.values())],
@@ -342,7 +362,7 @@ def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.
 
 def say_speed(cfg: DictConfig) -> str:
     parts = [cfg.trainer.precision, cfg.speed.memory_format]
-    parts += ["fused optimizer"] if cfg.speed.fused_optimizer else []
+    parts += ["fused optimizer"] if cfg.speed.fused_optimizer and cfg.stage != "test" else []
     parts += [f"compiled ({cfg.speed.compile})"] if cfg.speed.compile else []
     return f"trainer={HydraConfig.get().runtime.choices['trainer']}: {', '.join(map(str, parts))}"
 

@@ -3,10 +3,12 @@
 import ctypes
 import inspect
 import os
+import pkgutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ CLEARLY = 1.2  # a measured ratio that is more than noise; within it equal machi
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+ALIASES = {"bf16": "bf16-mixed", "16": "16-mixed", "32": "32-true", "64": "64-true", "None": "32-true"}  # Lightning's
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Speed:
             if not any(type(value) is type(choice) and value == choice for choice in values):
                 choices = ", ".join(str(choice).lower() for choice in values)
                 raise ValueError(f"speed.{name}={value} is not known; allowed: {choices}")
-        if not 0 < self.data_share <= 1:
+        if not (isinstance(self.data_share, int | float) and 0 < self.data_share <= 1):
             raise ValueError(f"speed.data_share={self.data_share} must be above 0 and at most 1")
 
 
@@ -63,18 +66,18 @@ class Choice:
 
 
 def choose(device: str, precision: str = "auto", memory_format: str = "auto", measure: bool = True) -> Choice:
-    """The faster precision and layout on a device ("cuda", "mps", "cpu"); what is not "auto" stays as it is.
+    """Precision and layout for a device ("cuda", "mps", "cpu"); what is not "auto" stays as it is.
 
-    Expected are bfloat16 where the hardware multiplies it, and channels last; each is given up where a block of
-    convolutions is clearly slower with it. measure: if not, what is expected is chosen.
+    Expected are bfloat16 where the hardware multiplies it, and channels last; each is given up, the precision first,
+    where a block of convolutions is clearly slower with it. measure: if not, what is expected is chosen.
     """
     fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
-    kind = (
-        fast if precision == "auto" else str(precision),
-        "channels_last" if memory_format == "auto" else memory_format,
-    )
-    if not measure or "auto" not in (precision, memory_format):
-        return Choice(*kind, "as the hardware is known, not measured" if not measure else "as asked for")
+    precision = ALIASES.get(str(precision), str(precision))
+    kind = (fast if precision == "auto" else precision, "channels_last" if memory_format == "auto" else memory_format)
+    if "auto" not in (precision, memory_format):
+        return Choice(*kind, "as asked for")
+    if not measure or kind[0] not in (*AUTOCAST, "32-true"):
+        return Choice(*kind, "as the hardware is known, not measured")
     compared = []
     for place, plain in enumerate(("32-true", "contiguous")):
         if (precision, memory_format)[place] != "auto" or kind[place] == plain:
@@ -83,7 +86,8 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
         times = time_convolutions(torch.device(device), [kind, rival])
         compared.append(" and ".join(f"{' '.join(k)} {times[k]:.2g} ms" for k in (kind, rival)))
         kind = rival if times[kind] > CLEARLY * times[rival] else kind
-    return Choice(*kind, f"a block of convolutions: {', '.join(compared)}")
+    why = f"a block of convolutions: {', '.join(compared)}; the second of a pair has to be {CLEARLY:g} times as fast"
+    return Choice(*kind, why if compared else "as the hardware is known, not measured")
 
 
 def accelerator_type(accelerator: str) -> str:
@@ -101,9 +105,17 @@ def multiplies_bfloat16(device: str) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def fuses(optimizer: type, precision: str) -> bool:
-    """Whether torch can update all parameters in one kernel; scaled float16 gradients are better left to Lightning."""
-    return "fused" in inspect.signature(optimizer).parameters and precision not in ("16", "16-mixed")
+def fuses(optimizer: Mapping[str, Any], precision: str, clips: bool = False) -> bool:
+    """Whether all parameters are to be updated in one kernel by the optimizer of this node, which has a `_target_`.
+
+    Not where the node says how to, where Lightning scales gradients (16-mixed), nor where it clips them in a mixed
+    precision, which it refuses to do for a fused optimizer.
+    """
+    if {"fused", "foreach", "differentiable"} & optimizer.keys() or (clips and precision in AUTOCAST):
+        return False
+    return (
+        "fused" in inspect.signature(pkgutil.resolve_name(optimizer["_target_"])).parameters and precision != "16-mixed"
+    )
 
 
 def time_convolutions(

@@ -15,7 +15,7 @@ STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order
 # Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
 NOT_SETTINGS = (
     *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "logger", "task", "stage", "tta"),
-    *("trainer.accelerator", "trainer.devices", "trainer.precision", "trainer.max_epochs", "trainer.benchmark"),
+    *("trainer.accelerator", "trainer.precision", "trainer.max_epochs", "trainer.benchmark"),
     "trainer.strategy",
     *("speed", "callbacks.history"),
     *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("dirpath", "monitor", "mode")),

@@ -44,7 +44,7 @@ def test_the_measured_numbers_fit_each_other(ran):
     assert report["ratios"]["engrec / the usual way"] == pytest.approx(speed["engrec"] / speed["the usual way"])
     assert 0 < report["arithmetic"]["share"] < 1.2
     pieces = report["pieces"]
-    assert sum(pieces.values()) == pytest.approx(2 * pieces["all of it"])
+    assert pieces["batch assembly"] + pieces["augmentation and scaling"] < 0.1 * pieces["step of the network"]
     assert report["epoch"]["share of metrics"] < 0.02
     images = report["growth"]["seconds of an epoch by number of images"]
     assert [int(n) // 32 for n in images] == [1, 2, 4, 8]

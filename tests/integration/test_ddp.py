@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from commands import FEW, SMALL, Folder
@@ -90,9 +89,17 @@ def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
     assert not (folder.path / "few" / "result.json").exists()
 
 
-def test_processes_with_different_settings_stop_and_say_what_differs(folder):
+@pytest.mark.parametrize(
+    ("both", "each", "named"),
+    [
+        (["output_dir=differ"], ["optimizer.lr=0.01", "optimizer.lr=0.02"], "optimizer="),
+        ([], ["output_dir=differ/0", "output_dir=differ/1"], "output_dir=differ/"),
+    ],
+    ids=["lr", "folder"],
+)
+def test_processes_with_different_settings_stop_and_say_what_differs(folder, both, each, named):
     """As torchrun or a cluster may start them; here by hand, each with its own command."""
-    script = [sys.executable, "train.py", *START, "max_epochs=1", "output_dir=differ"]
+    script = [sys.executable, "train.py", *START, "max_epochs=1", *both]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     started = []
@@ -105,12 +112,12 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder):
             "LOCAL_WORLD_SIZE": "2",
         }
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-        command = [*script, f"optimizer.lr=0.0{int(rank) + 1}"]
+        command = [*script, each[int(rank)]]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, cwd=folder.path, env=env, **pipes))
     said = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [1, 1], said
     for stderr in said:
-        assert "process 1 has optimizer=" in stderr
+        assert f"process 1 has {named}" in stderr
         assert "start all of them with the same command" in stderr
-    assert not Path(folder.path / "differ" / "result.json").exists()
+    assert not [*(folder.path / "differ").rglob("result.json")]

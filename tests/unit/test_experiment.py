@@ -103,18 +103,19 @@ def test_a_signal_that_was_ignored_stays_ignored():
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ([], ["32-true", "contiguous"]),
-        (["trainer.precision=bf16-mixed"], ["bf16-mixed", "contiguous"]),
-        (["speed.memory_format=channels_last"], ["32-true", "channels_last"]),
+        ([], ["32-true", "contiguous", False]),
+        (["trainer.precision=bf16-mixed"], ["bf16-mixed", "contiguous", False]),
+        (["speed.memory_format=channels_last"], ["32-true", "channels_last", False]),
     ],
 )
 def test_a_run_that_goes_on_keeps_what_was_chosen_for_it_unless_other_is_typed(compose, tmp_path, typed, expected):
-    (tmp_path / "config.yaml").write_text("trainer: {precision: 32-true}\nspeed: {memory_format: contiguous}\n")
+    had = "trainer: {precision: 32-true}\nspeed: {memory_format: contiguous, fused_optimizer: false}\n"
+    (tmp_path / "config.yaml").write_text(had)
     (tmp_path / "last.ckpt").touch()
     folder = [f"output_dir={tmp_path}", f"ckpt_path={tmp_path / 'last.ckpt'}"]
     cfg = compose("trainer.accelerator=cpu", *folder, *typed)
-    experiment.choose_for_machine(cfg)
-    assert [cfg.trainer.precision, cfg.speed.memory_format] == expected
+    assert experiment.choose_for_machine(cfg) == "as the run that goes on had it"
+    assert [cfg.trainer.precision, cfg.speed.memory_format, cfg.speed.fused_optimizer] == expected
 
 
 def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
@@ -128,3 +129,17 @@ def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
     experiment.choose_for_machine(plain)
     assert (plain.trainer.precision, plain.speed.memory_format) == ("32-true", "contiguous")
     assert plain.speed.fused_optimizer is False
+
+
+def test_gradients_are_clipped_by_an_optimizer_that_is_not_fused(compose):
+    clipped = ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1"]
+    cfg = compose(*clipped)
+    experiment.choose_for_machine(cfg)
+    assert cfg.speed.fused_optimizer is False
+    with pytest.raises(ValueError, match=r"not clipped in bf16-mixed with speed.fused_optimizer=true: type false"):
+        experiment.choose_for_machine(compose(*clipped, "speed.fused_optimizer=true"))
+
+
+def test_all_gpus_where_there_is_none_is_said(compose):
+    with pytest.raises(ValueError, match=r"type trainer.devices=2"):
+        experiment.choose_for_machine(compose("trainer=ddp", "trainer.accelerator=cpu"))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from engrec import hardware
@@ -54,7 +54,7 @@ print(json.dumps([all(calls), faults(4), faults(64)]))
 @pytest.mark.parametrize("path", sorted((CONF / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_allowed(path):
     default = OmegaConf.load(CONF / "trainer" / "auto.yaml").speed
-    assert isinstance(instantiate(OmegaConf.merge(default, OmegaConf.load(path).speed)), Speed)
+    assert isinstance(instantiate(OmegaConf.merge(default, OmegaConf.load(path).get("speed", {}))), Speed)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_reason_holds_the_figures(machine):
     why = choose("cpu").why
     assert why == (
         "a block of convolutions: bf16-mixed channels_last 12 ms and 32-true channels_last 0.57 ms, "
-        "32-true channels_last 0.57 ms and 32-true contiguous 30 ms"
+        "32-true channels_last 0.57 ms and 32-true contiguous 30 ms; the second of a pair has to be 1.2 times as fast"
     )
 
 
@@ -295,19 +295,36 @@ def test_an_accelerator_is_the_device_that_is_there(monkeypatch, accelerator, wi
 def test_an_optimizer_is_fused_where_torch_has_it(optimizer):
     parameter = torch.nn.Parameter(torch.ones(3))
     parameter.grad = torch.ones(3)
-    if fuses(optimizer, "bf16-mixed"):
+    node = {"_target_": f"torch.optim.{optimizer.__name__}"}
+    if fuses(node, "bf16-mixed"):
         optimizer([parameter], lr=0.1, fused=True).step()
         assert (parameter < 1).all()
     else:
         with pytest.raises(TypeError, match="fused"):
             optimizer([parameter], lr=0.1, fused=True)
-    assert not fuses(optimizer, "16-mixed")
-    assert not fuses(optimizer, "16")
+    assert not fuses(node, "16-mixed")
 
 
 def test_the_optimizers_that_are_offered_are_fused():
     for path in (CONF / "optimizer").glob("*.yaml"):
-        assert fuses(get_object(OmegaConf.load(path)._target_), "32-true"), path.stem
+        node = OmegaConf.load(path)
+        assert fuses(node, "32-true"), path.stem
+        assert fuses(node, "32-true", clips=True)
+        assert not fuses(node, "bf16-mixed", clips=True)
+        for key in ("fused", "foreach", "differentiable"):
+            assert not fuses({**node, key: False}, "32-true")
+
+
+@pytest.mark.parametrize(("alias", "precision"), [("bf16", "bf16-mixed"), (16, "16-mixed"), (32, "32-true")])
+def test_an_alias_is_the_precision_that_it_stands_for(machine, alias, precision):
+    machine(times={("16-mixed", "channels_last"): 1.0, ("16-mixed", "contiguous"): 2.0})
+    assert chosen("cpu", alias, "auto") == (precision, "channels_last")
+
+
+def test_a_precision_that_cannot_be_timed_is_not(machine):
+    measured = machine()
+    assert choose("cpu", "64-true", "auto").why == "as the hardware is known, not measured"
+    assert not measured
 
 
 def test_memory_of_the_cpu_is_what_the_kernel_says():

@@ -158,7 +158,7 @@ def test_folds_seeds_and_places_do_not_divide_runs(tmp_path):
                 take(some_images(seed=seed), slice(30 * fold, 30 * fold + 30)),
                 seed=seed,
                 fold=fold,
-                settings={"trainer.devices": 1 + fold, "logger.name": f"run{seed}", "monitor": "val/auc"},
+                settings={"trainer.precision": f"{fold}-mixed", "logger.name": f"run{seed}", "monitor": "val/auc"},
             )
     [group] = groups_of(tmp_path)
     assert (len(group.runs), group.seeds, group.name["settings"]) == (4, [0, 1], "")
