@@ -65,6 +65,7 @@ class WandbRun(WandbLogger):
         if min(init_timeout, finish_timeout) <= 0:
             raise ValueError("logger.init_timeout and logger.finish_timeout are seconds, more than 0")
         self.stage, self.folder, self.images, self.checkpoint = stage, Path(folder), images, checkpoint
+        self.waiting: tuple[Any, int | None] | None = None  # the epoch and step of a row that validation has begun
         self.folders: dict[str, str] = {}
         self.source = init_from if stage != "test" else ckpt_path
         # A checkpoint that is tested brings its own network, whatever model= says.
@@ -152,7 +153,16 @@ class WandbRun(WandbLogger):
         """One row for each epoch: validation comes first and waits for training, which brings learning rate and the
         best epoch so far."""
         with unharmed():
-            self.experiment.log(self.row(metrics, step), commit=not any(name.startswith("val/") for name in metrics))
+            validated, trained = (any(name.startswith(side) for name in metrics) for side in ("val/", "train/"))
+            self.waiting = (metrics.get("epoch"), step) if validated and not trained else None
+            self.experiment.log(self.row(metrics, step), commit=self.waiting is None)
+
+    def settle(self) -> None:
+        """A run that is stopped after an epoch was saved, and before this was told of it, goes on after that epoch."""
+        if self.waiting is not None and self.history is not None and self.history.epochs:
+            (epoch, step), last = self.waiting, self.history.epochs[-1]
+            if last["epoch"] == epoch:
+                self.log_metrics(last, step)
 
     def row(self, metrics: Any, step: int | None) -> dict[str, Any]:
         row = dict(metrics) | ({} if step is None else {"trainer/global_step": step})
@@ -199,6 +209,8 @@ class WandbRun(WandbLogger):
         """Close the run as one that ended with this exit status, and print the line that sends it later if need be."""
         import wandb
 
+        if self._experiment is not None:
+            self.settle()
         run, self._experiment = self._experiment, None
         if run is not None:
             with unharmed():

@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from engrec import config, trackers
+from engrec.callbacks import History
 from engrec.trackers import WandbRun, faces_table, followed, recorded, roc
 
 ROOT = Path(__file__).parents[2]
@@ -300,3 +301,39 @@ def test_the_workspace_shows_what_runs_log(compose):
     spec = wandb_workspace.build("somebody", "engrec", "engrec")._to_model().spec.model_dump_json(by_alias=True)
     for key in ("test/accuracy", "val/auc", "train/loss", "choices", "test/confusion_table", "test/roc_table"):
         assert key in spec
+
+
+# --- a run that is stopped between its checkpoint and its log -----------------------------------------------------------
+
+
+class Told:
+    """Stands for the client's run; a row is what was told until a commit."""
+
+    def __init__(self):
+        self.rows, self.pending = [], {}
+
+    def log(self, row, commit=True):
+        self.pending |= row
+        if commit:
+            self.rows.append(self.pending)
+            self.pending = {}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_epoch_that_was_saved_is_told_even_if_the_run_is_stopped_before_its_log(tmp_path, saved):
+    run, history = new(tmp_path), History(str(tmp_path))
+    run._experiment, run.history, run.monitor = Told(), history, "val/auc"
+    first = {"epoch": 0, "lr": 0.1, "val/auc": 0.5, "train/loss": 1.0}
+    history.epochs = [first]
+    run.log_metrics({"val/auc": 0.5, "epoch": 0}, 3)
+    run.log_metrics({"train/loss": 1.0, "epoch": 0}, 3)
+    run.settle()
+    assert len(run.experiment.rows) == 1
+    run.log_metrics({"val/auc": 0.6, "epoch": 1}, 6)
+    history.epochs += [first | {"epoch": 1, "val/auc": 0.6}] if saved else []
+    run.settle()
+    assert [row["epoch"] for row in run.experiment.rows] == ([0, 1] if saved else [0])
+    if saved:
+        assert run.experiment.rows[1].items() >= {"val/auc": 0.6, "train/loss": 1.0, "best/epoch": 1}.items()
+        run.settle()
+        assert len(run.experiment.rows) == 2
