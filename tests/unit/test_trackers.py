@@ -303,7 +303,7 @@ def test_the_workspace_shows_what_runs_log(compose):
         assert key in spec
 
 
-# --- a run that is stopped between its checkpoint and its log -----------------------------------------------------------
+# --- a run that is stopped between its checkpoint and its log ---------------------------------------------------------
 
 
 class Told:

@@ -1,0 +1,382 @@
+"""scripts/sweep.py as it is typed: killed at any moment and gone on with, stopped, refused; and once with real runs.
+
+Most of it with a stand-in for train.py that takes a twentieth of a second and says in a ledger what it did.
+"""
+
+import csv
+import json
+import os
+import random
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+ROOT = Path(__file__).parents[2]
+STANDIN = """
+import fcntl, json, os, signal, sys, time
+given = dict(word.split("=", 1) for word in sys.argv[1:])
+folder, mode = given["output_dir"], os.environ.get("STANDIN", "")
+if "stubborn" in mode:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ledger = open(os.environ["LEDGER"], "a")
+def note(word):
+    ledger.write(json.dumps([word, folder, given["optimizer.lr"], os.getpid(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
+    ledger.flush()
+alone = open(folder + "/alone", "w")
+try:
+    fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    note("overlap")
+note("start")
+value = 1 - abs(float(given["optimizer.lr"]) - 0.02)
+if "fails" in mode:
+    sys.exit("Traceback (most recent call last):\\nerror: the data are nowhere")
+with open(folder + "/metrics.csv.part", "w") as file:
+    file.write("epoch,lr,val/auc\\n" + "".join(f"{e},0.1,{value * (e + 1) / 2}\\n" for e in range(2)))
+os.replace(folder + "/metrics.csv.part", folder + "/metrics.csv")
+time.sleep(60 if "slow" in mode else 0.05)
+result = {"validation": {"val/auc": value}, "metrics": {"test/auc": 0.123454321}}
+with open(folder + "/result.json.part", "w") as file:
+    json.dump(result, file)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # either both of these or none
+note("end")
+os.replace(folder + "/result.json.part", folder + "/result.json")
+"""
+# The command's own main, with another train.py; what a real one says to the configuration is tested further below.
+DRIVER = """
+import os, sys
+from engrec import search
+import sweep
+from engrec.config import errors_in_one_line
+search.GRACE = 0.5
+composed = sweep.composed
+sweep.composed = lambda found, whole: composed(found, whole=False)
+with errors_in_one_line():
+    sweep.main(sys.argv[2:], [sys.executable, "-S", "-E", sys.argv[1]])
+"""
+
+
+class Searching:
+    """A folder with a stand-in and its ledger, and the command."""
+
+    def __init__(self, path):
+        self.path, self.folder, self.ledger = path, path / "found", path / "ledger"
+        (path / "standin.py").write_text(STANDIN)
+        self.ledger.touch()
+
+    def env(self, mode=""):
+        paths = f"{ROOT}:{ROOT / 'scripts'}"
+        return {**os.environ, "PYTHONPATH": paths, "STANDIN": mode, "LEDGER": str(self.ledger), "COLUMNS": "90"}
+
+    def start(self, *arguments, mode="", preexec_fn=None):
+        words = ["sweep=small", f"folder={self.folder}", "workers=2", *arguments]
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, self.path / "standin.py", *words],
+            env=self.env(mode),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=preexec_fn,
+        )  # fmt: skip
+
+    def run(self, *arguments, **how):
+        process = self.start(*arguments, **how)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def noted(self, word):
+        lines = [json.loads(line) for line in self.ledger.read_text().splitlines()]
+        return [line[1:] for line in lines if line[0] == word]
+
+    def until(self, condition, process):
+        end = time.monotonic() + 30
+        while not condition():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, "it never came so far"
+            time.sleep(0.002)
+
+    def trials(self):
+        """As Optuna itself reads the journal."""
+        storage = JournalStorage(JournalFileBackend(str(self.folder / "journal.log")))
+        [study] = storage.get_all_studies()
+        return storage.get_all_trials(study._study_id)
+
+
+@pytest.fixture
+def searching(tmp_path):
+    return Searching(tmp_path)
+
+
+def one_line(err):
+    assert err.startswith("error: "), err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def assert_each_once(searching, number):
+    """So many results, each of other parameters, each trained to its end once, and none twice at a time."""
+    trials = searching.trials()
+    assert [trial.number for trial in trials] == list(range(number))
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in trials}) == number
+    assert searching.noted("overlap") == []
+    began = {}
+    for folder, lr, *_ in searching.noted("start"):
+        began.setdefault(folder, set()).add(lr)
+    assert len(began) == number
+    assert all(len(values) == 1 for values in began.values())  # whatever was started again had the same parameters
+    complete = {t.number for t in trials if t.state is TrialState.COMPLETE}
+    ended = [int(Path(folder).name) for folder, *_ in searching.noted("end")]
+    assert complete <= set(ended)
+    return trials, ended
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_three_times_nothing_is_lost_or_done_twice(searching, seed):
+    rng = random.Random(seed)
+    for threshold in (rng.randrange(2, 8), rng.randrange(10, 16), rng.randrange(18, 25)):
+        process = searching.start("n_trials=30", "workers=3")
+        searching.until(lambda: len(searching.noted("end")) >= threshold, process)  # noqa: B023 (called here alone)
+        time.sleep(rng.uniform(0, 0.06))
+        if rng.random() < 0.5:  # a trial too
+            pid = searching.noted("start")[-1][2]
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.communicate()
+    status, out, err = searching.run("n_trials=30", "workers=3")
+    assert status == 0, err
+    assert "going on: " in out
+    trials, ended = assert_each_once(searching, 30)
+    assert len(ended) == len(set(ended))
+    rows = list(csv.DictReader((searching.folder / "trials.csv").open()))
+    assert [int(row["number"]) for row in rows] == list(range(30))
+    state = json.loads((searching.folder / "sweep.json").read_text())
+    assert state["state"] == "done"
+    assert [t["values"] for t in state["trials"]] == [
+        t.values if t.state is TrialState.COMPLETE else None for t in trials
+    ]
+
+
+def test_the_same_trials_whether_it_was_killed_or_not(searching, tmp_path):
+    """With one worker, all that is drawn follows from the seed and the trials before."""
+    process = searching.start("n_trials=9", "workers=1")
+    searching.until(lambda: len(searching.noted("end")) >= 4, process)
+    process.kill()
+    process.communicate()
+    assert searching.run("n_trials=9", "workers=1")[0] == 0
+    (tmp_path / "other").mkdir()
+    other = Searching(tmp_path / "other")
+    assert other.run("n_trials=9", "workers=1")[0] == 0
+    assert [trial.params for trial in searching.trials()] == [trial.params for trial in other.trials()]
+
+
+def test_trials_of_a_killed_search_do_not_live_on_beside_the_next(searching):
+    """One that ignores SIGTERM, as where the system does not tell children that their parent died."""
+    process = searching.start("n_trials=2", mode="slow stubborn")
+    searching.until(lambda: len(searching.noted("start")) == 2, process)
+    process.kill()
+    process.communicate()
+    left = [pid for *_, pid, _ in searching.noted("start")]
+    assert all(map(is_alive, left))
+    status, _, err = searching.run("n_trials=2")
+    assert status == 0, err
+    assert not any(map(is_alive, left))
+    assert_each_once(searching, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next search ends them")
+def test_trials_die_with_a_killed_search(searching):
+    process = searching.start("n_trials=2", mode="slow")
+    searching.until(lambda: len(searching.noted("start")) == 2, process)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while any(is_alive(pid) for *_, pid, _ in searching.noted("start")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_killed_trial_is_run_once_more_with_the_same_values(searching):
+    process = searching.start("n_trials=1", mode="slow")
+    for attempt in (1, 2):
+        searching.until(lambda: len(searching.noted("start")) == attempt, process)  # noqa: B023
+        os.kill(searching.noted("start")[-1][2], signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.endswith("error: all trials have failed\n")
+    assert len({lr for _, lr, *_ in searching.noted("start")}) == 1
+    assert len(searching.noted("start")) == 2
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_by_a_signal_it_says_how_to_go_on_and_goes_on(searching, signum, status):
+    process = searching.start("n_trials=4", mode="slow")
+    searching.until(lambda: len(searching.noted("start")) == 2, process)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (status, "")
+    assert not any(is_alive(pid) for *_, pid, _ in searching.noted("start"))
+    command = out.splitlines()[-1].partition("Go on with: ")[2]
+    assert shlex.split(command)[:2] == ["python", "scripts/sweep.py"]
+    assert {t["state"] for t in json.loads((searching.folder / "sweep.json").read_text())["trials"]} == {"interrupted"}
+    before = [trial.params for trial in searching.trials()]
+    status, out, err = searching.run("n_trials=4")
+    assert status == 0, err
+    assert "2 interrupted are taken up" in out
+    assert [trial.params for trial in searching.trials()][:2] == before
+    assert_each_once(searching, 4)
+
+
+def test_out_of_time_it_stops_and_can_go_on(searching):
+    status, out, err = searching.run("n_trials=2", "timeout=1", mode="slow")
+    assert status == 0, err
+    assert "timeout=1: go on with: " in out
+    assert searching.run("n_trials=2", "timeout=100")[0] == 0
+    assert_each_once(searching, 2)
+
+
+def test_a_second_search_in_the_folder_is_refused(searching):
+    process = searching.start("n_trials=2", mode="slow")
+    searching.until(lambda: len(searching.noted("start")) == 2, process)
+    status, _, err = searching.run("n_trials=2")
+    assert status == 1
+    assert f"searched already, by process {process.pid}" in one_line(err)
+    lines = (searching.folder / "journal.log").read_text().splitlines()
+    assert len({json.loads(line)["worker_id"] for line in lines}) == 1
+    process.kill()  # which frees the folder
+    process.communicate()
+    assert searching.run("n_trials=2")[0] == 0
+
+
+def test_another_search_in_the_folder_is_refused(searching):
+    assert searching.run("n_trials=1")[0] == 0
+    status, _, err = searching.run("n_trials=1", "max_epochs=3")
+    assert status == 1
+    assert "there max_epochs=8, here max_epochs=3" in one_line(err)
+    assert searching.run("n_trials=3")[0] == 0  # more of the same is no other search
+    assert_each_once(searching, 3)
+
+
+def test_a_full_disk_stops_it_in_one_line_and_the_journal_stays_readable(searching):
+    """The limit lets the line of the journal that crosses it be written in part."""
+    limit = 9000
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    status, _, err = searching.run("n_trials=30", preexec_fn=limited)
+    assert status == 1
+    assert "journal.log cannot be written" in one_line(err)
+    trials = searching.trials()
+    assert 2 < len(trials) < 30
+    journal = (searching.folder / "journal.log").read_bytes()
+    assert limit - 1000 < len(journal) <= limit
+    assert all(json.loads(line) for line in journal.splitlines())
+    assert journal.endswith(b"\n")
+    assert searching.run("n_trials=30")[0] == 0
+    assert_each_once(searching, 30)
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(searching):
+    searching.folder.write_text("a file")
+    status, _, err = searching.run("n_trials=1")
+    assert status == 1
+    assert str(searching.folder) in one_line(err)
+
+
+def test_trials_that_fail_are_shown_and_five_at_the_start_are_enough(searching):
+    status, out, err = searching.run("n_trials=30", "workers=1", mode="fails")
+    assert status == 1
+    assert "the first 5 trials have all failed, the last one saying: error: the data are nowhere" in one_line(err)
+    assert len(searching.noted("start")) == 5
+    assert "trial 4: failed" in out
+    assert "    error: the data are nowhere" in out
+    assert "the data are nowhere" in (searching.folder / "trials" / "0" / "stderr.log").read_text()
+    status, out, _ = searching.run("n_trials=8", "workers=1")
+    assert status == 0
+    assert [t.state for t in searching.trials()] == [TrialState.FAIL] * 5 + [TrialState.COMPLETE] * 3
+
+
+def test_the_table_and_the_summary(searching):
+    status, out, err = searching.run("n_trials=12")
+    assert (status, err) == (0, "")
+    assert sum(line.startswith("trial ") for line in out.splitlines()) == 12
+    best = max(searching.trials(), key=lambda trial: trial.values[0])
+    assert f"best val/auc {best.values[0]:.4g} (trial {best.number})" in out
+    [command] = [line for line in out.splitlines() if line.startswith("python train.py ")]
+    assert f"optimizer.lr={best.params['optimizer.lr']:.6g}" in command
+    assert "What matters for val/auc: optimizer.lr" in out
+    page = (searching.folder / "summary.html").read_text()
+    assert "<script src" not in page
+    for written in (
+        out,
+        page,
+        *((searching.folder / n).read_text() for n in ("trials.csv", "sweep.json", "summary.md")),
+    ):
+        assert "123454321" not in written  # the test's figures
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pty and its sizes")
+def test_on_a_terminal_the_table_is_drawn_over(searching):
+    import pty
+
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, searching.path / "standin.py", "sweep=small", f"folder={searching.folder}",
+         "n_trials=4", "workers=2"],
+        env=searching.env(),
+        stdout=side,
+    )  # fmt: skip
+    os.close(side)
+    seen = b""
+    while True:
+        try:
+            seen += (block := os.read(main, 65536))
+        except OSError:
+            break
+        if not block:
+            break
+    assert process.wait(timeout=30) == 0
+    text = seen.decode()
+    assert "\x1b[3F\x1b[J" in text  # head and two rows, gone again
+    assert "small: 0 of 4 done" in text
+    assert "  trial 0: epoch " in text
+    drawn = [line for line in text.replace("\x1b[J", "").splitlines() if line.startswith(("small: ", "  trial "))]
+    assert max(map(len, drawn)) <= 89
+
+
+def test_two_real_trials(tmp_path):
+    """Of vgg_small, a tenth as wide, on 70 drawn faces; a third goes on in the same folder."""
+    words = [
+        "sweep=small", "n_trials=2", "workers=2", f"folder={tmp_path / 'a folder'}", "max_epochs=1", "model.width=0.1",
+        "trainer.accelerator=cpu", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "sweep.py", *words],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    for number in (0, 1):
+        folder = tmp_path / "a folder" / "trials" / str(number)
+        result = json.loads((folder / "result.json").read_text())
+        assert f"trial {number}: val/auc {result['validation']['val/auc']:.4g}" in done.stdout
+        assert (folder / "best.ckpt").is_file()
+        assert "it/s" not in (folder / "stderr.log").read_text()  # no progress bar
