@@ -647,11 +647,10 @@ class Search:
 
         What is drawn depends on the seed, the number and the trials so far, and not on where a search was killed.
         """
-        _ = (
-            trial.relative_params
-        )  # those that are drawn together, with the trial's sampler; the others each with its own
+        together = trial.relative_params  # by the trial's sampler; each of the others by its own
         for index, (key, values) in enumerate(self.sweep.search.items()):
-            self.study.sampler = build_sampler(self.sweep, trial.number, index + 1)
+            if key not in together:
+                self.study.sampler = build_sampler(self.sweep, trial.number, index + 1)
             if isinstance(values, CategoricalDistribution):
                 trial.suggest_categorical(key, values.choices)
             elif isinstance(values, IntDistribution):
