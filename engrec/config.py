@@ -135,7 +135,7 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
             if name.startswith("_"):
                 continue
             if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                yield f"{key}.{name} is unknown{_nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
+                yield f"{key}.{name} is unknown{nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
             elif name in parameters and isinstance(node[name], str) and _is_number(parameters[name].default):
                 yield f"{key}.{name}={node[name]} is not a number"
 
@@ -152,7 +152,8 @@ def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Any) -> str:
+    """What to say of a misspelt word: the known ones that are close to it, in brackets; nothing where none is."""
     close = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
@@ -188,7 +189,7 @@ def explain(error: BaseException) -> str:
         return f"there is no {key} in the configuration{_nearest_key(key)}"
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
-        return f"{found[1]}={found[2]} is not there{_nearest(found[2], options)}; allowed: {', '.join(options)}"
+        return f"{found[1]}={found[2]} is not there{nearest(found[2], options)}; allowed: {', '.join(options)}"
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"{found[1]}: every argument is KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return " ".join(text.split())
@@ -211,7 +212,7 @@ def _nearest_key(key: str) -> str:
     section = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     allowed = f"; {section or 'at the top'} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
-    return _nearest(key, siblings) or _nearest(key, known) or allowed
+    return nearest(key, siblings) or nearest(key, known) or allowed
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

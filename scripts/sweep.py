@@ -31,8 +31,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
 from engrec import search
-from engrec.config import Config, check, errors_in_one_line
-from engrec.config import _nearest as nearest
+from engrec.config import Config, check, errors_in_one_line, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
