@@ -1,8 +1,10 @@
 """What a run leaves on disk while it goes on: the history of its epochs, the prediction for each test image."""
 
 import csv
+import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ from engrec.datasets.prepared import Faces
 from engrec.metrics import Scores, confusion_matrix
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -92,6 +96,9 @@ class History(Checkpoint):
                 writer = csv.DictWriter(file, fieldnames=list(self.epochs[0]))
                 writer.writeheader()
                 writer.writerows(self.epochs)
+        if not sys.stdout.isatty():  # where there is no bar
+            said = ", ".join(f"{name.replace('/', ' ')} {value:.4f}" for name, value in sorted(metrics.items()))
+            log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
     @property
     def images_per_second(self) -> float | None:
@@ -238,7 +245,12 @@ def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without what nobody reads."""
+    """Lightning's bar without what nobody reads, where somebody looks on."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not sys.stdout.isatty():
+            self.disable()
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {k.replace("/", " "): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}

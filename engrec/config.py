@@ -8,8 +8,9 @@ import pkgutil
 import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,14 @@ from urllib.parse import urlparse
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from engrec import cluster
+
 # Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop")
+ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
@@ -73,6 +77,7 @@ ConfigStore.instance().store(name="schema", node=Config)
 # Hydra copies the whole store for each group that --help lists, half of its time; what it loads, it copies anyway.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 OmegaConf.register_new_resolver("logged_in", logged_in, replace=True)
+OmegaConf.register_new_resolver("run_name", cluster.run_name, replace=True)
 OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
 OmegaConf.register_new_resolver("mode", lambda monitor: "min" if monitor.endswith("loss") else "max", replace=True)
 
@@ -222,14 +227,22 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 @contextmanager
-def signals_end_the_run() -> Iterator[None]:
+def signals_end_the_run(**more: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and kill leave the run as an exception does, with the exit status that a signal gives: 130 and 143.
 
     Lightning would make 1 of the KeyboardInterrupt that Python raises. A signal that is ignored, as Ctrl-C is by a
-    shell's background job, stays ignored.
+    shell's background job, stays ignored. more: what is done first at other signals, by their names.
     """
     heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heeded}
+    for name, first in more.items():
+
+        def stop_after(signum: int, frame: Any, first: Callable[[], None] = first) -> None:
+            first()
+            stop(signum, frame)
+
+        number = signal.Signals[name]
+        before.setdefault(number, signal.signal(number, stop_after))
     try:
         yield
     finally:
@@ -239,3 +252,20 @@ def signals_end_the_run() -> Iterator[None]:
 
 def stop(signum: int, _: Any) -> NoReturn:
     sys.exit(128 + signum)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that end the run wait until this is done, so that it is done whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda signum, _: came.append(signum)) for n in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)

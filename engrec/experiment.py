@@ -9,11 +9,12 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,9 +27,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from engrec import calibration, checkpoint, plots, splits, trackers
+from engrec import calibration, checkpoint, cluster, plots, splits, trackers
 from engrec.callbacks import (
     Calibration,
     History,
@@ -43,19 +48,21 @@ from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
+from engrec.status import reported
 from engrec.transforms import flip_views, ten_crop_views
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings(
     "ignore",
     message=r".*(does not have many workers|logging interval|exists and is not empty|in eval mode at the start|"
-    r"sync_dist=True).*",  # the last of them would reduce once more what Scores has reduced
+    r"sync_dist=True|The `srun` command).*",  # the last of them would reduce once more what Scores has reduced
 )
 warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning|lightning_fabric")
 for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+NOT_OF_THE_RUN = ("init_from", "ckpt_path", "output_dir", "run", "logger", "callbacks", "trainer.devices")
 VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views}
 LEAKAGE = "split=random puts the same people on all sides: a gauge of leakage, not a result"
 REAL_DATA = {
@@ -72,7 +79,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
     Raises ValueError, in the user's words, for whatever is wrong with the configuration or with the data.
     """
-    with run_folder(cfg) as folder, signals_end_the_run():
+    with run_folder(cfg) as folder, signals_end_the_run(**slurm_signals()):
+        cluster.check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
+        if (went_on := going_on(cfg, folder)) and (folder / "result.json").is_file():
+            return finished(folder)
         check(cfg)
         check_sweep(cfg)
         check_not_overwriting(cfg, folder)
@@ -83,9 +93,12 @@ def run(cfg: DictConfig) -> dict[str, float]:
         trainer = build_trainer(cfg)
         cfg.trainer.devices = trainer.num_devices
         open_folder(cfg, folder, trainer)
-        announce(cfg, data, module, trainer, why)
-        with trackers.followed(trainer, plain(cfg)):
-            return train_and_test(cfg, folder, data, module, trainer)
+        if went_on and cfg.ckpt_path is not None:
+            log.info("going on from %s", cfg.ckpt_path)
+        with reported(folder, typed()) if trainer.is_global_zero else nullcontext():
+            announce(cfg, data, module, trainer, why)
+            with trackers.followed(trainer, plain(cfg)):
+                return train_and_test(cfg, folder, data, module, trainer)
 
 
 def train_and_test(
@@ -138,6 +151,63 @@ def run_folder(cfg: DictConfig) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             os.removedirs(folder)
+
+
+def going_on(cfg: DictConfig, folder: Path) -> bool:
+    """Whether the run goes on where its folder stands: ckpt_path=last asks for that, and so does a job that Slurm has
+    started again. Its last checkpoint, if there is one, then takes the place of what it starts from.
+
+    Raises ValueError where the folder is another run's.
+    """
+    if cfg.stage == "test" or not (cfg.ckpt_path == "last" or (cfg.ckpt_path is None and cluster.restarted())):
+        return False
+    last, written = folder / "last.ckpt", folder / "config.yaml"
+    cfg.ckpt_path = None
+    if not written.is_file():
+        return False
+    had = OmegaConf.load(written)
+    assert isinstance(had, DictConfig)
+    if differ := differences(plain(cfg), plain(had)):
+        raise ValueError(f"{folder} holds another run, with {differ[0]}: choose another output_dir")
+    if last.is_file():
+        cfg.ckpt_path, cfg.init_from = str(last), None
+    return True
+
+
+def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings of a run that had others before, as they were; what a machine chooses, and where a run starts from
+    or is told of, is none."""
+    found = []
+    for name, value in before.items():
+        key = f"{prefix}{name}"
+        if key in NOT_OF_THE_RUN or now.get(name) == "auto":
+            continue
+        if isinstance(value, dict) and isinstance(now.get(name), dict):
+            found += differences(now[name], value, f"{key}.")
+        elif name not in now or now[name] != value:
+            found.append(f"{key}={value}")
+    return found
+
+
+def finished(folder: Path) -> dict[str, float]:
+    """What a run that goes on has found already."""
+    log.info("%s is finished", folder)
+    metrics = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def slurm_signals() -> dict[str, Callable[[], None]]:
+    """What is done first at the signals of a job: Slurm is asked to start it again where its time is over (sbatch
+    --signal=USR1@120) or where another job needs its place; not where a user cancels it."""
+    if cluster.job() is None:
+        return {}
+
+    def ask() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's, which now comes; what is left takes a second
+        if why := cluster.requeue():
+            log.warning("Slurm does not start this job again: %s", why)
+
+    return {"SIGUSR1": ask, "SIGTERM": lambda: ask() if cluster.preempted() else None}
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -304,12 +374,20 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         cfg.trainer,
         callbacks=[SameConfiguration(own), *(instantiate(node) for node in cfg.callbacks.values())],
         logger=instantiate(cfg.logger) if cfg.logger else False,
+        plugins=slurm_environment(),
         default_root_dir=cfg.output_dir,
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
+
+
+def slurm_environment() -> ClusterEnvironment | None:
+    """In a Slurm job: that of the processes that srun has started, or that of a process that starts its own."""
+    if cluster.job() is None or TorchElasticEnvironment.detect():
+        return None
+    return SLURMEnvironment(auto_requeue=False) if cluster.is_step() else LightningEnvironment()
 
 
 def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModule) -> str:
@@ -326,6 +404,11 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
 
 def say_how_to_resume(cfg: DictConfig) -> None:
     last = Path(cfg.output_dir) / "last.ckpt"
+    if cluster.job() is not None:
+        log.info(
+            "\nstopped in Slurm's job %s; the job goes on from what was saved when it is started again", cluster.job()
+        )
+        return
     if not last.is_file():
         log.info("stopped before the first epoch was over: there is nothing to resume")
         return
@@ -493,13 +576,17 @@ def without_nan(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
+def typed() -> str:
+    return shlex.join(["python", "train.py", *HydraConfig.get().overrides.task])
+
+
 def environment() -> dict[str, Any]:
     """What a result depends on besides its configuration."""
     return {
         "hardware": hardware(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": git_commit(),
-        "command": shlex.join(["python", "train.py", *HydraConfig.get().overrides.task]),
+        "command": typed(),
     }
 
 

@@ -15,7 +15,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from engrec import cluster
 from engrec.callbacks import History, written_whole
+from engrec.config import uninterrupted
 from engrec.datasets.prepared import Faces
 from engrec.metrics import Scores, log_odds
 
@@ -72,7 +74,7 @@ class WandbRun(WandbLogger):
         model = model if stage != "test" else network.rpartition(".")[2]
         self.choices = {"stage": stage, "dataset": dataset, "model": model, "split": split}
         group = group or "-".join(self.choices.values())
-        resumed = ckpt_path is not None and stage != "test"
+        resumed = stage != "test" and (ckpt_path is not None or cluster.restarted())
         super().__init__(
             name=name or f"{group}-{run}",
             save_dir=folder,
@@ -152,7 +154,7 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """One row for each epoch: validation comes first and waits for training, which brings learning rate and the
         best epoch so far."""
-        with unharmed():
+        with unharmed(), uninterrupted():
             validated, trained = (any(name.startswith(side) for name in metrics) for side in ("val/", "train/"))
             self.waiting = (metrics.get("epoch"), step) if validated and not trained else None
             self.experiment.log(self.row(metrics, step), commit=self.waiting is None)

@@ -14,11 +14,13 @@ import pytest
 import torch
 from commands import FEW, ROOT, SMALL, Folder, wait_for
 
+from engrec.status import status_of
+
 PRETRAIN = ["stage=pretrain", *SMALL, *FEW, "max_epochs=2"]
 FINETUNE = ["stage=finetune", *SMALL, *FEW, "max_epochs=2"]
 FILES = {
-    "config.yaml", "train.log", "metrics.csv", "best.ckpt", "last.ckpt", "predictions.csv", "result.json", "curves.png",
-    "confusion.png", "controls",
+    "config.yaml", "status.json", "train.log", "metrics.csv", "best.ckpt", "last.ckpt", "predictions.csv",
+    "result.json", "curves.png", "confusion.png", "controls",
 }  # fmt: skip
 
 
@@ -95,7 +97,7 @@ def test_the_log_has_what_was_printed(pretrained):
     done, run = pretrained
     log = [line.partition(" INFO ")[2] for line in (run / "train.log").read_text().splitlines()]
     assert log == [line for line in done.stdout.splitlines() if line in log]
-    assert len(log) == 12
+    assert len(log) == 14
     assert log[0].startswith("pretrain: synthetic, 105 images of 7 people (70 train, 14 validation, 21 test)")
 
 
@@ -277,10 +279,10 @@ def uninterrupted(folder):
     return uninterrupted
 
 
-def cut_off(folder, schedule, signum):
+def cut_off(folder, schedule, signum, *more):
     """Send a signal in the middle of the third epoch, at least; how it ended and the run's folder."""
-    run = folder.path / f"{schedule}-{signum.name} with a space"
-    process = folder.start(*LONG, *SCHEDULES[schedule], f"output_dir={run}")
+    run = folder.path / f"{schedule}-{signum.name} with a space{len(more)}"
+    process = folder.start(*LONG, *SCHEDULES[schedule], f"output_dir={run}", *more)
     wait_for(lambda: (run / "metrics.csv").is_file() and len(rows(run / "metrics.csv")) >= 2, process)
     wait_for((run / "last.ckpt").is_file, process)
     time.sleep(0.1)
@@ -297,6 +299,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(folder, uninterrupted):
     again = [f"output_dir={run}", f"ckpt_path={run}/last.ckpt"]
     succeeded(folder.command(*LONG, *SCHEDULES["cosine"], *again))
     assert_same_run(run, uninterrupted("cosine"))
+
+
+def test_the_same_command_goes_on_until_it_is_done(folder, uninterrupted):
+    done, run = cut_off(folder, "cosine", signal.SIGKILL, "ckpt_path=last")
+    assert done.status == -signal.SIGKILL
+    assert status_of(run).state == "failed"
+    again = [*LONG, *SCHEDULES["cosine"], f"output_dir={run}", "ckpt_path=last"]
+    assert "going on from" in succeeded(folder.command(*again)).stdout
+    assert_same_run(run, uninterrupted("cosine"))
+    assert status_of(run).state == "finished"
+    files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert f"{run.name} is finished" in succeeded(folder.command(*again)).stdout
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == files
+    other = folder.command(*again, "seed=1")
+    assert other.status == 1
+    assert "holds another run, with seed=0" in other.stderr
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

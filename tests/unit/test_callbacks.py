@@ -134,6 +134,15 @@ def trained(module, data, tmp_path):
     return module
 
 
+def test_each_epoch_is_a_line_where_there_is_no_bar(module, data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    trainer([History(str(tmp_path))], max_epochs=2).fit(module, data)
+    lines = [record.message for record in caplog.records if record.message.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    for line, row in zip(lines, read(tmp_path / "metrics.csv"), strict=True):
+        assert f"val accuracy {float(row['val/accuracy']):.4f}" in line
+
+
 @pytest.mark.parametrize("views", SLOWLY, ids=lambda views: views.__name__)
 def test_views_are_the_mean_of_tests_on_images_that_were_transformed_before(trained, make_faces, tmp_path, views):
     split = Split(np.arange(12), np.arange(12, 17), np.arange(17, 24))

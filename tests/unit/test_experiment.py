@@ -2,12 +2,15 @@
 
 import logging
 import signal
+import subprocess
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from engrec import experiment
+from engrec import cluster, experiment
+from engrec.config import uninterrupted
 from engrec.data import DataModule
 from engrec.experiment import (
     say_calibration,
@@ -88,6 +91,99 @@ def test_a_signal_ends_the_run_with_its_status_and_its_handler_comes_back(number
         signal.raise_signal(number)
     assert end.value.code == status
     assert signal.getsignal(number) is before
+
+
+def test_what_is_done_first_at_a_signal_is_done_once_and_its_handler_comes_back():
+    done, before = [], {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    for number in before:
+        with pytest.raises(SystemExit) as end, signals_end_the_run(**{number.name: lambda n=number: done.append(n)}):
+            signal.raise_signal(number)
+        assert end.value.code == 128 + number
+    assert done == [signal.SIGTERM, signal.SIGUSR1]
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+def test_a_signal_waits_for_what_is_to_be_whole():
+    written = []
+
+    def write():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            written.append("whole")
+        written.append("more")
+
+    with pytest.raises(SystemExit) as end, signals_end_the_run():
+        write()
+    assert end.value.code == 143
+    assert written == ["whole"]
+
+
+def test_without_a_signal_nothing_waits():
+    with signals_end_the_run(), uninterrupted():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("state", "asked"), [("JobState=RUNNING PreemptTime=2026-11-23", 1), ("JobState=COMPLETING PreemptTime=None", 0)]
+)
+def test_a_terminated_job_is_requeued_if_it_was_preempted(monkeypatch, state, asked):
+    said = []
+
+    def scontrol(*arguments):
+        said.append(arguments[0])
+        return subprocess.CompletedProcess(arguments, 0, state, "")
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(cluster, "scontrol", scontrol)
+    with pytest.raises(SystemExit) as end, signals_end_the_run(**experiment.slurm_signals()):
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == 143
+    assert said.count("requeue") == asked
+
+
+def test_outside_slurm_its_signals_are_left_alone(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert experiment.slurm_signals() == {}
+
+
+@pytest.fixture
+def folder_of(compose, tmp_path):
+    """The folder of a run that was made with these overrides, and with a checkpoint."""
+
+    def folder_of(*overrides):
+        (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(compose(*overrides), resolve=True))
+        (tmp_path / "last.ckpt").touch()
+        return tmp_path
+
+    return folder_of
+
+
+def test_a_job_that_is_started_again_goes_on(monkeypatch, compose, folder_of):
+    folder = folder_of("stage=finetune", "init_from=FILE", "trainer.precision=32-true", "speed.fused_optimizer=true")
+    cfg = compose("stage=finetune", "init_from=FILE")
+    assert not experiment.going_on(cfg, folder)
+    assert (cfg.ckpt_path, cfg.init_from) == (None, "FILE")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert experiment.going_on(cfg, folder)
+    assert (cfg.ckpt_path, cfg.init_from) == (str(folder / "last.ckpt"), None)
+    (folder / "last.ckpt").unlink()
+    again = compose("stage=finetune", "init_from=FILE")
+    assert experiment.going_on(again, folder)
+    assert (again.ckpt_path, again.init_from) == (None, "FILE")
+
+
+def test_ckpt_path_last_starts_where_there_is_nothing_to_go_on_with(compose, tmp_path):
+    cfg = compose("ckpt_path=last")
+    assert not experiment.going_on(cfg, tmp_path)
+    assert cfg.ckpt_path is None
+
+
+@pytest.mark.parametrize("other", ["seed=3", "optimizer.lr=0.5", "dataset.num_train=99", "augment=strong", "model=cnn"])
+def test_it_does_not_go_on_with_another_run(compose, folder_of, other):
+    folder = folder_of()
+    with pytest.raises(ValueError, match="holds another run, with "):
+        experiment.going_on(compose("ckpt_path=last", other), folder)
 
 
 def test_a_signal_that_was_ignored_stays_ignored():

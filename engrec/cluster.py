@@ -1,0 +1,75 @@
+"""Runs that Slurm starts: one name for all processes of a job, and a job that Slurm starts again goes on."""
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+
+
+def job() -> str | None:
+    """The id of the Slurm job that this process belongs to, ARRAY_TASK in an array; None outside of one."""
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def run_name(overrides: Sequence[str], otherwise: str) -> str:
+    """A run's name: that of a Slurm job is the same in all its processes, when it is started again too, and another for
+    each command."""
+    command = hashlib.sha256("\n".join(overrides).encode()).hexdigest()
+    return otherwise if job() is None else f"slurm-{job()}-{command[:6]}"
+
+
+def restarted() -> bool:
+    """Whether Slurm has started this job before: it was preempted, its node failed, or it was requeued."""
+    return job() is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def is_step() -> bool:
+    """Whether srun started this process; if not, it is the job's script, or typed in an allocation."""
+    return job() is not None and "SLURM_STEP_ID" in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ
+
+
+def check_tasks(devices: object, num_nodes: int) -> None:
+    """Raise ValueError where srun has started more or fewer processes than the run is to have."""
+    if not is_step():
+        if job() is not None and num_nodes > 1:
+            raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: type srun python train.py …")
+        return
+    tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{kind}"]) for kind in ("TASKS", "NODES"))
+    per_node, uneven = divmod(tasks, nodes)
+    if uneven:
+        raise ValueError(f"srun started {tasks} processes on {nodes} nodes: ask for the same number on each of them")
+    if num_nodes != nodes or str(devices) not in (str(per_node), "-1"):
+        way = "trainer=ddp " if tasks > 1 else ""
+        raise ValueError(
+            f"srun started {per_node} processes on each of {nodes} nodes, for trainer.devices={devices} "
+            f"trainer.num_nodes={num_nodes}: type {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
+        )
+    os.environ["SLURM_NTASKS"], os.environ["SLURM_NNODES"] = str(tasks), str(nodes)  # of the step, not of the job
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(per_node)
+
+
+def requeue() -> str | None:
+    """Ask Slurm to start this job again. What it says if it does not, on one line.
+
+    Every process of a job may ask: one that waits for the others in a computation does not come to it.
+    """
+    done = scontrol("requeue", str(job()))
+    return None if done.returncode == 0 else " ".join(done.stderr.split())
+
+
+def preempted() -> bool:
+    """Whether this job makes room for another and is still in its time of grace, after which Slurm would not start it
+    again by itself if it had ended meanwhile."""
+    told = scontrol("-o", "show", "job", str(job())).stdout.split()
+    return "JobState=RUNNING" in told and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in told)
+
+
+def scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["scontrol", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

@@ -1,0 +1,152 @@
+"""What Slurm's variables mean; test_slurm.py has Slurm itself."""
+
+import os
+import sys
+
+import pytest
+
+from engrec import cluster
+from engrec.cluster import check_tasks, job, preempted, requeue, restarted, run_name
+
+SHOWN = "JobId=7 JobState={state} Restarts=0 {preempted}NodeList=n1"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def in_job(monkeypatch):
+    def in_job(**variables):
+        for name, value in ({"JOB_ID": 7} | variables).items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+    return in_job
+
+
+@pytest.fixture
+def step(in_job):
+    """A process that srun has started."""
+    return lambda tasks, nodes: in_job(STEP_ID=0, STEP_NUM_TASKS=tasks, STEP_NUM_NODES=nodes, NTASKS=99, PROCID=0)
+
+
+@pytest.fixture
+def says(monkeypatch, tmp_path):
+    """A scontrol that writes down what it is asked, and answers."""
+
+    def says(answer, status=0):
+        path = tmp_path / "scontrol"
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\n"
+            f"open({str(tmp_path / 'asked')!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+            f"print({answer!r}, file=sys.stderr if {status} else sys.stdout)\nsys.exit({status})\n"
+        )
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        return tmp_path / "asked"
+
+    return says
+
+
+def test_outside_a_job_the_name_is_the_time():
+    assert job() is None
+    assert run_name(["seed=1"], "12:30") == "12:30"
+    assert not restarted()
+
+
+def test_a_jobs_name_is_one_for_each_command(in_job, monkeypatch):
+    in_job()
+    names = {run_name(command, "12:30") for command in ([], ["seed=1"], ["seed=2"], ["seed=1", "tta=flip"])}
+    assert len(names) == 4
+    assert all(name.startswith("slurm-7-") for name in names)
+    in_job(RESTART_COUNT=2)
+    assert run_name(["seed=1"], "13:30") in names
+    assert restarted()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert run_name(["seed=1"], "12:30") not in names
+
+
+def test_a_task_of_an_array_is_named_by_its_array(in_job):
+    in_job(ARRAY_JOB_ID=3, ARRAY_TASK_ID=0)
+    assert job() == "3_0"
+
+
+def test_a_job_that_starts_for_the_first_time_has_not_been_started_before(in_job):
+    in_job(RESTART_COUNT=0)
+    assert not restarted()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "nodes", "devices", "num_nodes"), [(1, 1, 1, 1), (4, 2, 2, 2), (2, 2, "-1", 2), (2, 1, "2", 1)]
+)
+def test_as_many_processes_as_the_run_is_to_have(step, tasks, nodes, devices, num_nodes):
+    step(tasks, nodes)
+    check_tasks(devices, num_nodes)
+    assert os.environ["SLURM_NTASKS"] == str(tasks)
+    assert int(os.environ["SLURM_NTASKS_PER_NODE"]) * nodes == tasks
+
+
+@pytest.mark.parametrize(
+    ("tasks", "nodes", "devices", "num_nodes", "said"),
+    [
+        (4, 2, 1, 1, "trainer=ddp trainer.devices=2 trainer.num_nodes=2"),
+        (2, 1, 1, 1, "trainer=ddp trainer.devices=2 trainer.num_nodes=1"),
+        (4, 2, -1, 1, "trainer.num_nodes=2"),
+        (1, 1, 2, 1, "type trainer.devices=1"),
+        (3, 2, 2, 2, "same number on each"),
+    ],
+)
+def test_other_numbers_are_said_with_what_to_type(step, tasks, nodes, devices, num_nodes, said):
+    step(tasks, nodes)
+    with pytest.raises(ValueError, match=said):
+        check_tasks(devices, num_nodes)
+
+
+def test_several_nodes_need_srun(in_job):
+    in_job(NTASKS=4)
+    check_tasks(4, 1)
+    with pytest.raises(ValueError, match=r"srun python train\.py"):
+        check_tasks(2, 2)
+
+
+def test_outside_slurm_nothing_is_asked_for():
+    check_tasks(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "expected"),
+    [
+        ("RUNNING", "PreemptTime=2026-11-23T00:40:00 ", True),
+        ("RUNNING", "PreemptTime=None ", False),
+        ("RUNNING", "", False),
+        ("COMPLETING", "PreemptTime=None ", False),
+        ("COMPLETING", "", False),
+    ],
+)
+def test_a_job_in_its_time_of_grace_is_preempted(in_job, says, state, told, expected):
+    in_job()
+    asked = says(SHOWN.format(state=state, preempted=told))
+    assert preempted() is expected
+    assert asked.read_text() == "-o show job 7\n"
+
+
+def test_slurm_is_asked_for_the_task_and_not_for_its_whole_array(in_job, says):
+    in_job(ARRAY_JOB_ID=7, ARRAY_TASK_ID=2)
+    asked = says("")
+    assert requeue() is None
+    assert asked.read_text() == "requeue 7_2\n"
+
+
+def test_why_a_job_is_not_requeued(in_job, says):
+    in_job()
+    says("Requested operation is\npresently disabled for job 7", status=1)
+    assert requeue() == "Requested operation is presently disabled for job 7"
+
+
+def test_without_scontrol_it_is_said(in_job, monkeypatch):
+    in_job()
+    monkeypatch.setenv("PATH", "")
+    assert "scontrol" in (requeue() or "")
+    assert not cluster.preempted()

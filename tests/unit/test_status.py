@@ -1,0 +1,114 @@
+"""Where a run stands: what is written while it goes on, and what is read when it is gone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engrec.status import FILE, SILENCE, process, reported, status_of
+
+
+def written(folder):
+    return json.loads((folder / FILE).read_text())
+
+
+def test_while_it_goes_on_it_runs_and_then_it_is_finished(tmp_path):
+    before = time.time()
+    with reported(tmp_path, "python train.py seed=1"):
+        during = status_of(tmp_path)
+        assert (during.state, during.ended) == ("running", None)
+    after = status_of(tmp_path)
+    assert after.state == "finished"
+    assert before <= during.started == after.started <= after.ended <= time.time()
+    assert after.command == "python train.py seed=1"
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "error"),
+    [
+        (SystemExit(130), "stopped", None),
+        (SystemExit(143), "stopped", None),
+        (SystemExit("error: no"), "failed", "error: no"),
+        (ValueError("the loss is\nno number"), "failed", "the loss is no number"),
+        (MemoryError(), "failed", "MemoryError"),
+    ],
+)
+def test_how_it_ended(tmp_path, raised, state, error):
+    with pytest.raises(type(raised)), reported(tmp_path, ""):
+        raise raised
+    status = status_of(tmp_path)
+    assert (status.state, status.error) == (state, error)
+
+
+def test_a_run_that_goes_on_runs_again(tmp_path):
+    with pytest.raises(SystemExit), reported(tmp_path, ""):
+        sys.exit(143)
+    with reported(tmp_path, ""):
+        assert status_of(tmp_path).state == "running"
+    assert status_of(tmp_path).state == "finished"
+
+
+def test_a_killed_run_has_failed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from engrec.status import reported\n"
+        f"with reported(Path({str(tmp_path)!r}), ''): print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        assert status_of(tmp_path).state == "running"
+        running.kill()
+    status = status_of(tmp_path)
+    assert status.state == "failed"
+    assert "killed" in status.error
+
+
+def test_another_process_with_its_number_is_not_it(tmp_path):
+    with reported(tmp_path, ""):
+        own = written(tmp_path)
+        assert own["process"] == process(os.getpid())
+        own["process"]["began"] = "1"
+        (tmp_path / FILE).write_text(json.dumps(own))
+        assert status_of(tmp_path).state == "failed"
+
+
+def test_elsewhere_it_runs_for_as_long_as_it_writes(tmp_path):
+    with reported(tmp_path, ""):
+        (tmp_path / FILE).write_text(json.dumps(written(tmp_path) | {"host": "elsewhere", "process": None}))
+        assert status_of(tmp_path).state == "running"
+        long_ago = time.time() - SILENCE - 60
+        os.utime(tmp_path / FILE, (long_ago, long_ago))
+        assert status_of(tmp_path).state == "unknown"
+        (tmp_path / "metrics.csv").touch()
+        assert status_of(tmp_path).state == "running"
+
+
+def test_older_runs_say_it_by_their_result(tmp_path):
+    assert status_of(tmp_path).state == "unknown"
+    (tmp_path / "result.json").write_text("{}")
+    assert status_of(tmp_path).state == "finished"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"state": "running"}', '{"process": 1, "what": 2}'])
+def test_a_damaged_file_is_said(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    status = status_of(tmp_path)
+    assert status.state == "unknown"
+    assert FILE in status.error
+
+
+def test_a_folder_that_is_gone_does_not_hide_how_it_ended(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def fail():
+        (folder / FILE).unlink()
+        folder.rmdir()
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"), reported(folder, ""):
+        fail()
