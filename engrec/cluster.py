@@ -1,4 +1,4 @@
-"""Runs that Slurm starts: one name for all processes of a job, and a job that Slurm starts again goes on."""
+"""Runs that Slurm or torchrun start: one name for all their processes, and one that is started again goes on."""
 
 import hashlib
 import os
@@ -14,27 +14,41 @@ def job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def launched() -> str | None:
+    """What all processes of a run that torchrun starts have in common, and no other run has: the id of their
+    rendezvous, where it has one (torchrun --standalone, --rdzv-id)."""
+    found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if found == "none" else found[:8]
+
+
 def run_name(overrides: Sequence[str], otherwise: str) -> str:
     """A run's name: that of a Slurm job is the same in all its processes, when it is started again too, and another for
-    each command."""
+    each command; that of torchrun's processes is theirs."""
     command = hashlib.sha256("\n".join(overrides).encode()).hexdigest()
-    return otherwise if job() is None else f"slurm-{job()}-{command[:6]}"
+    if job() is not None:
+        return f"slurm-{job()}-{command[:6]}"
+    return otherwise if launched() is None else f"torchrun-{launched()}"
 
 
 def restarted() -> bool:
-    """Whether Slurm has started this job before: it was preempted, its node failed, or it was requeued."""
-    return job() is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    """Whether Slurm has started this job before, because it was preempted, its node failed, or it was requeued; or
+    torchrun its processes, because one of them failed."""
+    counts = ("SLURM_RESTART_COUNT" if job() else "", "TORCHELASTIC_RESTART_COUNT" if launched() else "")
+    return any(int(os.environ.get(name) or 0) > 0 for name in counts)
 
 
 def is_step() -> bool:
     """Whether srun started this process; if not, it is the job's script, or typed in an allocation."""
-    return job() is not None and "SLURM_STEP_ID" in os.environ and "SLURM_STEP_NUM_TASKS" in os.environ
+    starts = (
+        "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    )  # srun torchrun …: a step has many
+    return job() is not None and starts and "SLURM_STEP_NUM_TASKS" in os.environ
 
 
 def check_tasks(devices: object, num_nodes: int) -> None:
     """Raise ValueError where srun has started more or fewer processes than the run is to have."""
     if not is_step():
-        if job() is not None and num_nodes > 1:
+        if job() is not None and num_nodes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: type srun python train.py …")
         return
     tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{kind}"]) for kind in ("TASKS", "NODES"))

@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import pytest
 from commands import FEW, SMALL, Folder
@@ -121,3 +125,44 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
         assert f"process 1 has {named}" in stderr
         assert "start all of them with the same command" in stderr
     assert not [*(folder.path / "differ").rglob("result.json")]
+
+
+def torchrun(folder, *arguments):
+    """In two processes, which are started once more if one of them ends.
+
+    Without the variable torch 2.13's gloo looks for the process that is gone: both rounds share one store.
+    """
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "train.py", *START, *arguments]
+    env = folder.env | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+    log = (folder.path / ".torchrun.log").open("w+")
+    return log, subprocess.Popen(
+        command, cwd=folder.path, env=env, stdout=log, stderr=log, text=True, start_new_session=True
+    )
+
+
+def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(folder):
+    long = ["batch_size=8", "dataset.num_train=400", "max_epochs=4"]
+    log, whole = torchrun(folder, *long, "output_dir=whole")
+    assert whole.wait(120) == 0, log.seek(0) or log.read()[-3000:]
+    log, process = torchrun(folder, *long)
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := [*folder.path.glob("outputs/scratch/*/torchrun-*/last.ckpt")]):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, log.seek(0) or log.read()[-3000:]
+            time.sleep(0.005)
+        [run] = [path.parent for path in found]
+        os.kill(json.loads((run / "status.json").read_text())["process"]["pid"], signal.SIGKILL)
+        process.wait(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    log.seek(0)
+    said = log.read()
+    assert process.returncode == 0, said[-3000:]
+    assert "going on from" in said
+    assert [*run.parent.iterdir()] == [run]
+    assert (run / "metrics.csv").read_bytes() == (folder.path / "whole" / "metrics.csv").read_bytes()
+    before, after = (json.loads((path / "result.json").read_text()) for path in (folder.path / "whole", run))
+    assert after["metrics"] == before["metrics"]

@@ -13,7 +13,7 @@ SHOWN = "JobId=7 JobState={state} Restarts=0 {preempted}NodeList=n1"
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
         monkeypatch.delenv(name)
 
 
@@ -66,6 +66,23 @@ def test_a_jobs_name_is_one_for_each_command(in_job, monkeypatch):
     assert restarted()
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert run_name(["seed=1"], "12:30") not in names
+
+
+def test_processes_of_torchrun_have_the_name_of_their_rendezvous(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert run_name([], "12:30") == "12:30"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0123456789abcdef")
+    assert run_name([], "12:30") == "torchrun-01234567"
+    assert not restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted()
+
+
+def test_torchrun_in_a_step_starts_as_many_processes_as_it_likes(step, monkeypatch):
+    step(1, 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0123456789abcdef")
+    check_tasks(2, 2)
+    assert os.environ["SLURM_NTASKS"] == "99"
 
 
 def test_a_task_of_an_array_is_named_by_its_array(in_job):
