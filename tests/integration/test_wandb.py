@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import FEW, ROOT, SMALL, Folder, wait_for
+from omegaconf import OmegaConf
 from wandb_server import KEY, Server
+
+from engrec import checkpoint
 
 RUN = [*SMALL, *FEW, "max_epochs=2", "logger=wandb"]
 LONG = [*SMALL, "batch_size=8", "dataset.num_train=400", *FEW[1:], "max_epochs=4", "stage=scratch", "logger=wandb"]
@@ -239,6 +242,23 @@ def test_a_stopped_run_is_marked_and_goes_on_as_the_same(folder, stopped):
     assert_history(items, run)
 
 
+def test_a_killed_run_goes_on_as_the_same(folder):
+    """What the client had not written when it was killed is missing there, and is in the run's own files."""
+    run = folder.path / "killed"
+    process = folder.start(*LONG, f"output_dir={run}", "ckpt_path=last")
+    wait_for((run / "last.ckpt").is_file, process)
+    os.kill(process.pid, signal.SIGKILL)
+    assert folder.finish(process).status == -signal.SIGKILL
+    before, saved = record_of(run), checkpoint.read(run / "last.ckpt")["epoch"] + 1
+    succeeded(folder.command(*LONG, f"output_dir={run}", "ckpt_path=last"))
+    assert record_of(run) == before
+    second = records(folder, run, 1)
+    assert second["run"][0]["run_id"] == before["id"]
+    told = [record["item"]["epoch"] for record in second["history"] if "train/loss" in record["item"]]
+    assert told == list(range(saved, 4))
+    assert len(rows(run / "metrics.csv")) == 4
+
+
 def test_the_input_of_a_finetuning_is_recorded(folder, stopped, pretrained):
     first = records(folder, stopped[2], 0)
     assert merged(first["config"])["input"] == record_of(pretrained[1])
@@ -359,26 +379,29 @@ def test_an_offline_run_is_sent_later_as_one(server, online, folder, stopped, pr
     assert {"best", "pretrain"} <= set(version["aliases"])
 
 
-def test_an_agent_runs_what_a_sweep_hands_out(server, online, sent):
-    """The shipped sweep over folds and seeds, on drawn faces."""
-    sweep = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb" / "folds.yaml").read_text())
+@pytest.mark.parametrize(("file", "count"), [("folds", 2), ("bayes", 1)])
+def test_an_agent_runs_what_a_sweep_hands_out(server, online, sent, file, count):
+    """The shipped sweeps, on drawn faces."""
+    sweep = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb" / f"{file}.yaml").read_text())
     small = [*SMALL, *FEW, "max_epochs=1", "split=kfold", "split.num_folds=5", f"init_from={sent[1]}/best.ckpt"]
     changed = ("experiment=", "init_from=", "${args")
     kept = [argument for argument in sweep["command"] if not argument.startswith(changed)]
     sweep["command"] = [*kept, *small, "${args_no_hyphens}"]
     (online.path / "small.yaml").write_text(yaml.safe_dump(sweep))
     said = client(online, "sweep", "small.yaml")
-    [name] = server.sweeps
+    name = list(server.sweeps)[-1]
     assert f"somebody/engrec/{name}" in said
-    client(online, "agent", "--count", "2", f"somebody/engrec/{name}")
+    client(online, "agent", "--count", count, f"somebody/engrec/{name}")
     handed_out = server.sweeps[name]["handed_out"]
-    assert len(handed_out) == 2
+    assert len(handed_out) == count
     for run_id, trial in handed_out:
         run, folder = server.runs[run_id], online.path / "outputs" / "wandb" / name / run_id
         assert run["exit"] == 0
         assert run["sweep"] == name
-        assert run["config"]["split"]["fold"] == trial["split.fold"]
-        assert run["config"]["seed"] == trial["seed"] == result(folder)["seed"]
+        used = OmegaConf.load(folder / "config.yaml")
+        assert trial.keys() == sweep["parameters"].keys()
+        for key, value in trial.items():
+            assert OmegaConf.select(used, key) == OmegaConf.select(OmegaConf.create(run["config"]), key) == value
         assert_history([row for _, row in sorted(run["rows"].items())], folder)
         assert sweep["metric"]["name"] in run["summary"]
 
