@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from engrec import cluster
 
 # Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
+CONF = Path(__file__).parents[1] / "conf"
 STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop")
 ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -80,6 +81,20 @@ OmegaConf.register_new_resolver("logged_in", logged_in, replace=True)
 OmegaConf.register_new_resolver("run_name", cluster.run_name, replace=True)
 OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
 OmegaConf.register_new_resolver("mode", lambda monitor: "min" if monitor.endswith("loss") else "max", replace=True)
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that train.py would have with these overrides, for commands that Hydra does not start; what was
+    chosen in each group is known to HydraConfig."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 def check(cfg: DictConfig) -> None:
@@ -210,7 +225,7 @@ def _nearest_key(key: str) -> str:
         argument for argument in sys.argv[1:] if re.fullmatch(r"(model|dataset|split|optimizer|stage)=\w+", argument)
     ]
     try:
-        with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             known = _keys(compose("config", groups))
     except Exception:
         return ""

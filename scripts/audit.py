@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from contact_sheet import ROOT, build_dataset
-from hydra import compose, initialize_config_dir
 
 from engrec import audit, page
-from engrec.config import errors_in_one_line
+from engrec.config import composed, errors_in_one_line
 
 
 def main(arguments: list[str]) -> None:
@@ -39,9 +38,7 @@ def main(arguments: list[str]) -> None:
 
 def _nothing_excluded(overrides: list[str]) -> list[str]:
     """The override that keeps a data set whole, where it has something to leave out."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides)
-    return ["dataset.exclude=[]"] if "exclude" in cfg.dataset else []
+    return ["dataset.exclude=[]"] if "exclude" in composed(overrides).dataset else []
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from engrec import baselines, plots, splits
+from engrec import baselines, config, plots, splits
 from engrec.callbacks import write_controls, write_predictions, written_whole
 from engrec.config import REMEDY, errors_in_one_line
 from engrec.controls import controls
@@ -81,14 +81,13 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     if sweeps := [o for o in overrides if o.startswith("split.fold=") and not o.partition("=")[2].isdecimal()]:
         raise ValueError(f"{sweeps[0]}: without split.fold= every fold is run; type that, or one, such as split.fold=2")
     stage = [] if "stage" in keys else ["stage=scratch"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", [*stage, *overrides], return_hydra_config=True)
+    cfg = config.composed([*stage, *overrides])
     for group in ("dataset", "split"):
         if missing := sorted(OmegaConf.missing_keys(cfg[group])):
             raise ValueError(
                 "missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing)
             )
-    return cfg, dict(cfg.hydra.runtime.choices)
+    return cfg, dict(HydraConfig.get().runtime.choices)
 
 
 def folder_of(baseline: str, cfg: DictConfig, choices: dict[str, str], overrides: list[str]) -> Path:

@@ -30,10 +30,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from PIL import Image, ImageEnhance
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from engrec import plots
+from engrec import config, plots
 from engrec.callbacks import History, Progress, written_whole
 from engrec.config import check, errors_in_one_line
 from engrec.data import DataModule
@@ -119,12 +118,8 @@ def composed(overrides: list[str]) -> DictConfig:
     """The configuration of a pre-training with strong augmentation and the given overrides."""
     if useless := [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] not in TAKEN]:
         raise ValueError(f"{' '.join(useless)} is of no effect here; allowed: {'=, '.join(TAKEN)}=")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        defaults = ["stage=pretrain", "augment=strong", "optimizer.lr=1e-4", "output_dir=outputs/benchmark"]
-        cfg = compose("config", [*defaults, *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
+    defaults = ["stage=pretrain", "augment=strong", "optimizer.lr=1e-4", "output_dir=outputs/benchmark"]
+    cfg = config.composed([*defaults, *overrides])
     check(cfg)
     if str(cfg.trainer.devices) != "1":
         raise ValueError(f"trainer.devices={cfg.trainer.devices}: this measures one device; type trainer.devices=1")

@@ -8,12 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from engrec import plots
-from engrec.config import REMEDY, errors_in_one_line
+from engrec.config import REMEDY, composed, errors_in_one_line
 from engrec.datasets.prepared import Faces
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def build_dataset(overrides: list[str]) -> Faces:
     """The data set that train.py would use with these overrides."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides)
+    cfg = composed(overrides)
     if missing := sorted(OmegaConf.missing_keys(cfg.dataset)):
         raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
     return instantiate(cfg.dataset, _convert_="all")

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from engrec.config import errors_in_one_line, signals_end_the_run
+from engrec.config import composed, errors_in_one_line, signals_end_the_run
 
 if TYPE_CHECKING:  # torch loads when there is a table to make, so that --help and --dry-run answer at once
     from engrec.results import Group
@@ -267,11 +267,9 @@ def joined(preset: Preset, overrides: Sequence[str], given: Sequence[str]) -> li
 
 def default_out(name: str, given: Sequence[str]) -> Path:
     """Another folder for another data set, number of classes or preset: runs of other settings do not mix."""
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
+    cfg = composed(joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
     faces = instantiate(cfg.dataset, _convert_="all")
     suffix = "" if name == "small" else f"-{name}"
     return Path("outputs/paper_table") / f"{faces.name}-{len(faces.class_names)}{suffix}"

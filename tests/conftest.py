@@ -1,18 +1,15 @@
 """Shared by the tests: random faces, and configurations composed as train.py composes them."""
 
 import os
-from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 
+from engrec.config import composed
 from engrec.datasets.prepared import Faces
 
-CONF = Path(__file__).parents[1] / "conf"
 # Read when torch is loaded, which is later. On a busy machine two threads wait for each other, a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,12 +45,7 @@ def compose():
 
     def compose(*overrides):
         GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        return composed(overrides)
 
     yield compose
     HydraConfig.instance().cfg = None
