@@ -56,10 +56,11 @@ def check_tasks(devices: object, num_nodes: int) -> None:
     if uneven:
         raise ValueError(f"srun started {tasks} processes on {nodes} nodes: ask for the same number on each of them")
     if num_nodes != nodes or str(devices) not in (str(per_node), "-1"):
+        started = f"{tasks} process{'es' * (tasks > 1)} on {nodes} node{'s' * (nodes > 1)}"
         way = "trainer=ddp " if tasks > 1 else ""
         raise ValueError(
-            f"srun started {per_node} processes on each of {nodes} nodes, for trainer.devices={devices} "
-            f"trainer.num_nodes={num_nodes}: type {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
+            f"srun started {started}, for trainer.devices={devices} trainer.num_nodes={num_nodes}: "
+            f"type {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
         )
     os.environ["SLURM_NTASKS"], os.environ["SLURM_NNODES"] = str(tasks), str(nodes)  # of the step, not of the job
     os.environ["SLURM_NTASKS_PER_NODE"] = str(per_node)
