@@ -9,33 +9,37 @@ docs/sweeps.md says the rest.
 """
 
 import argparse
+import gc
 import os
 import shlex
-import shutil
 import signal
 import sys
-import time
+import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from math import inf, isfinite, isnan
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from math import inf, isnan
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from engrec import search
-from engrec.config import Config, check, errors_in_one_line, nearest
+from engrec import gpus
+from engrec.config import Config, check, composed, errors_in_one_line, explain, nearest
+from engrec.search import jobs, journal, processes, space
+from engrec.search.space import Sweep, key_of
+from engrec.search.table import Table
+from engrec.search.trials import Launcher, Search
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
-OURS = ("sweep", "n_trials", "workers", "folder", "timeout", "folds")
+OURS = ("sweep", "n_trials", "workers", "folder", "timeout", "folds", "launcher")
 RESERVED = {
     "output_dir": "each trial has its own folder: type folder= for that of the search",
     "ckpt_path": "each trial starts anew: type init_from= for the weights to start from",
@@ -47,11 +51,12 @@ RESERVED = {
 class Typed:
     """The command's own arguments; overrides are train.py's."""
 
-    sweep: search.Sweep
+    sweep: Sweep
     folder: Path
     n_trials: int
     workers: int | None
     timeout: float
+    slurm: jobs.Options | None  # None: trials are processes of this machine
     freed: tuple[str, ...]  # keys that the overrides took out of the search
     command: str
 
@@ -59,20 +64,20 @@ class Typed:
 def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     """command: what stands before each trial's overrides, which the tests replace."""
     typed = parse(arguments)
+    cfg = compose_one(typed.sweep, 0)
+    check_fits(typed.sweep, cfg)
+    launcher = machine(cfg, typed)
     new = not (typed.folder / "journal.log").is_file()
-    cfg = composed(typed.sweep, whole=new)
-    with search.locked(typed.folder):
-        study = search.open_study(typed.folder, typed.sweep)
-        slots = machine(cfg, typed.workers)
+    with journal.locked(typed.folder) as lock:
+        study = journal.open_study(typed.folder, typed.sweep)
         table = Table(sys.stdout.isatty())
-        epochs = most_epochs(typed.sweep, cfg)
-        launcher = search.Launcher(slots)
-        searching = search.Search(
-            typed.sweep, study, typed.folder, launcher, [*command, *quiet(cfg)], typed.n_trials, epochs, table,
-            typed.timeout, typed.command,
+        searching = Search(
+            typed.sweep, study, typed.folder, launcher, [*command, *quiet(cfg)], typed.n_trials,
+            most_epochs(typed.sweep, cfg), table, typed.timeout, typed.command,
         )  # fmt: skip
         announce(typed, searching)
-        with signals_stop(searching):
+        with checked(typed, searching, lock, new), signals_stop(searching):
+            gc.freeze()  # what is forked for each trial copies less
             try:
                 searching.run()
             finally:
@@ -89,18 +94,19 @@ def parse(arguments: list[str]) -> Typed:
         "arguments", nargs="*", metavar="KEY=VALUE",
         help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): results in all; workers: trials at a time (one "
         "for each GPU, else 1); folder (outputs/sweeps/NAME); timeout: seconds; folds=[0,1,2]: a trial is their mean; "
-        "and any override of train.py",
+        "launcher=slurm: trials are jobs of Slurm, with slurm.partition= and the like; and any override of train.py",
     )  # fmt: skip
     given = parser.parse_args(arguments).arguments
     for argument in given:
         if "=" not in argument:
             raise ValueError(f"{argument}: every argument is KEY=VALUE, such as sweep=small or n_trials=20")
     ours = {key: value for key, _, value in (a.partition("=") for a in given) if key in OURS}
-    overrides = [argument for argument in given if argument.partition("=")[0] not in OURS]
+    slurm = {key.removeprefix("slurm."): value for key, _, value in (a.partition("=") for a in given) if of_slurm(key)}
+    overrides = [a for a in given if (key := a.partition("=")[0]) not in OURS and not of_slurm(key)]
     for override in overrides:
-        check_override(search.key_of(override))
-    sweep = search.read(sweep_file(ours.get("sweep")))
-    freed = tuple(key for key in sweep.search if key in {search.key_of(override) for override in overrides})
+        check_override(key_of(override))
+    sweep = space.read(sweep_file(ours.get("sweep")))
+    freed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
     sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
     return Typed(
         sweep=sweep,
@@ -108,9 +114,24 @@ def parse(arguments: list[str]) -> Typed:
         n_trials=whole("n_trials", ours.get("n_trials", "20")),
         workers=whole("workers", ours["workers"]) if "workers" in ours else None,
         timeout=seconds(ours.get("timeout")),
+        slurm=options_of_slurm(ours.get("launcher", "local"), slurm),
         freed=freed,
         command=shlex.join(["python", "scripts/sweep.py", *given]),
     )
+
+
+def of_slurm(key: str) -> bool:
+    return key.startswith("slurm.")
+
+
+def options_of_slurm(launcher: str, given: dict[str, str]) -> jobs.Options | None:
+    """None for launcher=local."""
+    if launcher not in ("local", "slurm"):
+        close = nearest(launcher, ("local", "slurm"))
+        raise ValueError(f"launcher={launcher} is not known{close}; allowed: local, slurm")
+    if given and launcher == "local":
+        raise ValueError(f"slurm.{next(iter(given))} is for trials that are jobs of Slurm: type launcher=slurm")
+    return jobs.read_options(given) if launcher == "slurm" else None
 
 
 def check_override(key: str) -> None:
@@ -158,7 +179,7 @@ def seconds(value: str | None) -> float:
     return number
 
 
-def with_folds(sweep: search.Sweep, value: str | None) -> search.Sweep:
+def with_folds(sweep: Sweep, value: str | None) -> Sweep:
     """folds=[0,1,2], or null for one run as it is."""
     if value is None:
         return sweep
@@ -166,42 +187,95 @@ def with_folds(sweep: search.Sweep, value: str | None) -> search.Sweep:
     assert isinstance(folds, dict)
     found = folds["folds"]
     found = [] if found is None else found if isinstance(found, list) else [found]
-    search.check_folds(found)
-    return search.replace(sweep, folds=tuple(found))
+    space.check_folds(found)
+    return replace(sweep, folds=tuple(found))
 
 
-# What the trials will be, checked before the first.
+# What the trials will be.
 
 
-def composed(sweep: search.Sweep, whole: bool) -> DictConfig:
-    """The configuration of a trial. whole: with every choice that a key has, and what train.py would say to each.
+@contextmanager
+def checked(typed: Typed, searching: Search, lock: int, new: bool) -> Iterator[None]:
+    """The first trials start while every choice of every key is checked, for torch, which that needs, takes seconds to
+    load; jobs of Slurm start thereafter.
 
-    Raises ValueError for what train.py would not run, and for what makes trials incomparable.
+    Raises ValueError for what train.py would not run, and of a new search then nothing is left.
     """
-    for index in range(most_choices(sweep) if whole else 1):
-        check_fits(sweep, compose_one(sweep, index))
-    if whole:  # in a process of its own: this one is forked for each trial, and forks faster without torch
-        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-            pool.submit(check_all, sweep).result()
-    return compose_one(sweep, 0)
+    if searching.num_settled:  # it was checked when it began
+        yield
+        return
+    checking = Checking(typed.sweep, lock)
+    searching.check = checking.look
+    try:
+        if typed.slurm is not None:
+            checking.finish()
+        try:
+            yield
+        finally:
+            if not searching.signal:
+                checking.finish()
+    except UnfitError:
+        if new:
+            journal.forget(typed.folder)
+        raise
+    finally:
+        checking.process.terminate()
 
 
-def check_all(sweep: search.Sweep) -> None:
-    for index in range(most_choices(sweep)):
-        check(compose_one(sweep, index))
+class UnfitError(ValueError):
+    """What the check of the configuration found."""
 
 
-def compose_one(sweep: search.Sweep, index: int) -> DictConfig:
+class Checking:
+    """A process that checks every choice of every key; this one, from which trials are forked, stays without torch."""
+
+    def __init__(self, sweep: Sweep, lock: int) -> None:
+        context = get_context("fork")
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=check_all, args=(sweep, sender, lock, os.getpid()), daemon=True)
+        self.process.start()
+        sender.close()
+        self.over = False
+
+    def look(self) -> None:
+        """Raises what it has found, if it has."""
+        if self.over or not self.receiver.poll():
+            return
+        self.over = True
+        with suppress(EOFError):  # of a check that someone has killed; trials check themselves too
+            if (found := self.receiver.recv()) is not None:
+                raise UnfitError(found)
+
+    def finish(self) -> None:
+        while not self.over:
+            self.receiver.poll(None)
+            self.look()
+
+
+def check_all(sweep: Sweep, sender: Connection, lock: int, parent: int) -> None:
+    """What is wrong with it, if anything, is sent; the search's lock is not kept."""
+    os.close(lock)
+    processes.end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # loading leaves no garbage, and looking for it takes a while
+    try:
+        every = [compose_one(sweep, index) for index in range(most_choices(sweep))]
+        for cfg in every:
+            check_fits(sweep, cfg)
+        for cfg in every:
+            check(cfg)
+        sender.send(None)
+    except Exception as error:
+        users = isinstance(error, ValueError | OSError | HydraException | OmegaConfBaseException)
+        sender.send(explain(error) if users else traceback.format_exc())
+
+
+def compose_one(sweep: Sweep, index: int) -> DictConfig:
     """As train.py composes it, with the choice of that number for each key."""
     drawn = {key: example(values, index) for key, values in sweep.search.items()}
     fold = [f"split.fold={sweep.folds[0]}"] if sweep.folds else []
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = search.merged(sweep.overrides, search.arguments(drawn), fold)
-        cfg = compose("config", overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-        cfg.output_dir = "outputs"
+    cfg = composed(space.merged(sweep.overrides, space.arguments(drawn), fold))
+    cfg.output_dir = "outputs"
     return cfg
 
 
@@ -211,11 +285,11 @@ def example(values: BaseDistribution, index: int) -> Any:
     return (values.low, values.high)[index % 2]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def most_choices(sweep: search.Sweep) -> int:
+def most_choices(sweep: Sweep) -> int:
     return max([2, *(len(v.choices) for v in sweep.search.values() if isinstance(v, CategoricalDistribution))])
 
 
-def check_fits(sweep: search.Sweep, cfg: DictConfig) -> None:
+def check_fits(sweep: Sweep, cfg: DictConfig) -> None:
     if cfg.stage == "test":
         raise ValueError("stage=test trains nothing: a search needs pretrain, finetune or scratch")
     scores = [objective.metric for objective in sweep.objectives if objective.is_score]
@@ -225,7 +299,7 @@ def check_fits(sweep: search.Sweep, cfg: DictConfig) -> None:
         raise ValueError(f"trainer.devices={cfg.trainer.devices}: a trial has one device; type trainer.devices=1")
 
 
-def most_epochs(sweep: search.Sweep, cfg: DictConfig) -> int:
+def most_epochs(sweep: Sweep, cfg: DictConfig) -> int:
     searched = sweep.search.get("max_epochs")
     if isinstance(searched, CategoricalDistribution):
         return max(int(value or 1) for value in searched.choices)
@@ -238,132 +312,61 @@ def quiet(cfg: DictConfig) -> list[str]:
     return ["+callbacks.progress.refresh_rate=0"] if bar is not None and "refresh_rate" not in bar else []
 
 
-def machine(cfg: DictConfig, workers: int | None) -> list[dict[str, str]]:
-    """The environment of each trial at a time: a GPU of its own, or its share of the cores."""
-    gpus = [] if str(cfg.trainer.accelerator) == "cpu" else visible_gpus()
-    number = workers or max(1, len(gpus))
+def machine(cfg: DictConfig, typed: Typed) -> Launcher[Any]:
+    """Where trials run: as jobs of Slurm, or here, with a GPU each or a share of the cores."""
+    if typed.slurm is not None:
+        return jobs.Launcher(typed.workers or 1, typed.slurm, typed.folder / "slurm")
+    return processes.Launcher(slots(str(cfg.trainer.accelerator), typed.workers))
+
+
+def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
+    """The environment of each trial at a time."""
+    found = [] if accelerator == "cpu" else gpus.visible()
+    number = workers or max(1, len(found))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // number))
     slots = [{"OMP_NUM_THREADS": threads} for _ in range(number)]
-    for index, slot in enumerate(slots if gpus else []):
-        slot["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    for index, slot in enumerate(slots if found else []):
+        slot[gpus.VARIABLE] = found[index % len(found)]
     return slots
-
-
-def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them; torch, which takes seconds to load, is not asked."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    done = search.subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    return [str(i) for i, _ in enumerate(line for line in done.stdout.splitlines() if line.startswith("GPU "))]
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# What is said meanwhile.
+# What is said at the start and at the end.
 
 
-class Table:
-    """Running trials and the best so far: redrawn on a terminal, elsewhere a line for each trial that has ended."""
-
-    def __init__(self, on_terminal: bool) -> None:
-        self.on_terminal, self.height, self.drawn = on_terminal, 0, 0.0
-
-    def draw(self, searching: search.Search) -> None:
-        if not self.on_terminal or time.monotonic() - self.drawn < 0.2:
-            return
-        self.drawn = time.monotonic()
-        width = shutil.get_terminal_size().columns - 1
-        lines = [head(searching), *(row(searching, run) for run in searching.running)]
-        self.clear()
-        sys.stdout.write("".join(f"{line[:width]}\n" for line in lines))
-        sys.stdout.flush()
-        self.height = len(lines)
-
-    def clear(self) -> None:
-        if self.height:
-            sys.stdout.write(f"\x1b[{self.height}F\x1b[J")
-            sys.stdout.flush()
-        self.height = 0
-
-    def settled(self, searching: search.Search, record: dict[str, Any]) -> None:
-        self.clear()
-        print("\n".join(ended(searching, record)), flush=True)
-
-
-def head(searching: search.Search) -> str:
-    """vgg_finetune: 12 of 50 done (3 pruned, 1 failed), best val/auc 0.8312 (trial 7), about 13 min 2 s left"""
-    counts = {
-        "pruned": len(searching.trials(TrialState.PRUNED)), "failed": len(searching.trials(TrialState.FAIL)),
-    }  # fmt: skip
-    of_them = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    parts = [f"{searching.sweep.name}: {searching.num_settled} of {searching.n_trials} done"]
-    parts[0] += f" ({of_them})" if of_them else ""
-    parts += best_so_far(searching)
-    left = searching.seconds_left()
-    parts += [f"about {span(left)} left"] if left else []
-    return ", ".join(parts)
-
-
-def best_so_far(searching: search.Search) -> list[str]:
-    best, objective = searching.best(), searching.sweep.objectives[0]
-    if best is None:
-        return []
-    return [f"best {objective.metric} {best.values[0]:.4g} (trial {best.number})"]
-
-
-def row(searching: search.Search, run: search.Running) -> str:
-    objective = searching.sweep.objectives[0]
-    fold = f"fold {searching.sweep.folds[run.fold]}, " if searching.sweep.folds else ""
-    value = f"{objective.metric} {run.value:.4f}" if isfinite(run.value) else "…"
-    doing = "stopping" if run.stopped is not None else f"{fold}epoch {run.epoch} of {searching.epochs}"
-    drawn = " ".join(f"{key.rpartition('.')[2]}={search.short(value)}" for key, value in run.trial.params.items())
-    return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn}"
-
-
-def ended(searching: search.Search, record: dict[str, Any]) -> list[str]:
-    """A line for a trial that has ended; for one that failed, what it said last."""
-    took = "" if record["seconds"] is None else f", {span(record['seconds'])}"
-    start = f"trial {record['number']}"
-    state = head(searching).partition(": ")[2]
-    if record["state"] == "complete":
-        return [f"{start}: {search.said(searching.sweep.objectives, record['values'])}{took}; {state}"]
-    if record["state"] == "pruned":
-        return [f"{start}: pruned after epoch {record['epochs']}{took}; {state}"]
-    lines = [f"    {line}" for line in record["error"].splitlines()]
-    return [f"{start}: failed{took} (all it said: {record['folder']}); {state}", *lines]
-
-
-def span(length: float) -> str:
-    """A length of time in its two largest units."""
-    minutes, rest = divmod(round(length), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def announce(typed: Typed, searching: search.Search) -> None:
-    sweep, slots = typed.sweep, searching.launcher.slots
+def announce(typed: Typed, searching: Search) -> None:
+    sweep = typed.sweep
     for key in typed.freed:
         print(f"{key} is fixed by the command line: not searched")
     print(f"searching {', '.join(sweep.search)}")
     if len(sweep.objectives) > 1:
         print("several objectives: no trial is pruned, and several may be best")
-    gpus = {slot["CUDA_VISIBLE_DEVICES"] for slot in slots if "CUDA_VISIBLE_DEVICES" in slot}
-    share = f"on {len(gpus)} GPUs" if gpus else f"with {slots[0]['OMP_NUM_THREADS']} threads each"
-    print(f"{len(slots)} at a time, {share}")
-    if gpus and len(slots) > len(gpus):
-        print(f"workers={len(slots)} share {len(gpus)} GPUs: times say less, and memory may run out")
+    print(where(searching.launcher.slots) if typed.slurm is None else in_slurm(searching, typed.slurm))
     if searching.num_settled or searching.waiting:
         interrupted = f", {len(searching.waiting)} interrupted are taken up" if searching.waiting else ""
         print(f"going on: {searching.num_settled} of {typed.n_trials} done{interrupted}", flush=True)
 
 
+def where(slots: Sequence[dict[str, str]]) -> str:
+    """2 at a time, with 1 threads each"""
+    gpus_used = {slot[gpus.VARIABLE] for slot in slots if gpus.VARIABLE in slot}
+    if not gpus_used:
+        return f"{len(slots)} at a time, with {slots[0]['OMP_NUM_THREADS']} threads each"
+    shared = f"\nworkers={len(slots)} share {len(gpus_used)} GPUs: times say less, and memory may run out"
+    return f"{len(slots)} at a time, on {len(gpus_used)} GPUs{shared if len(slots) > len(gpus_used) else ''}"
+
+
+def in_slurm(searching: Search, options: jobs.Options) -> str:
+    found = f"{options.gpus_per_node} GPUs" if options.gpus_per_node else "no GPU (slurm.gpus_per_node=1 asks for one)"
+    number = len(searching.launcher.slots)
+    return f"jobs of Slurm, {number} at a time, each with {options.cpus_per_task} CPUs and {found}"
+
+
 @contextmanager
-def signals_stop(searching: search.Search) -> Iterator[None]:
+def signals_stop(searching: Search) -> Iterator[None]:
     """Ctrl-C, kill and a closed terminal end the search between two looks; one that is ignored stays ignored."""
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, searching.stop) for number in numbers}
@@ -374,8 +377,10 @@ def signals_stop(searching: search.Search) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def conclude(typed: Typed, searching: search.Search) -> None:
-    text, paths = search.write_summary(typed.sweep, searching.study, typed.folder, typed.command)
+def conclude(typed: Typed, searching: Search) -> None:
+    from engrec.search.pages import write_summary  # with plotly
+
+    text, paths = write_summary(typed.sweep, searching.study, typed.folder, typed.command)
     if searching.signal:
         print(f"\nstopped; nothing that was finished is lost. Go on with: {typed.command}", flush=True)
         sys.exit(128 + searching.signal)

@@ -1,6 +1,6 @@
 """scripts/sweep.py as it is typed: killed at any moment and gone on with, stopped, refused; and once with real runs.
 
-Most of it with a stand-in for train.py that takes a twentieth of a second and says in a ledger what it did.
+Most of it with a stand-in for train.py.
 """
 
 import csv
@@ -13,138 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-
-ROOT = Path(__file__).parents[2]
-STANDIN = """
-import fcntl, json, os, signal, sys, time
-given = dict(word.split("=", 1) for word in sys.argv[1:])
-folder, mode = given["output_dir"], os.environ.get("STANDIN", "")
-if "stubborn" in mode:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-ledger = open(os.environ["LEDGER"], "a")
-def note(word):
-    ledger.write(json.dumps([word, folder, given["optimizer.lr"], os.getpid(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
-    ledger.flush()
-alone = open(folder + "/alone", "w")
-try:
-    fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    note("overlap")
-note("start")
-value = 1 - abs(float(given["optimizer.lr"]) - 0.02)
-if "fails" in mode:
-    sys.exit("Traceback (most recent call last):\\nerror: the data are nowhere")
-with open(folder + "/metrics.csv.part", "w") as file:
-    file.write("epoch,lr,val/auc\\n" + "".join(f"{e},0.1,{value * (e + 1) / 2}\\n" for e in range(2)))
-os.replace(folder + "/metrics.csv.part", folder + "/metrics.csv")
-time.sleep(60 if "slow" in mode else 0.05)
-result = {"validation": {"val/auc": value}, "metrics": {"test/auc": 0.123454321}}
-with open(folder + "/result.json.part", "w") as file:
-    json.dump(result, file)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # either both of these or none
-note("end")
-os.replace(folder + "/result.json.part", folder + "/result.json")
-"""
-# The command's own main, with another train.py; what a real one says to the configuration is tested further below.
-DRIVER = """
-import os, sys
-from engrec import search
-import sweep
-from engrec.config import errors_in_one_line
-search.GRACE = 0.5
-composed = sweep.composed
-sweep.composed = lambda found, whole: composed(found, whole=False)
-with errors_in_one_line():
-    sweep.main(sys.argv[2:], [sys.executable, "-S", "-E", sys.argv[1]])
-"""
-
-
-class Searching:
-    """A folder with a stand-in and its ledger, and the command."""
-
-    def __init__(self, path):
-        self.path, self.folder, self.ledger = path, path / "found", path / "ledger"
-        (path / "standin.py").write_text(STANDIN)
-        self.ledger.touch()
-
-    def env(self, mode=""):
-        paths = f"{ROOT}:{ROOT / 'scripts'}"
-        return {**os.environ, "PYTHONPATH": paths, "STANDIN": mode, "LEDGER": str(self.ledger), "COLUMNS": "90"}
-
-    def start(self, *arguments, mode="", preexec_fn=None):
-        words = ["sweep=small", f"folder={self.folder}", "workers=2", *arguments]
-        return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, self.path / "standin.py", *words],
-            env=self.env(mode),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=preexec_fn,
-        )  # fmt: skip
-
-    def run(self, *arguments, **how):
-        process = self.start(*arguments, **how)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
-
-    def noted(self, word):
-        lines = [json.loads(line) for line in self.ledger.read_text().splitlines()]
-        return [line[1:] for line in lines if line[0] == word]
-
-    def until(self, condition, process):
-        end = time.monotonic() + 30
-        while not condition():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end, "it never came so far"
-            time.sleep(0.002)
-
-    def trials(self):
-        """As Optuna itself reads the journal."""
-        storage = JournalStorage(JournalFileBackend(str(self.folder / "journal.log")))
-        [study] = storage.get_all_studies()
-        return storage.get_all_trials(study._study_id)
+from searching import DRIVER, ROOT, Searching, assert_each_once, is_alive, one_line
 
 
 @pytest.fixture
 def searching(tmp_path):
     return Searching(tmp_path)
-
-
-def one_line(err):
-    assert err.startswith("error: "), err
-    assert err.count("\n") == 1, err
-    return err
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def assert_each_once(searching, number):
-    """So many results, each of other parameters, each trained to its end once, and none twice at a time."""
-    trials = searching.trials()
-    assert [trial.number for trial in trials] == list(range(number))
-    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    assert len({json.dumps(trial.params, sort_keys=True) for trial in trials}) == number
-    assert searching.noted("overlap") == []
-    began = {}
-    for folder, lr, *_ in searching.noted("start"):
-        began.setdefault(folder, set()).add(lr)
-    assert len(began) == number
-    assert all(len(values) == 1 for values in began.values())  # whatever was started again had the same parameters
-    complete = {t.number for t in trials if t.state is TrialState.COMPLETE}
-    ended = [int(Path(folder).name) for folder, *_ in searching.noted("end")]
-    assert complete <= set(ended)
-    return trials, ended
 
 
 @pytest.mark.parametrize("seed", [0])
@@ -272,6 +149,18 @@ def test_another_search_in_the_folder_is_refused(searching):
     assert "there max_epochs=8, here max_epochs=3" in one_line(err)
     assert searching.run("n_trials=3")[0] == 0  # more of the same is no other search
     assert_each_once(searching, 3)
+
+
+def test_what_is_found_wrong_while_trials_run_stops_them_and_nothing_is_left(searching):
+    """A key that is unknown to the class that it is for, which has to be loaded to know."""
+    searching.driver = DRIVER.replace("sweep.check = lambda cfg: None\n", "")
+    status, _, err = searching.run("n_trials=500", "+model.heigth=3", mode="slow")
+    assert status == 1
+    assert one_line(err).startswith("error: model.heigth is unknown")
+    assert searching.noted("start")
+    assert not any(is_alive(pid) for *_, pid, _ in searching.noted("start"))
+    assert {path.name for path in searching.folder.iterdir()} == {"lock"}
+    assert searching.run("n_trials=2")[0] == 0
 
 
 def test_a_full_disk_stops_it_in_one_line_and_the_journal_stays_readable(searching):

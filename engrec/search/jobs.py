@@ -1,0 +1,279 @@
+"""Trials as jobs of Slurm, submitted with submitit. A search that is started again finds its jobs by their names."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engrec import page
+from engrec.config import nearest
+from engrec.search.processes import outside_of_jobs
+from engrec.search.runs import last_lines
+from engrec.search.trials import TAKEN
+
+EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
+UNANSWERED = 600.0  # seconds without an answer that end a search
+LATE = 60.0  # seconds that a result may take to be seen here, on a file system that several machines share
+# Whatever else Slurm says of a job means that it goes on, or is to: PENDING, RUNNING, COMPLETING, REQUEUED, …
+STATUS = {
+    "COMPLETED": 0,
+    "FAILED": 1,
+    "CANCELLED": 143,
+    "TIMEOUT": 143,
+    "DEADLINE": 143,
+    "OUT_OF_MEMORY": -9,
+    "PREEMPTED": TAKEN,
+    "NODE_FAIL": TAKEN,
+    "BOOT_FAIL": TAKEN,
+}
+BUSY = re.compile("Unable to contact|[Tt]imed out|[Tt]emporarily|try again", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What each job asks Slurm for, by submitit's names: slurm.partition=gpu. None: what the cluster gives by default.
+
+    timeout_min: after which Slurm starts the job again, and it goes on. signal_delay_s: how long before that it is told
+    to save. setup: a line of shell before the run, such as module load cuda.
+    """
+
+    timeout_min: int = 240
+    cpus_per_task: int = 4
+    gpus_per_node: int | None = None
+    mem_gb: float | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    signal_delay_s: int = 120
+    setup: str | None = None
+
+
+def read_options(given: Mapping[str, str]) -> Options:
+    """From what is typed after slurm. Raises ValueError for what is unknown or no number."""
+    types = {field.name: str(field.type) for field in fields(Options)}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in types:
+            raise ValueError(f"there is no slurm.{key}{nearest(key, types)}; allowed: {', '.join(types)}")
+        if "str" in types[key]:
+            values[key] = value
+            continue
+        whole = "int" in types[key]
+        if not re.fullmatch(r"[1-9]\d*" if whole else r"\d+(\.\d+)?", value) or float(value) == 0:
+            raise ValueError(f"slurm.{key}={value} is not a {'whole ' if whole else ''}number above 0")
+        values[key] = int(value) if whole else float(value)
+    options = Options(**values)
+    if 60 * options.timeout_min <= options.signal_delay_s:
+        raise ValueError(
+            f"slurm.timeout_min={options.timeout_min} is over before slurm.signal_delay_s={options.signal_delay_s}"
+        )
+    return options
+
+
+class Job:
+    """A job of Slurm, in the state in which the launcher saw it last."""
+
+    def __init__(self, number: str, folder: Path) -> None:
+        self.number, self.folder = number, folder
+        self.state, self.since = "PENDING", time.monotonic()
+        self.stopped = False
+
+    @property
+    def doing(self) -> str:
+        """What is to be told of it, if anything."""
+        return "" if self.state == "RUNNING" else self.state.lower()
+
+    def saw(self, state: str) -> None:
+        if state != self.state:
+            self.state, self.since = state, time.monotonic()
+
+    def ended(self) -> int | None:
+        """Its exit status, as a process would have it; TAKEN if it is no fault of its own; None while it lives."""
+        status, passed = STATUS.get(self.state), time.monotonic() - self.since
+        if status == TAKEN and passed < 3 * EVERY:  # on its way back to the queue it may look like this
+            return None
+        if status == 0 and passed < LATE and not any(path.name == "result.json" for path in self.folder.iterdir()):
+            return None
+        return status
+
+    def stop(self) -> None:
+        """Slurm sends SIGTERM, and SIGKILL after its KillWait; one that waits in the queue just goes."""
+        if not self.stopped:
+            self.stopped = True
+            with suppress(OSError):  # Slurm does not answer, or the job is over; the next search finds it
+                ask("scancel", self.number)
+
+
+class Launcher:
+    """Starts runs as jobs of Slurm: as many are in the queue or at work at a time as there are slots.
+
+    Raises ValueError where there is no Slurm, and where it does not take the job.
+    """
+
+    def __init__(self, workers: int, options: Options, scripts: Path) -> None:
+        if absent := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
+            raise ValueError(
+                f"launcher=slurm needs {' and '.join(absent)}: type this on a machine that submits to the cluster"
+            )
+        if importlib.util.find_spec("submitit") is None:
+            raise ValueError("launcher=slurm needs submitit: type pip install -e '.[launchers]'")
+        self.slots, self.options, self.scripts = range(workers), options, scripts
+        self.asked = self.answered = time.monotonic()
+        self.jobs: dict[str, Job] = {}  # that have not ended, by number
+
+    def start(self, command: Sequence[str], folder: Path, slot: int) -> Job:
+        """Its number is on record as soon as it has one; until then its name says whose it is."""
+        (folder / "job.json").unlink(missing_ok=True)
+        with _outside_of_jobs():
+            number = _submit(command, folder, self.options, self.scripts)
+        return self._known(number, folder)
+
+    def _known(self, number: str, folder: Path) -> Job:
+        page.write(folder / "job.json", json.dumps({"slurm": number}))
+        self.jobs[number] = job = Job(number, folder)
+        return job
+
+    def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
+        """Jobs of a dead search that go on, and those that have come to an end of their own meanwhile."""
+        if not folders:
+            return {}
+        by_name, found = {job_name(folder): folder for folder in folders}, {}
+        for number, state, name in _queue(by_name):
+            folder = by_name[name]
+            own = state not in STATUS or (STATUS[state] in (0, 1) and number == _recorded(folder))
+            if own and (folder not in found or int(number) > int(found[folder].number)):
+                found[folder] = self._known(number, folder)
+                found[folder].saw(state)
+        return found
+
+    def wait(self, jobs: Sequence[Job], seconds: float) -> None:
+        """So long; Slurm is asked rarely."""
+        time.sleep(min(seconds, EVERY))
+        if time.monotonic() - self.asked >= EVERY:
+            self.look()
+
+    def look(self) -> None:
+        """Ask Slurm, once, for the states of all jobs. Raises OSError if it has not answered for long."""
+        self.asked = time.monotonic()
+        self.jobs = {number: job for number, job in self.jobs.items() if job.ended() is None}
+        self.answered = self.answered if self.jobs else self.asked
+        try:
+            states = {number: state for number, state, _ in _queue(job_name(job.folder) for job in self.jobs.values())}
+        except OSError as error:
+            if self.asked - self.answered > UNANSWERED:
+                raise OSError(f"Slurm does not answer: {error}. Type the same command again when it does") from error
+            return
+        self.answered = self.asked
+        for number, job in self.jobs.items():
+            job.saw(states.get(number, "NODE_FAIL"))  # unknown: Slurm forgets what has ended, and a result tells more
+
+    def end(self, jobs: Sequence[Job]) -> None:
+        """Cancel them all, and return when they are gone; if that takes too long, the next search finds them."""
+        for job in jobs:
+            job.stop()
+        until = time.monotonic() + LATE
+        while any(job.state not in STATUS for job in jobs) and time.monotonic() < until:
+            time.sleep(min(1.0, EVERY))
+            with suppress(OSError):
+                self.look()
+
+    def said(self, folder: Path) -> str:
+        """Of a run that said nothing, what Slurm says."""
+        logs = sorted(self.scripts.glob(f"{_recorded(folder)}_*.err"))
+        return last_lines(folder / "stderr.log") or "\n".join(filter(None, map(last_lines, logs)))
+
+
+def job_name(folder: Path) -> str:
+    """One for each run folder of all searches."""
+    return f"engrec-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
+
+
+def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Path) -> str:
+    """The number of a job that runs the command; Slurm starts it again when it was preempted."""
+    from submitit import SlurmExecutor  # not needed by the searches of one machine
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    asked = {key: value for key, value in asdict(options).items() if value is not None}
+    delay, setup, minutes = asked.pop("signal_delay_s"), asked.pop("setup", None), asked.pop("timeout_min")
+    memory = {"mem": f"{round(1024 * asked.pop('mem_gb'))}MB"} if "mem_gb" in asked else {}
+    threads = os.environ.get("OMP_NUM_THREADS") or options.cpus_per_task
+    log = str((folder / "stderr.log").resolve()).replace("%", "%%")  # else the beginning of a pattern of Slurm's
+    scripts.mkdir(parents=True, exist_ok=True)
+    executor = SlurmExecutor(scripts)
+    executor.update_parameters(
+        **asked,
+        **memory,
+        time=minutes,
+        job_name=job_name(folder),
+        setup=[f"export OMP_NUM_THREADS={threads}", *([setup] if setup else [])],
+        srun_args=[
+            f"--cpus-per-task={options.cpus_per_task}", "--open-mode=append", "--output=/dev/null", f"--error={log}",
+        ],
+        additional_parameters={"ntasks": 1, "requeue": True, "signal": f"USR1@{delay}"},
+    )  # fmt: skip
+    until = time.monotonic() + UNANSWERED
+    while True:
+        try:
+            # The command itself, and not a function of Python's that is pickled: signals reach it, and a job that is
+            # submitted while the search is killed lacks nothing.
+            with redirect_stderr(io.StringIO()):  # submitit prints what is said here
+                return executor._submit_command(shlex.join(command)).job_id
+        except (FailedJobError, FailedSubmissionError) as error:
+            said = " ".join(str(error).split())
+            if not BUSY.search(said) or time.monotonic() > until:
+                raise ValueError(f"Slurm does not take the job: {said}") from error
+        time.sleep(EVERY)
+        if submitted := [number for number, state, _ in _queue([job_name(folder)]) if state not in STATUS]:
+            return submitted[-1]  # it had been heard
+
+
+def _queue(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Number, state and name of all jobs with these names that Slurm knows of. Raises OSError if it does not answer."""
+    listed = ",".join(names)
+    if not listed:
+        return []
+    user, form = f"--user={os.getuid()}", "--format=%i|%T|%j"
+    lines = ask("squeue", "--noheader", "--states=all", user, form, f"--name={listed}").splitlines()
+    return [(number, state, name) for number, state, name in (line.strip().split("|") for line in lines)]
+
+
+def ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{command[0]} takes more than a minute") from error
+    if done.returncode:
+        raise OSError(f"{command[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def _recorded(folder: Path) -> str | None:
+    """The number of the last job that was submitted for this folder."""
+    try:
+        return str(json.loads((folder / "job.json").read_text(encoding="utf-8"))["slurm"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """A job that is submitted in another one would have what that one has, and not what it asks for."""
+    before = dict(os.environ)
+    for key in before.keys() - outside_of_jobs(before).keys():
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(before)

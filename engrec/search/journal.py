@@ -1,0 +1,135 @@
+"""The folder of a search: one search at a time has it, and its journal is always readable."""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from engrec.search.space import Sweep, text
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class Journal(JournalFileBackend):
+    """Optuna's file of a line per change, for the one process that holds the search's lock: Optuna's own lock is not
+    needed, nor left behind. A write that fails leaves none of it in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        repair(path)
+        super().__init__(str(path))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        size = self.path.stat().st_size
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        try:
+            with self.path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                if any("state" in log for log in logs):  # results; with them, what was written before
+                    os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            raise OSError(f"{self.path} cannot be written ({error.strerror}): nothing that is in it is lost") from error
+
+
+def repair(path: Path) -> None:
+    """Cut off a last line that a crash left unfinished. Raises ValueError for damage elsewhere."""
+    if not path.is_file():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if line.endswith(b"\n") and _is_json(line):
+            continue
+        if number < len(lines):
+            raise ValueError(f"{path}, line {number} is damaged: put that file back from a copy, or remove its folder")
+        os.truncate(path, sum(map(len, lines[:-1])))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """The lock's file descriptor. Raises ValueError if another search is at work in the folder.
+
+    The lock goes with the process, however it ends, and with those that were forked from it and keep the descriptor.
+    """
+    import fcntl  # not on Windows
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is being searched already, by process {file.read().strip() or 'unknown'}: stop that one, or "
+                "type another folder="
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
+    """The folder's study, new or as it was left. Raises ValueError where it is a search for something else."""
+    study = optuna.create_study(
+        study_name=sweep.name,
+        storage=JournalStorage(Journal(folder / "journal.log")),
+        directions=[objective.direction for objective in sweep.objectives],
+        load_if_exists=True,
+    )
+    spec = json.loads(json.dumps(sweep.spec()))
+    before = study.user_attrs.get("spec")
+    if before is None:
+        if study.trials or _is_full(folder / "trials"):
+            raise ValueError(f"{folder} has trials that no journal knows of: remove it, or type another folder=")
+        study.set_user_attr("spec", spec)
+    elif differing := [key for key in spec if before.get(key) != spec[key]]:
+        key = differing[0]
+        raise ValueError(
+            f"{folder} holds a search with other {', '.join(differing)} ({_difference(before.get(key), spec[key])}): "
+            "type the same command to go on with it, or another folder="
+        )
+    return study
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def forget(folder: Path) -> None:
+    """Remove a search that has just begun, as if it never had; the lock stays, as it is held."""
+    shutil.rmtree(folder / "trials", ignore_errors=True)
+    for name in ("journal.log", "sweep.json", "trials.csv"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, list) and isinstance(now, list):
+        gone, new = ([x for x in one if x not in other] for one, other in ((before, now), (now, before)))
+        return f"there {_shown(gone)}, here {_shown(new)}"
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(keys)
+    return f"there {before}, here {now}"
+
+
+def _shown(values: Sequence[Any]) -> str:
+    return " ".join(text(value) for value in values) or "nothing"

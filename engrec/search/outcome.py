@@ -1,0 +1,156 @@
+"""What came out, for people and programs: trials.csv, sweep.json, summary.md."""
+
+import csv
+import io
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from engrec import page
+from engrec.search.space import Objective, Sweep, arguments, merged, text
+
+Matters = dict[str, dict[str, float]]  # for each objective each key's share of what makes a trial good
+LEAST = 10  # complete trials that importances are computed from
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+
+
+def record(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
+    """A trial as trials.csv and sweep.json have it; seconds: since it was last started."""
+    return {
+        "number": trial.number,
+        "state": STATES[trial.state],
+        "values": trial.values if trial.state is TrialState.COMPLETE else None,
+        "params": trial.params,
+        "folder": str(folder / "trials" / str(trial.number)),
+        "seconds": trial.user_attrs.get("seconds"),
+        "epochs": len(trial.intermediate_values) or None,
+        "error": trial.user_attrs.get("error"),
+    }
+
+
+def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], about: Mapping[str, Any]) -> None:
+    """sweep.json and trials.csv. about: what the first has besides the sweep and its trials."""
+    whole = {
+        "name": sweep.name,
+        **about,
+        "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **sweep.spec(),
+        "objectives": [{"metric": o.metric, "direction": o.direction} for o in sweep.objectives],
+        "trials": records,
+    }
+    page.write(folder / "sweep.json", json.dumps(whole, indent=1, allow_nan=False))
+    metrics = [objective.metric for objective in sweep.objectives]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["number", "state", *metrics, *sweep.search, "seconds", "epochs", "folder"])
+    for entry in records:
+        values = entry["values"] or [""] * len(metrics)
+        drawn = [text(entry["params"][key]) if key in entry["params"] else "" for key in sweep.search]
+        writer.writerow(
+            [
+                entry["number"],
+                entry["state"],
+                *values,
+                *drawn,
+                *(entry[k] or "" for k in ("seconds", "epochs", "folder")),
+            ]
+        )
+    page.write(folder / "trials.csv", file.getvalue())
+
+
+def importances(study: optuna.Study, sweep: Sweep) -> Matters:
+    """By PED-ANOVA. Raises ValueError for few trials."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < LEAST:
+        raise ValueError(f"{len(complete)} complete trials are too few to say which values matter: {LEAST} are needed")
+    evaluated = {}
+    for index, objective in enumerate(sweep.objectives):
+        if len({trial.values[index] for trial in complete}) == 1:
+            raise ValueError(f"{objective.metric} is the same in all trials: nothing matters")
+        # With a target of one's own the evaluator takes low for good, and warns of it.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            shares = _get_param_importances()(
+                study, target=lambda trial, i=index, sign=objective.sign: -sign * trial.values[i]
+            )
+        evaluated[objective.metric] = {key: float(share) for key, share in shares.items()}
+    return evaluated
+
+
+def _get_param_importances() -> Callable[..., dict[str, float]]:
+    """Optuna's. It loads scikit-learn, which takes longer than all else at the end of a search, for another evaluator
+    than the one that is used, and does without where there is none."""
+    if "sklearn" in sys.modules:
+        return optuna.importance.get_param_importances
+    sys.modules["sklearn"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        return optuna.importance.get_param_importances
+    finally:
+        del sys.modules["sklearn"]
+
+
+def chosen(study: optuna.Study) -> list[FrozenTrial]:
+    """The best trial, or of several objectives those that no other trial beats in all."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return []
+    return [study.best_trial] if len(study.directions) == 1 else study.best_trials
+
+
+def best_command(sweep: Sweep, trial: FrozenTrial) -> str:
+    """What trains as that trial did, on each of its folds, in folders that it chooses itself."""
+    several, folds = (["-m"], [f"split.fold={','.join(map(str, sweep.folds))}"]) if sweep.folds else ([], [])
+    return shlex.join(["python", "train.py", *several, *merged(sweep.overrides, arguments(trial.params), folds)])
+
+
+def said(objectives: Sequence[Objective], values: Sequence[float]) -> str:
+    """val/auc 0.8123, seconds_per_epoch 3.21."""
+    return ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(objectives, values, strict=True))
+
+
+def summary(sweep: Sweep, study: optuna.Study, typed: str, matters: Matters, why_not: str) -> str:
+    """summary.md: what came out, in words and as commands to copy. why_not: what matters is not known."""
+    counts = {word: len(study.get_trials(deepcopy=False, states=(state,))) for state, word in STATES.items()}
+    counts["interrupted"] = counts.pop("running")
+    lines = [
+        f"# {sweep.name}",
+        "",
+        f"`{typed}`",
+        "",
+        ", ".join(f"{n} {word}" for word, n in counts.items() if n) + ".",
+        "",
+    ]
+    best = chosen(study)
+    if not best:
+        return "\n".join([*lines, "No trial has been completed.", ""])
+    several = len(sweep.objectives) > 1
+    lines += ["Trials that no other beats in all objectives:" if several else "The best trial:", ""]
+    for trial in sorted(best, key=lambda trial: trial.values[0]):
+        drawn = " ".join(arguments(trial.params))
+        lines += [f"- {said(sweep.objectives, trial.values)} (trial {trial.number}): `{drawn}`"]
+    lines += ["", "```bash", *(best_command(sweep, trial) for trial in best), "```", ""]
+    for metric, shares in matters.items():
+        lines += [f"What matters for {metric}: " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()) + ".", ""]
+    lines += [why_not, ""] if why_not else []
+    where = "mean over folds " + ", ".join(map(str, sweep.folds)) if sweep.folds else "one run"
+    if any(objective.is_score for objective in sweep.objectives):
+        lines += [
+            f"Values are of the validation images ({where}) and, having been chosen, flattering: report the test's.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else text(value)

@@ -1,0 +1,169 @@
+"""Trials as processes of this machine."""
+
+import ctypes
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from engrec.search.runs import last_lines
+
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
+GRACE = 15.0  # seconds that a process has to end after SIGTERM
+
+
+class Job:
+    """A process group of this machine."""
+
+    doing = ""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.fd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+        self.patience = math.inf  # until when it may take to end
+
+    def ended(self) -> int | None:
+        """Its exit status, negative for a signal; None while it lives. What it started itself ends with it."""
+        if time.monotonic() > self.patience:
+            self.kill()
+        if self.process.returncode is None and hasattr(os, "waitid"):
+            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            self.kill()  # before it is reaped, as its number may be another's afterwards
+        status = self.process.poll()
+        if status is not None and self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+        return status
+
+    def stop(self) -> None:
+        self.patience = min(self.patience, time.monotonic() + GRACE)
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        if self.process.returncode is None:
+            _signal_groups([self.process.pid], signum)
+
+
+class Launcher:
+    """Starts runs as processes of this machine.
+
+    slots: what the environment of each run that goes on at the same time has besides the search's own.
+    """
+
+    def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
+        self.slots = slots
+
+    def start(self, command: Sequence[str], folder: Path, slot: int) -> Job:
+        """In a session of its own, so that Ctrl-C reaches it through the search alone."""
+        record, parent = folder / "process.json", os.getpid()
+        with (folder / "stderr.log").open("ab") as errors:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    env={**outside_of_jobs(os.environ), **self.slots[slot]},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                    preexec_fn=lambda: _tied_to(parent, record),
+                )
+            except subprocess.SubprocessError as error:
+                raise OSError(f"{record} cannot be written") from error
+        return Job(process)
+
+    def wait(self, jobs: Sequence[Job], seconds: float) -> None:
+        """Until one of them ends, or so long."""
+        fds = [job.fd for job in jobs if job.fd is not None]
+        if not fds:
+            time.sleep(min(seconds, 0.05))
+            return
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        poll.poll(1000 * seconds)
+
+    def end(self, jobs: Sequence[Job]) -> None:
+        """Stop them all, and return when they are gone."""
+        for job in jobs:
+            job.stop()
+        while left := [job for job in jobs if job.ended() is None]:
+            self.wait(left, 0.1)
+
+    def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
+        """Nothing: what a killed search left running in these folders is ended."""
+        found = [record for folder in folders if (record := _read_record(folder / "process.json")) is not None]
+        until, alive = time.monotonic() + GRACE, [pid for pid, started in found if started_at(pid) == started]
+        _signal_groups(alive, signal.SIGTERM)
+        while alive := [pid for pid, started in found if started_at(pid) == started]:
+            time.sleep(0.02)
+            if time.monotonic() > until:
+                _signal_groups(alive, signal.SIGKILL)
+        return {}
+
+    def said(self, folder: Path) -> str:
+        return last_lines(folder / "stderr.log")
+
+
+def outside_of_jobs(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Slurm says of the job that a process is in, but with what Slurm itself is found by.
+
+    A run that reads those would take itself for one of the job's tasks, or for a job that was started again.
+    """
+    return {key: value for key, value in environ.items() if key == "SLURM_CONF" or not key.startswith(OF_A_JOB)}
+
+
+def _signal_groups(pids: Sequence[int], signum: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signum)
+
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def _tied_to(parent: int, record: Path) -> None:
+    """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
+    end_with(parent)
+    partial = record.with_name(".process.json.part")
+    partial.write_text(json.dumps({"pid": os.getpid(), "started": started_at(os.getpid())}), encoding="utf-8")
+    partial.replace(record)
+
+
+def end_with(parent: int) -> None:
+    """SIGTERM for this process when its parent dies, where Linux is."""
+    if hasattr(LIBC, "prctl"):
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # which has died meanwhile
+            os._exit(1)
+
+
+def _read_record(path: Path) -> tuple[int, str] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return int(record["pid"]), str(record["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def started_at(pid: int) -> str | None:
+    """What tells a process from a later one with the same number: boot and clock tick, or date. None: there is none."""
+    stat, boot = Path(f"/proc/{pid}/stat"), Path("/proc/sys/kernel/random/boot_id")
+    if boot.is_file():
+        try:
+            state, *fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (OSError, ValueError):
+            return None
+        return None if state in "ZX" else f"{boot.read_text().strip()} {fields[18]}"
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return shown.strip() or None

@@ -1,0 +1,227 @@
+"""What is searched: a sweep's YAML, its objectives, the space that values are drawn from; values as Hydra has them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from engrec.config import nearest
+
+Direction = Literal["minimize", "maximize"]
+SCORE = re.compile(r"val/(accuracy|balanced_accuracy|f1|auc|loss)")
+COSTS: dict[str, Direction] = {
+    "seconds_per_epoch": "minimize",
+    "train_images_per_second": "maximize",
+    "num_parameters": "minimize",
+}
+SAMPLERS: dict[str, dict[str, int]] = {"tpe": {"n_startup_trials": 10}, "random": {}}
+PRUNERS: dict[str, dict[str, int]] = {
+    "median": {"n_startup_trials": 5, "n_warmup_steps": 1},
+    "hyperband": {"min_resource": 1, "reduction_factor": 3},
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure of a run's result.json: of its best epoch on the validation images, or what the run costs."""
+
+    metric: str
+    direction: Direction
+
+    @property
+    def sign(self) -> int:
+        """What to multiply by so that more is better."""
+        return 1 if self.direction == "maximize" else -1
+
+    @property
+    def is_score(self) -> bool:
+        return self.metric.startswith("val/")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What conf/sweep/NAME.yaml says: fixed overrides of train.py, and the space from which the others are drawn."""
+
+    name: str
+    overrides: tuple[str, ...]
+    search: dict[str, BaseDistribution]
+    objectives: tuple[Objective, ...]
+    folds: tuple[int, ...] = ()  # a trial is the mean over them; none: one run as it is
+    sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
+    pruner: dict[str, Any] | None = None
+    seed: int = 0
+
+    def fixed(self, overrides: Sequence[str]) -> "Sweep":
+        """The sweep with more overrides, the later ones being those that count; a key that they fix is not searched."""
+        keys = {key_of(override) for override in overrides}
+        space = {key: values for key, values in self.search.items() if key not in keys}
+        if not space:
+            raise ValueError("the overrides leave nothing to search for: type fewer of " + ", ".join(self.search))
+        return replace(self, overrides=tuple(merged(self.overrides, overrides)), search=space)
+
+    def spec(self) -> dict[str, Any]:
+        """All that two commands have to agree in to go on with the same search, as JSON has it."""
+        return {
+            "overrides": sorted(self.overrides),
+            "search": {key: _in_words(values) for key, values in self.search.items()},
+            "objectives": [[objective.metric, objective.direction] for objective in self.objectives],
+            "folds": list(self.folds),
+            "sampler": self.sampler,
+            "pruner": self.pruner,
+            "seed": self.seed,
+        }
+
+
+def read(path: Path) -> Sweep:
+    """A sweep's YAML. Raises ValueError, in one line, for what is unknown, missing or contradictory in it."""
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except OSError:
+        raise
+    except Exception as error:  # YAML's own errors have no common type with OmegaConf's
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _parsed(path.stem, node)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parsed(name: str, node: Any) -> Sweep:
+    allowed = ("overrides", "search", "objectives", "folds", "sampler", "pruner", "seed")
+    _check_keys("", node, allowed)
+    for key in ("search", "objectives"):
+        if not node.get(key):
+            raise ValueError(f"{key} is missing")
+    overrides = tuple(map(str, node.get("overrides") or ()))
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"overrides: {override} is not KEY=VALUE, as for train.py")
+    _check_keys("search", node["search"], node["search"])
+    objectives = [_objective(entry) for entry in node["objectives"]]
+    if len({objective.metric for objective in objectives}) < len(objectives):
+        raise ValueError("objectives: one of them is there twice")
+    sampler = _named("sampler", node.get("sampler") or {"name": "tpe"}, SAMPLERS)
+    pruner = None if node.get("pruner") is None else _named("pruner", node["pruner"], PRUNERS)
+    if pruner and len(objectives) > 1:
+        raise ValueError("pruner: with several objectives no trial is worse than others while it runs: type null")
+    if pruner and not objectives[0].is_score:
+        raise ValueError(f"pruner: {objectives[0].metric} is known at the end of a run alone: type null")
+    folds, seed = tuple(node.get("folds") or ()), node.get("seed", 0)
+    check_folds(folds)
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"seed={seed} is not a whole number from 0")
+    space = {key: _distribution(key, entry) for key, entry in node["search"].items()}
+    return Sweep(name, overrides, space, tuple(objectives), folds, sampler, pruner, seed)
+
+
+def check_folds(folds: Sequence[Any]) -> None:
+    if not all(type(fold) is int and fold >= 0 for fold in folds) or len(set(folds)) < len(folds):
+        raise ValueError(f"folds={list(folds)}: allowed are different whole numbers from 0, such as [0,1,2]")
+
+
+def _check_keys(where: str, node: Any, allowed: Any) -> None:
+    if not isinstance(node, dict):
+        raise ValueError(f"{where or 'the file'} is not a list of KEY: VALUE")
+    for key in node:
+        if key not in allowed:
+            name = f"{where}.{key}".lstrip(".")
+            raise ValueError(f"{name} is unknown{nearest(str(key), allowed)}; allowed: {', '.join(allowed)}")
+
+
+def _named(where: str, node: Any, known: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    if not isinstance(node, dict) or node.get("name") not in known:
+        found = node.get("name") if isinstance(node, dict) else node
+        raise ValueError(f"{where}.name={found} is not known{nearest(str(found), known)}; allowed: {', '.join(known)}")
+    defaults = known[node["name"]]
+    _check_keys(where, node, ("name", *defaults))
+    for key in defaults:
+        if type(node.get(key, 0)) is not int or node.get(key, 0) < 0:
+            raise ValueError(f"{where}.{key}={node[key]} is not a whole number from 0")
+    return {**defaults, **node}
+
+
+def _objective(node: Any) -> Objective:
+    _check_keys("objectives", node, ("metric", "direction"))
+    metric = str(node.get("metric"))
+    if metric.startswith("test/"):
+        raise ValueError(
+            f"objectives: {metric} would choose on the test images, and leave nothing to report: type val/…"
+        )
+    if not SCORE.fullmatch(metric) and metric not in COSTS:
+        known = [*(f"val/{name}" for name in ("accuracy", "balanced_accuracy", "f1", "auc", "loss")), *COSTS]
+        raise ValueError(f"objectives: {metric} is not known{nearest(metric, known)}; allowed: {', '.join(known)}")
+    natural = COSTS.get(metric, "minimize" if metric.endswith("loss") else "maximize")
+    direction = node.get("direction", natural)
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f"objectives: direction={direction} is neither minimize nor maximize")
+    return Objective(metric, direction)
+
+
+def _distribution(key: str, node: Any) -> BaseDistribution:
+    """From {low, high, log: true}, {low, high, step} or {choices}; whole numbers stay whole."""
+    where = f"search.{key}"
+    _check_keys(
+        where, node, ("choices",) if isinstance(node, dict) and "choices" in node else ("low", "high", "log", "step")
+    )
+    if "choices" in node:
+        if not isinstance(node["choices"], list) or not node["choices"]:
+            raise ValueError(f"{where}.choices is not a list such as [16, 32]")
+        return CategoricalDistribution([text(c) if isinstance(c, list | dict) else c for c in node["choices"]])
+    low, high, step, log = node.get("low", ""), node.get("high", ""), node.get("step"), node.get("log", False)
+    for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
+        if type(value) not in (int, float):
+            raise ValueError(f"{where}.{name}={value} is not a number; it takes low and high, or choices")
+    if type(log) is not bool:
+        raise ValueError(f"{where}.log={log} is neither true nor false")
+    if not low < high or (log and (low <= 0 or step is not None)) or (step is not None and step <= 0):
+        raise ValueError(f"{where} has to have low < high; with log: true, low > 0 and no step")
+    if all(type(value) is int for value in (low, high, 1 if step is None else step)):
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(low, high, log=log, step=step)
+
+
+def _in_words(values: BaseDistribution) -> dict[str, Any]:
+    if isinstance(values, CategoricalDistribution):
+        return {"choices": list(values.choices)}
+    assert isinstance(values, FloatDistribution | IntDistribution)
+    return {"low": values.low, "high": values.high, "log": values.log, "step": values.step}
+
+
+def text(value: Any) -> str:
+    """A value as Hydra's command line has it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{text(part)}" for key, part in value.items()) + "}"
+    return str(value)
+
+
+def quoted(path: Path) -> str:
+    """A path as Hydra's command line has it."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return str(path)
+    # A backslash stands for itself there, but before a quotation mark.
+    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
+    return f"'{inside}'"
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def merged(*overrides: Sequence[str]) -> list[str]:
+    """One override for each key: the last."""
+    return list({key_of(override): override for some in overrides for override in some}.values())
+
+
+def arguments(params: Mapping[str, Any]) -> list[str]:
+    """Drawn values as overrides."""
+    return [f"{key}={text(value)}" for key, value in params.items()]

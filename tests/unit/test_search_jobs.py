@@ -1,0 +1,183 @@
+"""Trials as jobs of Slurm, with its answers made up; a real one answers in tests/integration/test_search_slurm.py."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from engrec.search import jobs
+from engrec.search.trials import FROM_OUTSIDE, TAKEN
+
+
+class Slurm:
+    """What squeue knows, a job a line, and all that is asked."""
+
+    def __init__(self):
+        self.known, self.asked, self.dead = [], [], False
+
+    def ask(self, *command):
+        self.asked.append(command)
+        if self.dead:
+            raise OSError("squeue: Unable to contact slurm controller")
+        if command[0] == "squeue":
+            names = command[-1].removeprefix("--name=").split(",")
+            return "".join(f"{'|'.join(line)}\n" for line in self.known if line[2] in names)
+        self.known = [(n, "CANCELLED" if n == command[1] else state, name) for n, state, name in self.known]
+        return ""
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    slurm = Slurm()
+    monkeypatch.setattr(jobs, "ask", slurm.ask)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(jobs, "EVERY", 0.01)
+    return slurm
+
+
+@pytest.fixture
+def launcher(slurm, tmp_path):
+    return jobs.Launcher(2, jobs.Options(), tmp_path / "slurm")
+
+
+def folders(tmp_path, number):
+    made = [tmp_path / "trials" / str(n) for n in range(number)]
+    for folder in made:
+        folder.mkdir(parents=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"partiton": "gpu"}, r"there is no slurm.partiton \(did you mean partition\?\); allowed: timeout_min, "),
+        ({"timeout_min": "1h"}, "slurm.timeout_min=1h is not a whole number above 0"),
+        ({"cpus_per_task": "0"}, "slurm.cpus_per_task=0 is not a whole number above 0"),
+        ({"mem_gb": "-1"}, "slurm.mem_gb=-1 is not a number above 0"),
+        ({"timeout_min": "2"}, "slurm.timeout_min=2 is over before slurm.signal_delay_s=120"),
+    ],
+)
+def test_options_that_are_wrong_are_said(given, said):
+    with pytest.raises(ValueError, match=said):
+        jobs.read_options(given)
+
+
+def test_options_are_numbers_where_slurm_has_numbers():
+    options = jobs.read_options({"gpus_per_node": "1", "mem_gb": "7.5", "partition": "12"})
+    assert (options.gpus_per_node, options.mem_gb, options.partition) == (1, 7.5, "12")
+    assert options.timeout_min == jobs.Options().timeout_min
+
+
+def test_a_run_folder_has_one_name_however_it_is_written(tmp_path, monkeypatch):
+    one, other = folders(tmp_path, 2)
+    monkeypatch.chdir(one)
+    assert jobs.job_name(one) == jobs.job_name(one.relative_to(one)) != jobs.job_name(other)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "NEW"])
+def test_what_goes_on_has_not_ended(tmp_path, state):
+    job = jobs.Job("1", tmp_path)
+    job.saw(state)
+    assert job.ended() is None
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"])
+def test_what_was_ended_from_outside_counts_as_that(tmp_path, state):
+    job = jobs.Job("1", tmp_path)
+    job.saw(state)
+    assert job.ended() in FROM_OUTSIDE
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL"])
+def test_a_machine_that_is_taken_away_is_believed_when_it_stays_so(tmp_path, state):
+    job = jobs.Job("1", tmp_path)
+    job.saw(state)
+    assert job.ended() is None
+    job.since -= 4 * jobs.EVERY
+    job.saw(state)
+    assert job.ended() == TAKEN
+    job.saw("PENDING")
+    assert job.ended() is None
+
+
+def test_a_result_may_come_later_than_the_end(tmp_path):
+    job = jobs.Job("1", tmp_path)
+    job.saw("COMPLETED")
+    assert job.ended() is None
+    (tmp_path / "result.json").touch()
+    assert job.ended() == 0
+    (tmp_path / "result.json").unlink()
+    job.since -= 2 * jobs.LATE
+    assert job.ended() == 0
+
+
+def test_slurm_is_asked_once_for_all_and_rarely(slurm, launcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "EVERY", 60.0)
+    runs = [launcher._known(str(n), folder) for n, folder in enumerate(folders(tmp_path, 5))]
+    slurm.known = [(job.number, "RUNNING", jobs.job_name(job.folder)) for job in runs]
+    for _ in range(10):
+        launcher.wait(runs, 0.001)
+    assert slurm.asked == []
+    launcher.asked -= 61
+    for _ in range(10):
+        launcher.wait(runs, 0.001)
+    assert len(slurm.asked) == 1
+    assert {job.state for job in runs} == {"RUNNING"}
+
+
+def test_a_job_that_slurm_has_forgotten_runs_again(slurm, launcher, tmp_path):
+    job = launcher._known("7", *folders(tmp_path, 1))
+    launcher.look()
+    assert job.ended() is None
+    job.since -= 1
+    launcher.look()
+    assert job.ended() == TAKEN
+
+
+def test_slurm_may_be_away_for_a_while(slurm, launcher, tmp_path):
+    job = launcher._known("7", *folders(tmp_path, 1))
+    slurm.dead = True
+    launcher.look()
+    assert (job.state, job.ended()) == ("PENDING", None)
+    launcher.answered -= 2 * jobs.UNANSWERED
+    with pytest.raises(OSError, match="Slurm does not answer: squeue: Unable to contact"):
+        launcher.look()
+
+
+def test_what_a_dead_search_left_is_known_by_name(slurm, launcher, tmp_path):
+    """Even where the search died before it had written the number down."""
+    goes_on, unrecorded, failed, failed_before, cancelled, twice, none = folders(tmp_path, 7)
+    for folder, number in ((goes_on, "1"), (failed, "3"), (cancelled, "5"), (twice, "6")):
+        (folder / "job.json").write_text(json.dumps({"slurm": number}))
+    known = [
+        ("1", "RUNNING", goes_on), ("2", "PENDING", unrecorded), ("3", "FAILED", failed),
+        ("4", "FAILED", failed_before), ("5", "CANCELLED", cancelled), ("6", "COMPLETED", twice),
+        ("10", "RUNNING", twice),
+    ]  # fmt: skip
+    slurm.known = [(number, state, jobs.job_name(folder)) for number, state, folder in known]
+    found = launcher.left_over([goes_on, unrecorded, failed, failed_before, cancelled, twice, none])
+    assert {folder: job.number for folder, job in found.items()} == {
+        goes_on: "1", unrecorded: "2", failed: "3", twice: "10",
+    }  # fmt: skip
+    assert found[failed].ended() == 1
+    assert len(slurm.asked) == 1
+
+
+def test_at_the_end_each_job_is_cancelled_once(slurm, launcher, tmp_path):
+    runs = [launcher._known(str(n), folder) for n, folder in enumerate(folders(tmp_path, 2))]
+    slurm.known = [(job.number, "RUNNING", jobs.job_name(job.folder)) for job in runs]
+    runs[0].stop()
+    launcher.end(runs)
+    assert [command[1] for command in slurm.asked if command[0] == "scancel"] == ["0", "1"]
+    assert {job.state for job in runs} == {"CANCELLED"}
+
+
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "sbatch" else name)
+    with pytest.raises(ValueError, match="launcher=slurm needs sbatch: type this on a machine that submits"):
+        jobs.Launcher(1, jobs.Options(), tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(jobs, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    with pytest.raises(ValueError, match=r"type pip install -e '\.\[launchers\]'"):
+        jobs.Launcher(1, jobs.Options(), tmp_path)

@@ -1,0 +1,123 @@
+"""What the YAML of a sweep means, and values as Hydra reads them."""
+
+from pathlib import Path
+
+import pytest
+import sweep as script
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from searches import parsed
+
+from engrec.config import check
+from engrec.search import space
+
+SWEEPS = sorted((script.ROOT / "conf" / "sweep").glob("*.yaml"))
+
+
+def test_there_are_the_four_sweeps_that_the_docs_name():
+    assert {path.stem for path in SWEEPS} >= {"small", "speed", "vgg_finetune", "vgg_pretrain"}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_key_of_every_sweep_is_one_of_the_configuration(compose, path):
+    sweep = space.read(path)
+    needed = [f"init_from={path}"] if "stage=finetune" in sweep.overrides else []
+    for key, values in sweep.search.items():
+        drawn = script.example(values, 1)
+        cfg = compose(*space.merged(sweep.overrides, needed, space.arguments({key: drawn})))
+        check(cfg)
+        if not OmegaConf.is_config(OmegaConf.select(cfg, key)):  # a group's option is no value
+            assert OmegaConf.select(cfg, key) == drawn
+    script.check_fits(sweep, cfg)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_says_its_command(path):
+    assert f"python scripts/sweep.py sweep={path.stem} " in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"serch": {}}, r"serch is unknown \(did you mean search\?\); allowed: overrides, search"),
+        ({"search": {}}, "search is missing"),
+        ({"search": {"x": {"low": 1, "hihg": 2}}}, r"search.x.hihg is unknown \(did you mean high\?\)"),
+        ({"search": {"x": {"low": 1}}}, "search.x.high= is not a number; it takes low and high, or choices"),
+        ({"search": {"x": {"low": 2, "high": 1}}}, "search.x has to have low < high"),
+        ({"search": {"x": {"low": 0, "high": 1, "log": True}}}, "with log: true, low > 0"),
+        ({"search": {"x": {"low": True, "high": 2}}}, "search.x.low=True is not a number"),
+        ({"search": {"x": {"choices": []}}}, r"search.x.choices is not a list such as \[16, 32\]"),
+        ({"search": {"x": {"choices": [1], "low": 0}}}, "search.x.low is unknown; allowed: choices"),
+        ({"search": {"x": 3}}, "search.x is not a list of KEY: VALUE"),
+        ({"overrides": ["stage"]}, "overrides: stage is not KEY=VALUE"),
+        ({"objectives": [{"metric": "test/auc"}]}, "test/auc would choose on the test images"),
+        ({"objectives": [{"metric": "val/acuracy"}]}, r"val/acuracy is not known \(did you mean val/accuracy"),
+        ({"objectives": [{"metric": "val/auc", "direction": "up"}]}, "direction=up is neither minimize nor maximize"),
+        ({"objectives": [{"metric": "val/auc"}] * 2}, "one of them is there twice"),
+        ({"pruner": {"name": "medain"}}, r"pruner.name=medain is not known \(did you mean median\?\)"),
+        ({"pruner": {"name": "median", "reduction_factor": 3}}, "pruner.reduction_factor is unknown"),
+        ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "pruner.n_warmup_steps=-1 is not a whole number"),
+        ({"sampler": {"name": "grid"}}, "sampler.name=grid is not known; allowed: tpe, random"),
+        ({"folds": [0, 0]}, r"folds=\[0, 0\]: allowed are different whole numbers from 0"),
+        ({"seed": -1}, "seed=-1 is not a whole number from 0"),
+        (
+            {"objectives": [{"metric": "val/auc"}, {"metric": "num_parameters"}], "pruner": {"name": "median"}},
+            "with several objectives no trial is worse than others while it runs: type null",
+        ),
+        ({"objectives": [{"metric": "num_parameters"}], "pruner": {"name": "median"}}, "known at the end of a run"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_is_said_in_one_line(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said) as error:
+        parsed(tmp_path, **changes)
+    assert str(error.value).startswith(f"{tmp_path / 'mine.yaml'}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("search: {x: [")
+    with pytest.raises(ValueError, match=r"mine.yaml is not YAML") as error:
+        space.read(tmp_path / "mine.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_less_is_better_of_losses_and_costs_unless_said_otherwise(tmp_path):
+    metrics = ["val/auc", "val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
+    sweep = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics])
+    assert [objective.sign for objective in sweep.objectives] == [1, -1, -1, 1, -1]
+    assert parsed(tmp_path, objectives=[{"metric": "val/auc", "direction": "minimize"}]).objectives[0].sign == -1
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9999, 9999) | st.floats(1e-9, 1e9) | st.sampled_from(["relu", "32-true"]),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(VALUES)
+def test_hydra_reads_a_value_as_it_was_drawn(value):
+    read = OverridesParser.create().parse_override(f"key={space.text(value)}").value()
+    assert read == to_six_digits(value)
+
+
+def to_six_digits(value):
+    if isinstance(value, list):
+        return [to_six_digits(part) for part in value]
+    return float(f"{value:.5e}") if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("path", ["plain/0", "with space", "a=b,c", "it's", "[x]{y}", "a\\b", "a\\'b\\", "grün"])
+def test_hydra_reads_a_path_as_it_is(path):
+    assert OverridesParser.create().parse_override(f"output_dir={space.quoted(Path(path))}").value() == path
+
+
+def test_what_the_command_line_fixes_is_not_searched(tmp_path):
+    sweep = parsed(tmp_path).fixed(["x=0.5", "stage=pretrain", "+new=1"])
+    assert list(sweep.search) == ["kind"]
+    assert sweep.overrides == ("stage=pretrain", "x=0.5", "+new=1")
+    with pytest.raises(ValueError, match="leave nothing to search for"):
+        sweep.fixed(["kind=a"])
