@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import logging
 import netrc
 import os
 import pkgutil
@@ -26,6 +27,8 @@ from engrec import cluster
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 CONF = Path(__file__).parents[1] / "conf"
+log = logging.getLogger(__name__)
+
 STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop")
 ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -193,10 +196,25 @@ def errors_in_one_line() -> Iterator[None]:
         sys.exit(f"error: {explain(error)}")
 
 
+@contextmanager
+def errors_wait_for_the_others() -> Iterator[None]:
+    """Say what is wrong with a trial, and raise it again: Hydra ends with it when the sweep's other trials are over."""
+    from hydra.core.hydra_config import HydraConfig
+
+    try:
+        yield
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        told = f"trial {HydraConfig.get().job.num}: {explain(error)}"
+        log.error("%s", told)
+        raise ValueError(told) from error
+
+
 def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
     named = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not loaded here
-    return named or package in ("hydra", "omegaconf") or isinstance(error, ValueError | OSError)
+    return named or package in ("hydra", "omegaconf", "submitit") or isinstance(error, ValueError | OSError)
 
 
 def explain(error: BaseException) -> str:
@@ -210,6 +228,10 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} is not there{nearest(found[2], options)}; allowed: {', '.join(options)}"
+    if re.search(r"Could not load 'hydra/launcher/", text):
+        return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
+    if type(error).__name__ == "UncompletedJobError":  # submitit's, with the whole log of the job in it
+        return " ".join(text.partition("\nError stream")[0].split())
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"{found[1]}: every argument is KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return " ".join(text.split())
