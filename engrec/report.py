@@ -428,9 +428,9 @@ def mistakes(block: Block, most: int) -> str:
         except ValueError as error:
             reasons.setdefault(str(error), []).append(label)
             continue
-        pictures = [_shrunk(images[where[source]]) for source in sources]
+        pictures = [shrunk(images[where[source]]) for source in sources]
         parts.append(f"<h4>{text(label)}: {len(wrong):,} of {len(group.labels):,} wrong</h4>")
-        parts.append(page.faces(pictures, [_caption(group, i) for i in wrong[:most]], SIDE))
+        parts.append(page.faces(pictures, [caption(group, i) for i in wrong[:most]], SIDE))
     if parts:
         warning = "Pictures of people: this page may go no further than the data set itself."
         parts.insert(0, page.note(f"{warning} Of the first seed, the surest first: labelled → predicted."))
@@ -457,7 +457,7 @@ def prepared_path(run: Run) -> Path:
     return path
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
+def shrunk(image: np.ndarray) -> np.ndarray:
     """An image uint8 (C, H, W), no larger than it is shown."""
     if max(image.shape[1:]) <= SIDE:
         return image
@@ -465,7 +465,7 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(channel) for channel in channels])
 
 
-def _caption(group: Group, i: int) -> str:
+def caption(group: Group, i: int) -> str:
     p, names = group.probabilities[0, i], group.class_names
     who = f", {group.subjects[i]}" if group.subjects[i] else ""
     return f"{names[group.labels[i]]} → {names[p.argmax()]} {p.max():.3f}{who} · {group.sources[i]}"

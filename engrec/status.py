@@ -67,6 +67,7 @@ def status_of(folder: Path) -> Status:
     try:
         said: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         known, at = said.pop("process"), Status(**said)
+        alive = known is not None and process(int(known["pid"])) == known
     except FileNotFoundError:
         return Status("finished" if (folder / "result.json").is_file() else "unknown")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -74,7 +75,6 @@ def status_of(folder: Path) -> Status:
     if at.state != "running":
         return at
     if at.host == socket.gethostname():
-        alive = known is not None and process(known["pid"]) == known
         gone = replace(at, state="failed", error="killed: its process is gone")
         return at if alive else gone
     recent = max((path.stat().st_mtime for name in CHANGING if (path := folder / name).is_file()), default=0.0)

@@ -108,7 +108,7 @@ for number in ids:
 
 def missing() -> str | None:
     """Why no Slurm can be started here, None where one can: the reason to skip a test for."""
-    absent = [name for name in (*DAEMONS, *COMMANDS) if program(name) is None]
+    absent = [name for name in (*DAEMONS, *COMMANDS, "setpriv") if program(name) is None]
     return f"no Slurm here ({', '.join(absent)}): apt-get install slurm-wlm munge" if absent else None
 
 

@@ -352,9 +352,9 @@ def test_why_there_are_no_pictures_is_said(tmp_path, config, reason):
 
 def test_large_pictures_are_made_as_small_as_they_are_shown(make_faces):
     large = make_faces(2, size=200, channels=3).images[0]
-    assert report._shrunk(large).shape == (3, report.SIDE, report.SIDE)
+    assert report.shrunk(large).shape == (3, report.SIDE, report.SIDE)
     small = make_faces(2, size=48).images[0]
-    assert report._shrunk(small) is small
+    assert report.shrunk(small) is small
 
 
 def test_a_class_without_test_images_leaves_the_rest_of_the_page(tmp_path):

@@ -1,0 +1,202 @@
+"use strict";
+// What all views are made of: elements, numbers as text, and where records come from.
+// Text of files reaches the page as text nodes, or through escaped(), never as markup.
+
+const runs = new Map();
+const searches = new Map();
+let about = { root: "", error: "", exported: "" };
+
+const SCORES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", f1: "F1", auc: "AUC", loss: "loss" };
+const TRIALS = ["complete", "interrupted", "done"]; // what searches say besides
+const STATES = ["running", "finished", "failed", "stopped", "pruned", "unknown", "damaged"];
+
+/** An element; properties that start with "on" are listeners, text among the children stays text. */
+function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+function escaped(text) {
+  return String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+// Numbers as text.
+
+const percent = (value, signed = false) =>
+  value == null ? "" : `${signed && value > 0 ? "+" : ""}${(100 * value).toFixed(1)}`.replace("-", "−");
+
+function scoreText(score, value, signed = false) {
+  if (value == null) return "";
+  if (score !== "loss") return percent(value, signed);
+  return `${signed && value > 0 ? "+" : ""}${value.toFixed(4)}`.replace("-", "−");
+}
+
+function withInterval(figure) {
+  if (!figure || figure.value == null) return "undefined";
+  const between = figure.low == null ? "" : ` [${percent(figure.low)}, ${percent(figure.high)}]`;
+  return percent(figure.value) + between + (figure.sd == null ? "" : ` ±${percent(figure.sd)}`);
+}
+
+function duration(seconds) {
+  if (seconds == null || seconds < 0) return "";
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${String(Math.floor(seconds % 60)).padStart(2, "0")} s`;
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+function date(seconds) {
+  if (seconds == null) return "";
+  const at = new Date(1000 * seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}`;
+}
+
+function ago(seconds) {
+  const passed = Math.max(0, Date.now() / 1000 - seconds);
+  return passed < 5 ? "just now" : `${duration(Math.round(passed))} ago`;
+}
+
+function shown(value) {
+  if (value === undefined) return "";
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
+}
+
+const counted = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+
+// Runs.
+
+function label(run) {
+  return run.path === "." ? about.root : run.path;
+}
+
+function secondsOf(run) {
+  if (run.state === "running" && run.started) return Date.now() / 1000 - run.started;
+  if (run.seconds != null) return run.seconds;
+  return run.started && run.ended ? run.ended - run.started : null;
+}
+
+function badge(state) {
+  return h("span", { class: `badge ${[...STATES, ...TRIALS].includes(state) ? state : "unknown"}` }, state);
+}
+
+const runLink = (run, text) => h("a", { href: `#/run/${run.id}` }, text ?? label(run));
+
+let differences = { of: null, found: null };
+
+/** The settings in which all runs differ; kept until records change. */
+function allDiffering() {
+  if (differences.of !== seen) differences = { of: seen, found: differing([...runs.values()]) };
+  return differences.found;
+}
+
+/** The settings in which some of these runs differ, with how many differ from the most frequent value: groups of
+ * options by their name, and what differs among runs that have the same option. */
+function differing(all) {
+  const some = all.filter((run) => Object.keys(run.settings).length);
+  const found = new Map();
+  const groups = new Set(some.flatMap((run) => Object.keys(run.choices)));
+  const tally = (name, buckets) => {
+    let odd = 0;
+    for (const values of buckets.values()) {
+      const all = [...values.values()].reduce((a, b) => a + b, 0);
+      odd += all - Math.max(...values.values());
+    }
+    if (odd) found.set(name, odd);
+  };
+  const add = (buckets, bucket, value) => {
+    if (!buckets.has(bucket)) buckets.set(bucket, new Map());
+    const values = buckets.get(bucket);
+    values.set(value, (values.get(value) ?? 0) + 1);
+  };
+  for (const group of groups) {
+    if (["dataset", "model", "split"].includes(group)) continue;
+    const buckets = new Map();
+    for (const run of some) if (group in run.choices) add(buckets, "", run.choices[group]);
+    tally(group, buckets);
+  }
+  for (const key of new Set(some.flatMap((run) => Object.keys(run.settings)))) {
+    const group = key.split(".")[0];
+    const buckets = new Map();
+    for (const run of some) {
+      const option = groups.has(group) ? String(run.choices[group]) : "";
+      add(buckets, option, JSON.stringify(run.settings[key]) ?? "");
+    }
+    tally(key, buckets);
+  }
+  return found;
+}
+
+const settingOf = (run, key) => (key in run.choices && !(key in run.settings) ? run.choices[key] : run.settings[key]);
+
+// Where records come from: a server that is asked again and again, or the page itself.
+
+const here = (id) => {
+  const element = document.getElementById(id);
+  return element && JSON.parse(element.textContent);
+};
+const answers = new Map();
+let seen = { version: 0, token: "" };
+
+/** An answer about a run, a pair of runs, a group or a search; {why} where there is none. */
+function ask(question, key) {
+  const name = `${question}/${key}`;
+  if (!answers.has(name)) {
+    const answer = about.exported
+      ? Promise.resolve(here(name) ?? { why: "this is not in the page: python scripts/dashboard.py shows it" })
+      : fetch(`api/${name}`).then((r) => (r.ok ? r.json() : { why: `the server has no answer (${r.status})` }));
+    answers.set(
+      name,
+      answer.catch(() => ({ why: "the server does not answer", lost: true })),
+    );
+    answers.get(name).then((said) => said.lost && answers.delete(name));
+  }
+  return answers.get(name);
+}
+
+/** Take what is new; returns the ids of what has changed. */
+function take(state) {
+  const changed = new Set(state.gone);
+  if (state.error !== about.error) changed.add("error");
+  about = { ...about, root: state.root, error: state.error };
+  if (state.whole) {
+    for (const id of [...runs.keys(), ...searches.keys()]) changed.add(id);
+    runs.clear();
+    searches.clear();
+  }
+  for (const id of state.gone) {
+    runs.delete(id);
+    searches.delete(id);
+  }
+  for (const [kind, records] of [
+    [runs, state.runs],
+    [searches, state.searches],
+  ]) {
+    for (const record of records) {
+      kind.set(record.id, record);
+      changed.add(record.id);
+    }
+  }
+  const groups = new Set([...changed].map((id) => runs.get(id)?.group));
+  for (const name of [...answers.keys()]) {
+    const keys = name.split("/")[1].split("+");
+    if (keys.some((key) => changed.has(key) || groups.has(key))) answers.delete(name);
+  }
+  seen = { version: state.version, token: state.token };
+  return changed;
+}
+
+async function poll() {
+  const answer = await fetch(`api/state?since=${seen.version}&token=${seen.token}`);
+  if (!answer.ok) throw new Error(answer.status);
+  return take(await answer.json());
+}

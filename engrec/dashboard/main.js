@@ -1,0 +1,80 @@
+"use strict";
+// Addresses, and the look every two seconds at what has changed.
+
+const EVERY = 2000; // milliseconds
+const main = document.getElementById("main");
+const live = document.getElementById("live");
+let view = { update: () => undefined };
+
+function show() {
+  const [name, ...keys] = location.hash.replace(/^#\//, "").split("/");
+  view.leave?.();
+  for (const link of document.querySelectorAll("nav a")) {
+    const current = link.dataset.views.split(" ").includes(name || "runs");
+    if (current) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  main.replaceChildren();
+  if (name === "run") view = runView(main, keys[0]);
+  else if (name === "compare") view = compareView(main, keys[0], keys[1]);
+  else if (name === "groups") view = groupsView(main);
+  else if (name === "searches") view = searchesView(main);
+  else if (name === "search") view = searchView(main, keys[0]);
+  else view = runsView(main);
+}
+
+function told() {
+  document.getElementById("root").textContent = about.root;
+  const running = [...runs.values()].filter((run) => run.state === "running").length;
+  document.title = `${running ? `(${running}) ` : ""}${about.root} – engrec`;
+}
+
+async function look() {
+  if (!document.hidden) {
+    try {
+      const changed = await poll();
+      live.textContent = "live";
+      live.className = "live";
+      if (changed.size) {
+        told();
+        if (view.update(changed) === "again") show();
+      }
+      view.tick?.();
+    } catch {
+      live.textContent = "no connection: is the command still running?";
+      live.className = "lost";
+    }
+  }
+  setTimeout(look, EVERY);
+}
+
+async function start() {
+  const exported = here("state");
+  if (exported) {
+    about.exported = exported.exported;
+    take(exported);
+    live.textContent = `as of ${exported.exported}`;
+  } else {
+    try {
+      await poll();
+      live.textContent = "live";
+      live.className = "live";
+    } catch {
+      live.textContent = "no connection: is the command still running?";
+      live.className = "lost";
+    }
+  }
+  told();
+  window.addEventListener("hashchange", () => (show(), window.scrollTo(0, 0)));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target.matches("input, select, textarea")) return;
+    event.preventDefault();
+    document.querySelector(".dt-search input")?.focus();
+  });
+  show();
+  document.body.dataset.ready = "yes";
+  loadPlotly();
+  if (!exported) setTimeout(look, EVERY);
+}
+
+start();

@@ -1,0 +1,132 @@
+"""The page itself: as the server gives it, in pieces, and as one file that holds everything it shows."""
+
+import base64
+import hashlib
+import html
+import importlib.util
+import json
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from engrec import page
+from engrec.dashboard.details import Details
+from engrec.dashboard.folders import Outputs
+
+HERE = Path(__file__).parent
+OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "searches.js", "main.js")  # each needs those before
+PLOTS = "plotly.js"
+EXPORTED_MISTAKES = 60  # runs whose pictures are written into a page
+BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views">
+<a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a>
+<a href="#/searches" data-views="searches search">Searches</a></nav>
+<span id="live" role="status">reading …</span></header>
+<main id="main"></main><noscript>This page needs JavaScript.</noscript>"""
+
+
+@cache
+def scripts() -> dict[str, str]:
+    """Name to source: the table and our own, then plotly, for which the table does not wait."""
+    return {"tables.js": _tables(), **{name: _ours(name) for name in OURS}, PLOTS: get_plotlyjs()}
+
+
+@cache
+def style() -> str:
+    return page.STYLE + _bundle("dt_bundle.css") + _ours("dashboard.css")
+
+
+def _ours(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _bundle(name: str) -> str:
+    """A file of DataTables as itables carries it; the package is not loaded, since it would load pandas."""
+    found = importlib.util.find_spec("itables")
+    if found is None or not found.submodule_search_locations:
+        raise ValueError("itables is not installed, which holds the table: pip install -c constraints.txt itables")
+    return Path(found.submodule_search_locations[0], "html", name).read_text(encoding="utf-8")
+
+
+def _tables() -> str:
+    """The module of itables as a plain script that leaves DataTable behind, so that a file can hold it too."""
+    source = _bundle("dt_bundle.js")
+    exported = re.search(r"export\{([^}]*)\};?", source)
+    names = dict(part.split(" as ")[::-1] for part in exported[1].split(",")) if exported else {}
+    if exported is None or not {"default", "set_or_remove_dark_class"} <= names.keys():
+        raise ValueError("this version of itables is not known here: pip install -c constraints.txt itables")
+    end = f"window.DataTable={names['default']};{names['set_or_remove_dark_class']}();"
+    return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();'
+
+
+def policy(allowed: str) -> str:
+    """What a browser lets the page do: scripts that are named, nothing from elsewhere. 'unsafe-eval' is for plotly's
+    parallel coordinates, which build their shaders so; text of files is never run."""
+    return (
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def served() -> str:
+    sources = "".join(f'<script defer src="{name}"></script>' for name in scripts() if name != PLOTS)
+    return _whole(f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY)
+
+
+def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
+    """One file that needs nothing else, in parts."""
+    hashes = " ".join(f"'sha256-{_digest(source)}'" for source in _inside().values())
+    head = (
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(hashes))}"><style>{style()}</style>'
+    )
+    start, end = _whole(head, f"{BODY}\0").split("\0")
+    yield start
+    state = outputs.since() | {"root": name, "error": "", "exported": time.strftime("%Y-%m-%d %H:%M")}
+    yield _data("state", state)
+    for question, key in asked(outputs):
+        yield _data(f"{question}/{key}", details.answer(question, key))
+    yield "".join(f"<script>{source}</script>" for source in _inside().values())
+    yield end
+
+
+def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
+    """All that can be asked about what is there, but pairs, of which there are too many."""
+    tested = [key for key, entry in outputs.runs.items() if "predictions.csv" in entry.files]
+    newest = sorted(tested, key=lambda key: -(outputs.runs[key].record["started"] or 0))[:EXPORTED_MISTAKES]
+    for question, keys in (
+        ("history", outputs.runs),
+        ("texts", outputs.runs),
+        ("tested", tested),
+        ("mistakes", newest),
+        ("group", dict.fromkeys(entry.record["group"] for entry in outputs.runs.values())),
+        ("search", outputs.searches),
+    ):
+        for key in keys:
+            yield question, key
+
+
+@cache
+def _inside() -> dict[str, str]:
+    """The scripts as they stand inside a page, where the end of an element would end them."""
+    return {name: re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE) for name, source in scripts().items()}
+
+
+def _digest(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def _data(name: str, node: Any) -> str:
+    """JSON that no text inside it can leave."""
+    text = json.dumps(node, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{html.escape(name)}">{text}</script>\n'
+
+
+def _whole(head: str, body: str) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>engrec</title>'
+        f'<meta name="viewport" content="width=device-width">{head}</head><body>{body}</body></html>\n'
+    )

@@ -1,0 +1,182 @@
+"""The server: GET of a few paths, to this machine's own browsers, while runs go on."""
+
+import asyncio
+import ipaddress
+import json
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from engrec.dashboard import pages
+from engrec.dashboard.details import Details
+from engrec.dashboard.folders import Outputs
+
+LOOK = 1.0  # seconds between looks at the folder, at least; a slow one is looked at less often
+WARM = 3.0  # seconds after the first look, when the page has what it shows first
+LIGHT = ("history", "texts")  # questions that do not wait for what is computed
+KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?")
+HEADERS = {
+    "Content-Security-Policy": pages.policy("'self'") + "; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Server:
+    """What is known of the folder, brought up to date when somebody asks."""
+
+    def __init__(self, root: Path, host: str, all_faces: bool) -> None:
+        self.root, self.host = root, host
+        self.outputs = Outputs(root)
+        self.details = Details(self.outputs, all_faces)
+        self.looking = ThreadPoolExecutor(1, "looking")
+        self.computing = ThreadPoolExecutor(1, "computing")
+        self.next, self.error = 0.0, ""
+        self.lock = asyncio.Lock()
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self.guard])
+        app.router.add_get("/", self.page, allow_head=False)
+        app.router.add_get("/style.css", self.style, allow_head=False)
+        app.router.add_get("/{name:[a-z]+\\.js}", self.script, allow_head=False)
+        app.router.add_get("/api/state", self.state, allow_head=False)
+        app.router.add_get("/api/{question:[a-z]+}/{key}", self.answer, allow_head=False)
+        return app
+
+    @web.middleware
+    async def guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """A page from elsewhere may have a name that leads here (DNS rebinding): only our own names are answered."""
+        if not allowed(request.headers.get("Host", ""), self.host):
+            raise web.HTTPForbidden(text="this name is not that of the dashboard\n")
+        response = await handler(request)
+        response.headers.update(HEADERS)
+        return response
+
+    async def page(self, _: web.Request) -> web.Response:
+        return web.Response(text=pages.served(), content_type="text/html")
+
+    async def style(self, _: web.Request) -> web.Response:
+        return web.Response(text=pages.style(), content_type="text/css")
+
+    async def script(self, request: web.Request) -> web.Response:
+        source = pages.scripts().get(request.match_info["name"])
+        if source is None:
+            raise web.HTTPNotFound
+        return web.Response(text=source, content_type="text/javascript")
+
+    async def state(self, request: web.Request) -> web.Response:
+        since, token = request.query.get("since", "0"), request.query.get("token", "")
+        await self.look()
+        version = int(since) if since.isascii() and since.isdecimal() and len(since) < 16 else 0
+        said = self.outputs.since(version, token) | {"root": str(self.root), "error": self.error}
+        return web.json_response(said, dumps=lambda node: json.dumps(node, allow_nan=False, separators=(",", ":")))
+
+    async def look(self) -> None:
+        """Bring the records up to date, in a thread of its own; whoever asks meanwhile waits for the same look."""
+        async with self.lock:
+            started = time.monotonic()
+            if started < self.next:
+                return
+            try:
+                await asyncio.get_running_loop().run_in_executor(self.looking, self.outputs.scan)
+                self.error = ""
+            except OSError as error:
+                self.outputs.forget()
+                self.error = f"{self.root}: {error.strerror}"
+            now = time.monotonic()
+            self.next = now + max(LOOK, 4 * (now - started))
+
+    async def answer(self, request: web.Request) -> web.Response:
+        question, key = request.match_info["question"], request.match_info["key"]
+        if question not in self.details.questions or not KEY.fullmatch(key):
+            raise web.HTTPNotFound
+        if not self.outputs.version:
+            await self.look()
+        thread = self.looking if question in LIGHT else self.computing
+        try:
+            said = await asyncio.get_running_loop().run_in_executor(thread, self.text, question, key)
+        except KeyError:
+            raise web.HTTPNotFound from None
+        return web.Response(text=said, content_type="application/json")
+
+    def text(self, question: str, key: str) -> str:
+        return json.dumps(self.details.answer(question, key), allow_nan=False, separators=(",", ":"))
+
+
+def allowed(header: str, host: str) -> bool:
+    """Whether a Host header is one by which this server can be meant: no name but this machine's leads here."""
+    name = re.sub(r":\d{1,5}$", "", header).strip("[]").lower()
+    if name in {"localhost", "127.0.0.1", "::1"}:
+        return True
+    if is_loopback(host):
+        return False
+    with suppress(ValueError):
+        return ipaddress.ip_address(name) is not None
+    return name in {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+def is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower() == "localhost"
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Raises ValueError where the port is another's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise ValueError(
+            f"{host}:{port} cannot be served on ({error.strerror}): type another --port, or --port 0 for any"
+        ) from error
+    return listening
+
+
+def serve(root: Path, host: str, port: int, all_faces: bool, ready: Callable[[str], None]) -> None:
+    """Until Ctrl-C. ready is told the address."""
+    listening = bound(host, port)
+    asyncio.run(_serve(root, host, listening, all_faces, ready))
+
+
+async def _serve(
+    root: Path, host: str, listening: socket.socket, all_faces: bool, ready: Callable[[str], None]
+) -> None:
+    server = Server(root, host, all_faces)
+    runner = web.AppRunner(server.app(), access_log=None)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        shown = f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{listening.getsockname()[1]}/")
+        await server.look()
+        await asyncio.sleep(WARM)
+        server.computing.submit(warm)
+        await asyncio.Event().wait()
+    finally:
+        server.looking.shutdown(wait=False, cancel_futures=True)
+        server.computing.shutdown(wait=False, cancel_futures=True)
+        await runner.cleanup()
+
+
+def warm() -> None:
+    """Load what the first look into a run would otherwise wait for: torch and scikit-learn take seconds."""
+    import torch
+
+    from engrec import report  # noqa: F401
+
+    torch.set_num_threads(1)

@@ -1,0 +1,87 @@
+"""All runs on one page: table, learning curves, searches, folds and seeds, single runs, two side by side.
+
+python scripts/dashboard.py                                  # serves outputs on 127.0.0.1 while runs go on
+python scripts/dashboard.py outputs/wacv2016 --port 9000
+python scripts/dashboard.py --export outputs/dashboard.html  # one file, to be opened anywhere
+"""
+
+import argparse
+import os
+import sys
+import webbrowser
+from pathlib import Path
+
+from engrec.config import errors_in_one_line
+
+PORT = 8765
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("outputs"), help="what holds the runs (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="who may connect; 0.0.0.0 is everybody (default: %(default)s)"
+    )
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument("--export", type=Path, metavar="PAGE.html", help="write one file instead of serving")
+    parser.add_argument(
+        "--faces",
+        action="store_true",
+        help="show real faces in an export, or beyond this machine; drawn ones always are",
+    )
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port < 2**16:
+        parser.error(f"--port {options.port}: a port is a number from 0 to 65535")
+    if options.export:
+        export(options.folder, options.export, options.faces)
+    else:
+        serve(options.folder, options.host, options.port, options.faces, options.open)
+
+
+def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
+    from engrec.dashboard import server
+
+    def ready(address: str) -> None:
+        print(f"{folder} is at {address} (Ctrl-C ends it)", flush=True)
+        if shown:
+            webbrowser.open(address)
+
+    try:
+        server.serve(folder, host, port, faces or server.is_loopback(host), ready)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(0)  # a computation that nobody waits for would hold the process
+
+
+def export(folder: Path, path: Path, faces: bool) -> None:
+    from engrec.dashboard import pages
+    from engrec.dashboard.details import Details
+    from engrec.dashboard.folders import Outputs
+
+    outputs = Outputs(folder)
+    try:
+        outputs.scan()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be read ({error.strerror}); python train.py makes a run in outputs"
+        ) from error
+    print(f"reading {folder} …", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for part in pages.exported(outputs, Details(outputs, faces), str(folder)):
+                file.write(part)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    counted = f"{len(outputs.runs):,} run{'s' if len(outputs.runs) != 1 else ''}"
+    print(f"{path}: {counted}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(sys.argv[1:])
