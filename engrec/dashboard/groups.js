@@ -18,15 +18,13 @@ function groupsView(place) {
     { "aria-label": "score of the figure", onchange: () => draw() },
     NAMES.map((name) => h("option", { selected: name === "AUC" }, name)),
   );
-  const legendLine = note("");
   place.replaceChildren(
     section(
       "Folds and seeds together",
       note(
-        "Runs that differ in fold and seed alone are one row: folds are pooled, seeds averaged. In brackets 95 % intervals; controls are what a network has to beat. In per cent.",
+        "Runs that differ in fold and seed alone are one row: folds are pooled, seeds averaged. In brackets 95 % intervals, each row's remarks say over whom; controls are what a network has to beat. In per cent.",
       ),
       body,
-      legendLine,
     ),
     section(
       "Intervals",
@@ -132,6 +130,7 @@ function groupsView(place) {
     const figures = said.figures[said.models[0]];
     row.cells.forEach((cell, i) => (cell.textContent = withInterval(figures[NAMES[i]])));
     const told = [
+      said.legend,
       said.repeated ? `Left out: ${counted(said.repeated, "earlier run")} of the same fold and seed.` : "",
       said.incomplete ? `Left out: ${counted(said.incomplete, "run")} of seeds that lack folds.` : "",
       ...said.verdicts,
@@ -140,7 +139,6 @@ function groupsView(place) {
     const summary = h("summary", { class: fails ? "fails" : "" }, fails ? "does not beat every control" : "remarks");
     const place = row.cells[0].parentElement.querySelector("th");
     if (told.trim()) place.append(h("details", { class: "note verdict" }, summary, told));
-    legendLine.textContent = said.legend;
     if (rows.indexOf(row) % 10 === 9) draw();
   }
 
