@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 
 
@@ -18,16 +19,24 @@ def launched() -> str | None:
     """What all processes of a run that torchrun starts have in common, and no other run has: the id of their
     rendezvous, where it has one (torchrun --standalone, --rdzv-id)."""
     found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return None if found == "none" else found[:8]
+    return None if found == "none" else found
 
 
 def run_name(overrides: Sequence[str], otherwise: str) -> str:
     """A run's name: that of a Slurm job is the same in all its processes, when it is started again too, and another for
     each command; that of torchrun's processes is theirs."""
-    command = hashlib.sha256("\n".join(overrides).encode()).hexdigest()
     if job() is not None:
-        return f"slurm-{job()}-{command[:6]}"
-    return otherwise if launched() is None else f"torchrun-{launched()}"
+        return f"slurm-{job()}-{digest(*overrides)[:6]}"
+    return otherwise if launched() is None else f"torchrun-{digest(str(launched()), *overrides)[:8]}"
+
+
+def sweep_name(otherwise: str) -> str:
+    """The same for a sweep, whose trials have other overrides than the command that starts them."""
+    return run_name(sys.argv[1:], otherwise)
+
+
+def digest(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def restarted() -> bool:
@@ -38,17 +47,20 @@ def restarted() -> bool:
 
 
 def is_step() -> bool:
-    """Whether srun started this process; if not, it is the job's script, or typed in an allocation."""
-    starts = (
-        "SLURM_STEP_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-    )  # srun torchrun …: a step has many
-    return job() is not None and starts and "SLURM_STEP_NUM_TASKS" in os.environ
+    """Whether srun started this process for itself; if not, it is the job's script, typed in an allocation or a shell
+    that srun started (which Lightning knows by these names), or started by a torchrun."""
+    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return job() is not None and "SLURM_STEP_NUM_TASKS" in os.environ and not shell and not by_torchrun()
+
+
+def by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def check_tasks(devices: object, num_nodes: int) -> None:
     """Raise ValueError where srun has started more or fewer processes than the run is to have."""
     if not is_step():
-        if job() is not None and num_nodes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        if job() is not None and num_nodes > 1 and not by_torchrun():
             raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: type srun python train.py …")
         return
     tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{kind}"]) for kind in ("TASKS", "NODES"))
@@ -72,14 +84,21 @@ def requeue() -> str | None:
     Every process of a job may ask: one that waits for the others in a computation does not come to it.
     """
     done = scontrol("requeue", str(job()))
-    return None if done.returncode == 0 else " ".join(done.stderr.split())
+    under_way = {"JobState=PENDING", "JobState=COMPLETING", "JobState=REQUEUED"}  # another process was first
+    if done.returncode == 0 or under_way & set(shown()):
+        return None
+    return " ".join(done.stderr.split())
 
 
 def preempted() -> bool:
     """Whether this job makes room for another and is still in its time of grace, after which Slurm would not start it
     again by itself if it had ended meanwhile."""
-    told = scontrol("-o", "show", "job", str(job())).stdout.split()
+    told = shown()
     return "JobState=RUNNING" in told and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in told)
+
+
+def shown() -> list[str]:
+    return scontrol("-o", "show", "job", str(job())).stdout.split()
 
 
 def scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:

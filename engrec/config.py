@@ -82,6 +82,8 @@ ConfigStore.instance().store(name="schema", node=Config)
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 OmegaConf.register_new_resolver("logged_in", logged_in, replace=True)
 OmegaConf.register_new_resolver("run_name", cluster.run_name, replace=True)
+# Kept once it is known, as Hydra keeps its "now": trials are resolved elsewhere, and later.
+OmegaConf.register_new_resolver("sweep_name", cluster.sweep_name, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("not", lambda value: not value, replace=True)
 OmegaConf.register_new_resolver("mode", lambda monitor: "min" if monitor.endswith("loss") else "max", replace=True)
 

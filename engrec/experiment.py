@@ -32,6 +32,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from engrec import calibration, checkpoint, cluster, plots, splits, trackers
 from engrec.callbacks import (
@@ -48,6 +49,7 @@ from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
+from engrec.search.space import quoted
 from engrec.status import reported
 from engrec.transforms import flip_views, ten_crop_views
 
@@ -62,7 +64,8 @@ for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(name).setLevel(logging.WARNING)  # their greetings and tips
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
-NOT_OF_THE_RUN = ("init_from", "ckpt_path", "output_dir", "run", "logger", "callbacks", "trainer.devices")
+NOT_OF_THE_RUN = ("ckpt_path", "output_dir", "run", "logger", "callbacks.progress", "trainer.devices", "task")
+FOLDERS = ("folder", "dirpath", "default_root_dir")
 VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views}
 LEAKAGE = "split=random puts the same people on all sides: a gauge of leakage, not a result"
 REAL_DATA = {
@@ -92,10 +95,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
         module = build_module(cfg, data)
         trainer = build_trainer(cfg)
         cfg.trainer.devices = trainer.num_devices
-        open_folder(cfg, folder, trainer)
-        if went_on and cfg.ckpt_path is not None:
-            log.info("going on from %s", cfg.ckpt_path)
         with reported(folder, typed()) if trainer.is_global_zero else nullcontext():
+            open_folder(cfg, folder, trainer)
+            if went_on and cfg.ckpt_path is not None and cfg.stage != "test":
+                log.info("going on from %s", cfg.ckpt_path)
             announce(cfg, data, module, trainer, why)
             with trackers.followed(trainer, plain(cfg)):
                 return train_and_test(cfg, folder, data, module, trainer)
@@ -159,41 +162,70 @@ def going_on(cfg: DictConfig, folder: Path) -> bool:
 
     Raises ValueError where the folder is another run's.
     """
-    if cfg.stage == "test" or not (cfg.ckpt_path == "last" or (cfg.ckpt_path is None and cluster.restarted())):
+    if (cfg.stage, cfg.ckpt_path) == ("test", "last"):
+        raise ValueError("ckpt_path=last is for a training that goes on: type the checkpoint to test, …/best.ckpt")
+    last = folder / "last.ckpt"
+    given = cfg.ckpt_path if cfg.stage != "test" else None
+    if given == "last":
+        check_folder_is_named(folder)
+        cfg.ckpt_path = None
+    if not (folder / "config.yaml").is_file() or not (given == "last" or cluster.restarted()):
         return False
-    last, written = folder / "last.ckpt", folder / "config.yaml"
-    cfg.ckpt_path = None
-    if not written.is_file():
-        return False
-    had = OmegaConf.load(written)
-    assert isinstance(had, DictConfig)
-    if differ := differences(plain(cfg), plain(had)):
-        raise ValueError(f"{folder} holds another run, with {differ[0]}: choose another output_dir")
-    if last.is_file():
+    if differ := differences(plain(cfg), written(folder)):
+        raise ValueError(f"{folder} holds another run, {differ[0]}: choose another output_dir")
+    if cfg.stage != "test" and last.is_file():
         cfg.ckpt_path, cfg.init_from = str(last), None
     return True
 
 
+def check_folder_is_named(folder: Path) -> None:
+    """Raise ValueError where ckpt_path=last would look into a folder that is new each time."""
+    typed = HydraConfig.get().overrides
+    named = any(o.lstrip("+").startswith(("output_dir=", "hydra.sweep.dir=")) for o in (*typed.task, *typed.hydra))
+    if not (named or cluster.job() or cluster.launched()) and not (folder / "config.yaml").is_file():
+        key = "hydra.sweep.dir" if HydraConfig.get().mode is RunMode.MULTIRUN else "output_dir"
+        raise ValueError(f"ckpt_path=last goes on in a folder of yours: type {key}=outputs/… too")
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in this folder. Raises ValueError where it cannot be read."""
+    path = folder / "config.yaml"
+    try:
+        had = plain(OmegaConf.load(path))
+    except (YAMLError, ValueError) as error:
+        had = error
+    if not isinstance(had, dict) or not had:
+        raise ValueError(f"{path} is damaged: choose another output_dir, or remove that folder")
+    return had
+
+
 def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
-    """The settings of a run that had others before, as they were; what a machine chooses, and where a run starts from
-    or is told of, is none."""
+    """How a run's settings were before, where they were others; what a machine chooses, and where a run lies or is told
+    of, is none. Where it starts from may be left out by one that goes on."""
     found = []
-    for name, value in before.items():
-        key = f"{prefix}{name}"
-        if key in NOT_OF_THE_RUN or now.get(name) == "auto":
+    for name in sorted(now.keys() | before.keys()):
+        key, one, other = f"{prefix}{name}", now.get(name), before.get(name)
+        if key in NOT_OF_THE_RUN or name in FOLDERS or one == "auto" or one == other:
             continue
-        if isinstance(value, dict) and isinstance(now.get(name), dict):
-            found += differences(now[name], value, f"{key}.")
-        elif name not in now or now[name] != value:
-            found.append(f"{key}={value}")
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{key}.")
+        elif key != "init_from":
+            found.append(f"with {key}={other}" if name in before else f"without {key}")
+        elif isinstance(one, str) and isinstance(other, str) and Path(one).resolve() != Path(other).resolve():
+            found.append(f"which started from {other}")
     return found
 
 
 def finished(folder: Path) -> dict[str, float]:
     """What a run that goes on has found already."""
+    path = folder / "result.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        found = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: remove it, and the run is tested again") from error
     log.info("%s is finished", folder)
-    metrics = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
-    return {name: math.nan if value is None else value for name, value in metrics.items()}
+    return found
 
 
 def slurm_signals() -> dict[str, Callable[[], None]]:
@@ -203,7 +235,7 @@ def slurm_signals() -> dict[str, Callable[[], None]]:
         return {}
 
     def ask() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's, which now comes; what is left takes a second
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's own, which now comes: this one is at its end already
         if why := cluster.requeue():
             log.warning("Slurm does not start this job again: %s", why)
 
@@ -211,8 +243,15 @@ def slurm_signals() -> dict[str, Callable[[], None]]:
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Raise ValueError where each process of a distributed run would start the whole sweep again."""
-    if HydraConfig.get().mode is RunMode.MULTIRUN and str(cfg.trainer.devices) not in ("1", "auto"):
+    """Raise ValueError where each process of a distributed run would start the whole sweep again, and for a folder that
+    all trials would have."""
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return
+    if any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
+        raise ValueError(
+            "each trial of a sweep has its own folder: type hydra.sweep.dir= for the sweep's, not output_dir="
+        )
+    if str(cfg.trainer.devices) not in ("1", "auto"):
         raise ValueError(
             f"trainer.devices={cfg.trainer.devices} in a sweep would start the sweep on each device; "
             "give each trial one: trainer.devices=1"
@@ -242,6 +281,9 @@ def open_folder(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
     handler = logging.FileHandler(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
+    cfg = cfg.copy()
+    if cfg.ckpt_path is not None and cfg.stage != "test" and (folder / "config.yaml").is_file():
+        cfg.init_from = written(folder).get("init_from")  # a run that goes on started there all the same
     with written_whole(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
@@ -405,18 +447,15 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
 def say_how_to_resume(cfg: DictConfig) -> None:
     last = Path(cfg.output_dir) / "last.ckpt"
     if cluster.job() is not None:
-        log.info(
-            "\nstopped in Slurm's job %s; the job goes on from what was saved when it is started again", cluster.job()
-        )
-        return
+        log.info("\nstopped in Slurm's job %s: started again, it goes on from what was saved", cluster.job())
     if not last.is_file():
         log.info("stopped before the first epoch was over: there is nothing to resume")
         return
-    given = [
-        o for o in HydraConfig.get().overrides.task if not o.startswith(("ckpt_path=", "output_dir=", "init_from="))
-    ]
+    started = ("ckpt_path=", "output_dir=", "init_from=")
+    given = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(started)]
     again = ["init_from=null"] if cfg.stage == "finetune" else []
-    command = shlex.join(["python", "train.py", *given, *again, f"output_dir={cfg.output_dir}", f"ckpt_path={last}"])
+    where = [f"output_dir={quoted(Path(cfg.output_dir))}", f"ckpt_path={quoted(last)}"]
+    command = shlex.join(["python", "train.py", *given, *again, *where])
     log.info("\nstopped; nothing that was saved is lost. Go on with: %s", command)  # the progress bar ends without one
 
 
@@ -538,7 +577,7 @@ def write_result(
     tested: Tested,
     seconds: float,
 ) -> None:
-    """result.json, the controls' predictions and the two pictures."""
+    """The controls' predictions, the two pictures, what trackers are told, and result.json."""
     choices = HydraConfig.get().runtime.choices
     network = choices["model"] if cfg.stage != "test" else type(module.backbone).__name__
     history = next((c for c in callbacks(trainer) if isinstance(c, History)), History(str(folder)))
@@ -561,14 +600,15 @@ def write_result(
         **environment(),
     }
     write_controls(folder / "controls", data.faces, data.split.test.tolist(), tested.controls)
-    with written_whole(folder / "result.json") as file:
-        json.dump(result, file, indent=2, allow_nan=False)
     if history.epochs:
         plots.curves(history.epochs, folder / "curves.png")
     title = f"{cfg.stage}, {data.faces.name}: test accuracy {tested.metrics['test/accuracy']:.1%}"
     plots.confusion(tested.predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
     index, predicted = np.sort(data.split.test), tested.predictions
     trackers.record(trainer, data.faces, index, predicted.logits, predicted.labels, result)
+    # The last of all: a folder that has it is finished.
+    with written_whole(folder / "result.json") as file:
+        json.dump(result, file, indent=2, allow_nan=False)
 
 
 def without_nan(values: dict[str, float]) -> dict[str, float | None]:

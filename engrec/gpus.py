@@ -16,6 +16,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from engrec import cluster
+
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -66,8 +68,8 @@ def take(names: tuple[str, ...]) -> str:
 
 
 def locks(names: Sequence[str]) -> list[Path]:
-    """A file for each GPU in a folder of this user's."""
-    folder = Path(tempfile.gettempdir()) / f"engrec-gpus-{os.getuid()}"
+    """A file for each GPU in a folder of this user's, another in each Slurm job: each calls its own first GPU 0."""
+    folder = Path(tempfile.gettempdir()) / f"engrec-gpus-{os.getuid()}{cluster.job() or ''}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ValueError(f"{folder} is another user's: remove it, or set TMPDIR to a folder of yours")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CLEARLY = 1.2  # a measured ratio that is more than noise; within it equal machines choose equally
+CLEARLY = 1.5  # a measured ratio that is more than noise; within it equal machines choose equally
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -122,21 +122,22 @@ def time_convolutions(
     device: torch.device, kinds: list[tuple[str, str]], repeats: int = 5
 ) -> dict[tuple[str, str], float]:
     """Milliseconds, forward and backward, of two 3×3 convolutions on 16 maps of 24×24, by precision and layout: the
-    least of `repeats` taken in turn after one to warm up, on one thread of a CPU, as two wait for each other where
-    others work too. Draws no random number that anyone else would."""
+    least of `repeats` taken in turn after one to warm up; on a CPU those of one thread, without the time that others
+    have it, so that a busy machine chooses as an idle one does. Draws no random number that anyone else would."""
     with torch.random.fork_rng(devices=[]):
         steps = {kind: _block(device, *kind) for kind in kinds}
     times: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for _ in range(repeats + 1):
             for kind, step in steps.items():
                 synchronize(device)
-                started = time.perf_counter()
+                started = clock()
                 step()
                 synchronize(device)
-                times[kind].append(1e3 * (time.perf_counter() - started))
+                times[kind].append(1e3 * (clock() - started))
     finally:
         torch.set_num_threads(threads)
     return {kind: min(taken[1:]) for kind, taken in times.items()}

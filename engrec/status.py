@@ -13,6 +13,8 @@ from typing import Any
 from engrec.config import explain
 
 FILE = "status.json"
+STATES = ("running", "finished", "stopped", "failed")
+KILLED = "killed: its process is gone"
 CHANGING = ("metrics.csv", "train.log", FILE)
 SILENCE = 24 * 3600.0  # seconds, after which a run on another machine no longer counts as running
 
@@ -34,23 +36,49 @@ class Status:
 
 @contextmanager
 def reported(folder: Path, command: str) -> Iterator[None]:
-    """The run in `folder` is running until this block is left, and is then what it was left by."""
+    """The run in `folder` is running until this block is left, and is then what it was left by.
+
+    Raises ValueError where another process runs there.
+    """
     status = Status("running", time.time(), command=command, host=socket.gethostname())
-    write(folder, status)
     state, error = "failed", None
+    with alone(folder):
+        write(folder, status)
+        try:
+            yield
+            state = "finished"
+        except SystemExit as left:
+            stopped = isinstance(left.code, int) and left.code >= 128
+            state = "finished" if left.code in (None, 0) else "stopped" if stopped else "failed"
+            error = str(left.code) if state == "failed" else None
+            raise
+        except BaseException as raised:
+            error = explain(raised) or type(raised).__name__
+            raise
+        finally:
+            with suppress(OSError):  # of a full disk the run itself speaks
+                write(folder, replace(status, state=state, ended=time.time(), error=error))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine out of the folder; the lock is the system's, and goes with the process.
+
+    Raises ValueError where one is in it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"a run is at work in {folder}: wait for it, or choose another output_dir") from None
+        except (OSError, ImportError):
+            pass  # a file system, or a system, that has no such locks
         yield
-        state = "finished"
-    except SystemExit as stopped:
-        state = "stopped" if isinstance(stopped.code, int) and stopped.code >= 128 else "failed"
-        error = None if state == "stopped" else str(stopped.code)
-        raise
-    except BaseException as raised:
-        error = explain(raised) or type(raised).__name__
-        raise
     finally:
-        with suppress(OSError):  # of a full disk the run itself speaks
-            write(folder, replace(status, state=state, ended=time.time(), error=error))
+        os.close(descriptor)
 
 
 def write(folder: Path, status: Status) -> None:
@@ -64,35 +92,50 @@ def write(folder: Path, status: Status) -> None:
 
 def status_of(folder: Path) -> Status:
     """What is known of the run in this folder. One that says it is running, and whose process is gone, has failed."""
+    ended = (folder / "result.json").is_file()
     try:
-        said: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        known, at = said.pop("process"), Status(**said)
-        alive = known is not None and process(int(known["pid"])) == known
+        known, at = read(folder)
     except FileNotFoundError:
-        return Status("finished" if (folder / "result.json").is_file() else "unknown")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return Status("finished" if ended else "unknown")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         return Status("unknown", error=f"{FILE} cannot be read: {type(error).__name__}")
     if at.state != "running":
         return at
     if at.host == socket.gethostname():
-        gone = replace(at, state="failed", error="killed: its process is gone")
-        return at if alive else gone
+        if known is not None and process(known["pid"]) == known:
+            return at
+        return replace(at, state="finished") if ended else replace(at, state="failed", error=KILLED)
     recent = max((path.stat().st_mtime for name in CHANGING if (path := folder / name).is_file()), default=0.0)
     silent = replace(at, state="unknown", error=f"nothing was written on {at.host} for a day")
     return at if time.time() - recent < SILENCE else silent
 
 
+def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
+    """The process that a run says it is, and what it says of itself."""
+    said: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    known, at = said.pop("process"), Status(**said)
+    texts, times = (at.error, at.command, at.host), (at.started, at.ended)
+    if at.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError(f"{FILE} says what no run does")
+    if not all(when is None or type(when) in (int, float) for when in times):
+        raise ValueError(f"{FILE} has times that are none")
+    if known is not None:
+        process(known["pid"])  # raises what a number that is none does
+    return known, at
+
+
 def process(pid: int) -> dict[str, Any] | None:
     """A process of this machine, told apart from a later one with its number where /proc says when it began; None where
-    there is none."""
+    there is none, or one that has ended and is not yet taken notice of."""
     try:
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        after_name = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+        state, began = after_name[0], after_name[19]
     except OSError:
-        began = None
+        state = began = None
     try:
         os.kill(pid, 0)
     except PermissionError:
         pass
     except OSError:
         return None
-    return {"pid": pid, "began": began}
+    return None if state == "Z" else {"pid": pid, "began": began}

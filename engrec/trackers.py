@@ -15,7 +15,6 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from engrec import cluster
 from engrec.callbacks import History, written_whole
 from engrec.config import uninterrupted
 from engrec.datasets.prepared import Faces
@@ -74,11 +73,10 @@ class WandbRun(WandbLogger):
         model = model if stage != "test" else network.rpartition(".")[2]
         self.choices = {"stage": stage, "dataset": dataset, "model": model, "split": split}
         group = group or "-".join(self.choices.values())
-        resumed = stage != "test" and (ckpt_path is not None or cluster.restarted())
         super().__init__(
             name=name or f"{group}-{run}",
             save_dir=folder,
-            id=recorded(self.folder).get("id") if resumed else None,
+            id=recorded(self.folder).get("id") if stage != "test" else None,
             project=project,
             entity=entity,
             group=group,

@@ -56,7 +56,7 @@ class Folder:
         process.start()
         return process
 
-    def finish(self, process, timeout=120):
+    def finish(self, process, timeout=300):
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -72,7 +72,7 @@ class Folder:
         assert (interpreter, script) == ("python", "train.py")
         return self.command(*arguments)
 
-    def python(self, *arguments, timeout=120):
+    def python(self, *arguments, timeout=300):
         """The same in a new interpreter."""
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
@@ -106,7 +106,7 @@ def train(arguments, folder, env, outputs):
         sys.stderr.flush()
 
 
-def wait_for(condition, process, timeout=60):
+def wait_for(condition, process, timeout=180):
     """Until the condition holds, while the process lives."""
     end = time.monotonic() + timeout
     while not condition():

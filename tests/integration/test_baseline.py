@@ -163,7 +163,7 @@ def test_mistakes_are_named_and_leave_nothing(typed, tmp_path, arguments, messag
 
 def test_a_missing_path_is_asked_for_in_one_line(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "baseline.py", "hog_svm", "dataset=prepared"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: missing dataset.path, the prepared file: dataset.path=data/NAME.npz")
     assert done.stderr.count("\n") == 1

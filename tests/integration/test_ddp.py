@@ -119,7 +119,7 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
         command = [*script, each[int(rank)]]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, cwd=folder.path, env=env, **pipes))
-    said = [process.communicate(timeout=120)[1] for process in started]
+    said = [process.communicate(timeout=300)[1] for process in started]
     assert [process.returncode for process in started] == [1, 1], said
     for stderr in said:
         assert f"process 1 has {named}" in stderr
@@ -144,17 +144,17 @@ def torchrun(folder, *arguments):
 def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(folder):
     long = ["batch_size=8", "dataset.num_train=400", "max_epochs=4"]
     log, whole = torchrun(folder, *long, "output_dir=whole")
-    assert whole.wait(120) == 0, log.seek(0) or log.read()[-3000:]
+    assert whole.wait(300) == 0, log.seek(0) or log.read()[-3000:]
     log, process = torchrun(folder, *long)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (found := [*folder.path.glob("outputs/scratch/*/torchrun-*/last.ckpt")]):
             assert time.monotonic() < deadline
             assert process.poll() is None, log.seek(0) or log.read()[-3000:]
             time.sleep(0.005)
         [run] = [path.parent for path in found]
         os.kill(json.loads((run / "status.json").read_text())["process"]["pid"], signal.SIGKILL)
-        process.wait(timeout=120)
+        process.wait(timeout=300)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -78,7 +78,7 @@ def test_ctrl_c_stops_the_run_in_hand_and_the_same_command_goes_on(folder):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "stopped; nothing that was saved is lost" in said
     assert "Go on with: python train.py" in (run / "output.txt").read_text()  # it was stopped in its own way

@@ -73,7 +73,7 @@ def opened(tmp_path_factory):
         "--enable-logging=stderr",
         "--dump-dom",
     ]
-    done = subprocess.run([*command, (folder / "summary.html").as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, (folder / "summary.html").as_uri()], capture_output=True, text=True, timeout=300)
     return blocks, done.stdout.partition("</head>")[2], done.stderr
 
 

@@ -342,6 +342,24 @@ def test_a_stopped_finetuning_goes_on_without_the_first_stage(folder, pretrained
     assert str(pretrained[1]) not in line
     succeeded(folder.printed(line))
     assert len(rows(run / "metrics.csv")) == 4
+    assert f"init_from: {pretrained[1]}/best.ckpt" in (run / "config.yaml").read_text()
+
+
+def test_a_second_run_in_the_folder_of_one_that_is_at_work_is_refused(folder):
+    run = folder.path / "taken"
+    process = folder.start(*LONG, f"output_dir={run}", "ckpt_path=last")
+    wait_for((run / "last.ckpt").is_file, process)
+    second = folder.command(*LONG, f"output_dir={run}", "ckpt_path=last")
+    assert second.status == 1
+    assert f"a run is at work in {run.name}" in second.stderr
+    os.kill(process.pid, signal.SIGTERM)
+    assert folder.finish(process).status == 143
+
+
+def test_the_folder_of_a_sweep_is_not_that_of_its_trials(folder):
+    done = folder.command("-m", *PRETRAIN, "seed=0,1", "output_dir=mine")
+    assert done.status == 1
+    assert "type hydra.sweep.dir=" in done.stderr
 
 
 def test_early_stopping_stops_early(folder):

@@ -51,7 +51,7 @@ def succeeded(done):
     return done
 
 
-def client(folder, *arguments, timeout=100):
+def client(folder, *arguments, timeout=300):
     """The `wandb` command."""
     env = folder.env | {"PATH": f"{CLIENT.parent}:{os.environ['PATH']}"}
     run = subprocess.run(

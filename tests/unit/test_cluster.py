@@ -1,12 +1,14 @@
 """What Slurm's variables mean; test_slurm.py has Slurm itself."""
 
 import os
+import re
+import subprocess
 import sys
 
 import pytest
 
 from engrec import cluster
-from engrec.cluster import check_tasks, job, preempted, requeue, restarted, run_name
+from engrec.cluster import check_tasks, is_step, job, preempted, requeue, restarted, run_name, sweep_name
 
 SHOWN = "JobId=7 JobState={state} Restarts=0 {preempted}NodeList=n1"
 
@@ -72,7 +74,12 @@ def test_processes_of_torchrun_have_the_name_of_their_rendezvous(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert run_name([], "12:30") == "12:30"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0123456789abcdef")
-    assert run_name([], "12:30") == "torchrun-01234567"
+    names = {run_name(command, "12:30") for command in ([], ["seed=1"])}
+    assert len(names) == 2
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "../0123456789abcdeF")
+    names |= {run_name(command, "12:30") for command in ([], ["seed=1"])}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"torchrun-[0-9a-f]{8}", name) for name in names)
     assert not restarted()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert restarted()
@@ -121,6 +128,21 @@ def test_other_numbers_are_said_with_what_to_type(step, tasks, nodes, devices, n
         check_tasks(devices, num_nodes)
 
 
+@pytest.mark.parametrize("name", ["bash", "interactive"])
+def test_a_shell_that_srun_started_is_no_step_of_the_run(step, monkeypatch, name):
+    step(1, 1)
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    assert not is_step()
+    check_tasks(2, 1)
+
+
+def test_a_sweep_has_one_name_whatever_its_trials_have(in_job, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=1,2"])
+    assert sweep_name("12:30") == "12:30"
+    in_job()
+    assert sweep_name("12:30") == run_name(["-m", "seed=1,2"], "")
+
+
 def test_several_nodes_need_srun(in_job):
     in_job(NTASKS=4)
     check_tasks(4, 1)
@@ -154,6 +176,13 @@ def test_slurm_is_asked_for_the_task_and_not_for_its_whole_array(in_job, says):
     asked = says("")
     assert requeue() is None
     assert asked.read_text() == "requeue 7_2\n"
+
+
+def test_a_job_that_another_process_has_requeued_is_well(in_job, monkeypatch):
+    in_job()
+    answers = {"requeue": (1, "", "Job is pending execution"), "-o": (0, "JobState=PENDING Restarts=1", "")}
+    monkeypatch.setattr(cluster, "scontrol", lambda *asked: subprocess.CompletedProcess(asked, *answers[asked[0]]))
+    assert requeue() is None
 
 
 def test_why_a_job_is_not_requeued(in_job, says):

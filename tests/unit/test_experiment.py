@@ -173,17 +173,66 @@ def test_a_job_that_is_started_again_goes_on(monkeypatch, compose, folder_of):
     assert (again.ckpt_path, again.init_from) == (None, "FILE")
 
 
+def test_a_test_has_no_last(compose, tmp_path):
+    with pytest.raises(ValueError, match=r"type the checkpoint to test, …/best\.ckpt"):
+        experiment.going_on(compose("stage=test", "ckpt_path=last", f"output_dir={tmp_path}"), tmp_path)
+
+
+def test_ckpt_path_last_needs_a_folder(compose, tmp_path):
+    with pytest.raises(ValueError, match="type output_dir=outputs/… too"):
+        experiment.going_on(compose("ckpt_path=last"), tmp_path)
+
+
 def test_ckpt_path_last_starts_where_there_is_nothing_to_go_on_with(compose, tmp_path):
-    cfg = compose("ckpt_path=last")
+    cfg = compose("ckpt_path=last", f"output_dir={tmp_path}")
     assert not experiment.going_on(cfg, tmp_path)
     assert cfg.ckpt_path is None
 
 
-@pytest.mark.parametrize("other", ["seed=3", "optimizer.lr=0.5", "dataset.num_train=99", "augment=strong", "model=cnn"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("seed=3", "optimizer.lr=0.5", "dataset.num_train=99", "augment=strong", "model=cnn"),
+        *("+trainer.limit_train_batches=1", "callbacks=early_stopping"),
+    ],
+)
 def test_it_does_not_go_on_with_another_run(compose, folder_of, other):
     folder = folder_of()
-    with pytest.raises(ValueError, match="holds another run, with "):
+    with pytest.raises(ValueError, match="holds another run, with"):
         experiment.going_on(compose("ckpt_path=last", other), folder)
+
+
+def test_nor_with_one_that_started_elsewhere(compose, folder_of):
+    folder = folder_of("stage=finetune", "init_from=FILE")
+    assert experiment.going_on(compose("stage=finetune", "init_from=./FILE", "ckpt_path=last"), folder)
+    assert experiment.going_on(compose("stage=finetune", "init_from=null", "ckpt_path=last"), folder)
+    with pytest.raises(ValueError, match="holds another run, which started from FILE"):
+        experiment.going_on(compose("stage=finetune", "init_from=OTHER", "ckpt_path=last"), folder)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "a: [", "a: b: c"])
+def test_a_damaged_configuration_is_said(compose, folder_of, text):
+    folder = folder_of()
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
+        experiment.going_on(compose("ckpt_path=last"), folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"metrics": 3}', '{"metrics": {"test/auc": []}}'])
+def test_a_damaged_result_is_said(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"result\.json is damaged"):
+        experiment.finished(tmp_path)
+
+
+def test_a_test_in_a_job_that_is_started_again_is_done_once(monkeypatch, compose, folder_of):
+    folder = folder_of("stage=test", "ckpt_path=FILE")
+    assert not experiment.going_on(compose("stage=test", "ckpt_path=FILE"), folder)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    cfg = compose("stage=test", "ckpt_path=FILE")
+    assert experiment.going_on(cfg, folder)
+    assert cfg.ckpt_path == "FILE"
 
 
 def test_a_signal_that_was_ignored_stays_ignored():

@@ -30,6 +30,7 @@ def test_while_it_goes_on_it_runs_and_then_it_is_finished(tmp_path):
 @pytest.mark.parametrize(
     ("raised", "state", "error"),
     [
+        (SystemExit(), "finished", None),
         (SystemExit(130), "stopped", None),
         (SystemExit(143), "stopped", None),
         (SystemExit("error: no"), "failed", "error: no"),
@@ -67,6 +68,39 @@ def test_a_killed_run_has_failed(tmp_path):
     assert "killed" in status.error
 
 
+def test_a_run_that_was_killed_with_its_result_written_is_finished(tmp_path):
+    with reported(tmp_path, ""):
+        (tmp_path / FILE).write_text(json.dumps(written(tmp_path) | {"process": {"pid": os.getpid(), "began": "1"}}))
+        (tmp_path / "result.json").write_text("{}")
+        assert status_of(tmp_path).state == "finished"
+
+
+def test_a_process_that_has_ended_is_none_though_nobody_took_notice(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as ended:
+        assert ended.stdout is not None
+        ended.stdout.read()
+        deadline = time.monotonic() + 10
+        while process(ended.pid) is not None:
+            assert time.monotonic() < deadline
+        os.kill(ended.pid, 0)  # it is there still
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from engrec.status import reported\n"
+        f"with reported(Path({str(tmp_path)!r}), 'first'): print(flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as first:
+        first.stdout.readline()
+        with pytest.raises(ValueError, match="a run is at work in"), reported(tmp_path, "second"):
+            pass
+        assert status_of(tmp_path).command == "first"
+        first.kill()
+    with reported(tmp_path, "third"):
+        assert status_of(tmp_path).command == "third"
+
+
 def test_another_process_with_its_number_is_not_it(tmp_path):
     with reported(tmp_path, ""):
         own = written(tmp_path)
@@ -93,7 +127,16 @@ def test_older_runs_say_it_by_their_result(tmp_path):
     assert status_of(tmp_path).state == "finished"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"state": "running"}', '{"process": 1, "what": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", "{}", '{"state": "running"}', '{"process": 1, "what": 2}', 9999 * "["),
+        *(f'{{"process": {{"pid": {pid}}}, "state": "running"}}' for pid in ('"me"', "null", 10**20, "[]")),
+        *(f'{{"process": null, {field}}}' for field in ('"state": ["x"]', '"state": "running", "started": "soon"')),
+        '{"process": null, "state": "running", "error": 3}',
+    ],
+    ids=lambda text: text[:60],
+)
 def test_a_damaged_file_is_said(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     status = status_of(tmp_path)
