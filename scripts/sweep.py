@@ -67,8 +67,8 @@ def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     cfg = compose_one(typed.sweep, 0)
     check_fits(typed.sweep, cfg)
     launcher = machine(cfg, typed)
-    new = not (typed.folder / "journal.log").is_file()
     with journal.locked(typed.folder) as lock:
+        new = not (typed.folder / "journal.log").is_file()
         study = journal.open_study(typed.folder, typed.sweep)
         table = Table(sys.stdout.isatty())
         searching = Search(

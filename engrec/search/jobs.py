@@ -21,21 +21,24 @@ from engrec.config import nearest
 from engrec.search.processes import outside_of_jobs
 from engrec.search.runs import last_lines
 from engrec.search.trials import TAKEN
+from engrec.status import status_of
 
 EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
 UNANSWERED = 600.0  # seconds without an answer that end a search
 LATE = 60.0  # seconds that a result may take to be seen here, on a file system that several machines share
+FORGOTTEN = "FORGOTTEN"  # of a job that Slurm no longer knows, some minutes after it has ended
 # Whatever else Slurm says of a job means that it goes on, or is to: PENDING, RUNNING, COMPLETING, REQUEUED, …
 STATUS = {
     "COMPLETED": 0,
     "FAILED": 1,
     "CANCELLED": 143,
-    "TIMEOUT": 143,
     "DEADLINE": 143,
     "OUT_OF_MEMORY": -9,
+    "TIMEOUT": TAKEN,
     "PREEMPTED": TAKEN,
     "NODE_FAIL": TAKEN,
     "BOOT_FAIL": TAKEN,
+    FORGOTTEN: TAKEN,
 }
 BUSY = re.compile("Unable to contact|[Tt]imed out|[Tt]emporarily|try again", re.IGNORECASE)
 
@@ -83,10 +86,13 @@ def read_options(given: Mapping[str, str]) -> Options:
 
 
 class Job:
-    """A job of Slurm, in the state in which the launcher saw it last."""
+    """A job of Slurm, in the state in which the launcher saw it last.
 
-    def __init__(self, number: str, folder: Path) -> None:
-        self.number, self.folder = number, folder
+    before: when the run began that status.json told of when the job was submitted, which is not this one.
+    """
+
+    def __init__(self, number: str, folder: Path, before: float | None = None) -> None:
+        self.number, self.folder, self.before = number, folder, before
         self.state, self.since = "PENDING", time.monotonic()
         self.stopped = False
 
@@ -101,11 +107,22 @@ class Job:
 
     def ended(self) -> int | None:
         """Its exit status, as a process would have it; TAKEN if it is no fault of its own; None while it lives."""
-        status, passed = STATUS.get(self.state), time.monotonic() - self.since
+        status, passed = self._status(), time.monotonic() - self.since
         if status == TAKEN and passed < 3 * EVERY:  # on its way back to the queue it may look like this
             return None
         if status == 0 and passed < LATE and not any(path.name == "result.json" for path in self.folder.iterdir()):
             return None
+        return status
+
+    def _status(self) -> int | None:
+        """By Slurm's word; by the run's own, where one that failed has only stopped, and of a forgotten one."""
+        status = STATUS.get(self.state)
+        if self.state not in ("FAILED", FORGOTTEN) or (told := status_of(self.folder)).started == self.before:
+            return status
+        if told.state == "stopped":
+            return TAKEN
+        if self.state == FORGOTTEN and told.ended is not None:  # else it was killed, and could not say so
+            return {"finished": 0, "failed": 1}.get(told.state, status)
         return status
 
     def stop(self) -> None:
@@ -136,13 +153,14 @@ class Launcher:
     def start(self, command: Sequence[str], folder: Path, slot: int) -> Job:
         """Its number is on record as soon as it has one; until then its name says whose it is."""
         (folder / "job.json").unlink(missing_ok=True)
+        before = status_of(folder).started
         with _outside_of_jobs():
             number = _submit(command, folder, self.options, self.scripts)
-        return self._known(number, folder)
+        return self._known(number, folder, before)
 
-    def _known(self, number: str, folder: Path) -> Job:
+    def _known(self, number: str, folder: Path, before: float | None = None) -> Job:
         page.write(folder / "job.json", json.dumps({"slurm": number}))
-        self.jobs[number] = job = Job(number, folder)
+        self.jobs[number] = job = Job(number, folder, before)
         return job
 
     def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
@@ -177,7 +195,7 @@ class Launcher:
             return
         self.answered = self.asked
         for number, job in self.jobs.items():
-            job.saw(states.get(number, "NODE_FAIL"))  # unknown: Slurm forgets what has ended, and a result tells more
+            job.saw(states.get(number, FORGOTTEN))
 
     def end(self, jobs: Sequence[Job]) -> None:
         """Cancel them all, and return when they are gone; if that takes too long, the next search finds them."""

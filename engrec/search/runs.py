@@ -35,6 +35,14 @@ def remove_checkpoints(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def saved_at(folder: Path) -> int:
+    """When the last checkpoint was written, in nanoseconds; 0 if there is none."""
+    try:
+        return (folder / "last.ckpt").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def last_lines(path: Path, number: int = 5) -> str:
     """The end of a log, without what a progress bar has overwritten."""
     try:

@@ -26,13 +26,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from engrec.search.drawing import build_pruner, build_sampler
 from engrec.search.outcome import record, write_state
-from engrec.search.runs import figures, remove_checkpoints
+from engrec.search.runs import figures, remove_checkpoints, saved_at
 from engrec.search.space import Sweep, arguments, key_of, merged, quoted
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
 HOPELESS = 5  # failed trials, before any other, that end a search
 WRITTEN = 2.0  # seconds between two versions of sweep.json and trials.csv
-TAKEN = 1000  # status of a run whose machine was taken away, which is no fault of its own
+TAKEN = 1000  # status of a run whose machine was taken away, or its time over, which is no fault of its own
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # statuses of the stopped
 
 
@@ -82,8 +82,10 @@ class Running:
     job: Job | None = None  # not started yet
     started: float = 0.0
     fold: int = 0  # index into the sweep's folds
-    resumed: bool = False
     retried: bool = False
+    anew: bool = False  # from the start, as its checkpoint was of no use
+    saved: int = 0  # when the checkpoint that it was last started with was written
+    idle: bool = False  # no checkpoint was written between its last two starts
     stopped: bool = False  # for being worse than others
     seen: tuple[int, int] = (0, 0)
     epoch: int = 0
@@ -242,15 +244,15 @@ class Search:
 
     def _start(self, run: Running) -> None:
         folder = self._run_folders(run.folder)[run.fold]
-        run.seen, run.epoch, run.value, run.resumed = (0, 0), 0, math.nan, False
+        run.seen, run.epoch, run.value = (0, 0), 0, math.nan
+        run.saved = saved_at(folder)
         run.job = self.left_over.pop(folder, None)
         if run.job is not None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         own = [f"split.fold={self.sweep.folds[run.fold]}"] if self.sweep.folds else []
         own += [f"output_dir={quoted(folder)}"]
-        run.resumed = (folder / "last.ckpt").is_file()
-        if run.resumed:
+        if (folder / "last.ckpt").is_file():
             starts = any(key_of(override) == "init_from" for override in self.sweep.overrides)
             own += [f"ckpt_path={quoted(folder / 'last.ckpt')}", *(["init_from=null"] if starts else [])]
         else:
@@ -309,24 +311,29 @@ class Search:
             run.done.append(figures)
             if len(run.done) == len(folders):
                 return self._tell(run)
-            run.fold += 1
+            run.fold, run.idle = run.fold + 1, False
             if run.stopped or self._is_to_be_pruned(run):
                 return self._tell(run, TrialState.PRUNED)
             return self._start(run)
         if run.stopped:
             return self._tell(run, TrialState.PRUNED)
-        if status == TAKEN:
+        # Without another epoch once more, and not for ever: one may take longer than a run is given.
+        if status == TAKEN and ((further := saved_at(folder) > run.saved) or not run.idle):
+            run.idle = not further
             return self._start(run)
         if status in FROM_OUTSIDE and not run.retried:  # someone, or the system short of memory: once more
             run.retried = True
             run.trial.set_user_attr("killed", status)
             return self._start(run)
-        if run.resumed and status not in FROM_OUTSIDE:  # its checkpoint cannot be gone on with: from the start
-            (folder / "last.ckpt").unlink()
-            return self._start(run)
         said = self.launcher.said(folder)
         if os.strerror(errno.ENOSPC) in said:  # the other trials would fail of it too
             raise OSError(f"{folder}: {os.strerror(errno.ENOSPC)}. Make room, and type the same command again")
+        if not run.anew and _blames(said, folder / "last.ckpt"):
+            run.anew = True
+            (folder / "last.ckpt").unlink(missing_ok=True)
+            return self._start(run)
+        if status == TAKEN:
+            said = f"ended twice in a row before another epoch was over\n{said}".rstrip()
         return self._tell(run, TrialState.FAIL, said or f"ended with status {status}")
 
     def _figures(self, folder: Path) -> dict[str, float] | None:
@@ -391,3 +398,10 @@ class Search:
             "workers": len(self.launcher.slots),
         }
         write_state(self.folder, self.sweep, records, about)
+
+
+def _blames(said: str, checkpoint: Path) -> bool:
+    """Whether it is this checkpoint that train.py cannot go on with: then its last error begins with that file."""
+    names = (checkpoint, checkpoint.absolute(), os.path.relpath(checkpoint))
+    errors = ["", *(line for line in said.splitlines() if line.startswith("error: "))]
+    return errors[-1].startswith(tuple(f"error: {key}{name} " for name in names for key in ("", "ckpt_path=")))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from optuna.trial import TrialState
-from searching import ROOT, Searching, assert_each_once, one_line
+from searching import ROOT, STANDIN, Searching, assert_each_once, one_line
 from slurm_cluster import Cluster, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -108,6 +108,34 @@ def test_a_job_that_is_requeued_is_no_failure(searching, cluster):
     assert_each_once(searching, 1)
     assert job_of(searching, 0) == number
     assert cluster.restarts(number) == 1
+
+
+STOPS = """
+import json, os, sys, time
+folder = dict(word.split("=", 1) for word in sys.argv[1:])["output_dir"]
+with open(folder + "/tries", "a+") as tries:
+    tries.write("x")
+    number = tries.tell()
+if number < 4:
+    if number != 2:
+        open(folder + "/last.ckpt", "w").close()
+    with open(folder + "/status.json", "w") as file:
+        json.dump({"state": "stopped", "started": time.time(), "ended": time.time(), "process": None}, file)
+    sys.exit(138)
+"""
+
+
+def test_a_job_that_stops_and_is_not_taken_back_is_submitted_again(searching, cluster):
+    """As one that has no time left, where requeuing it is refused; three times, the second without another epoch."""
+    (searching.path / "standin.py").write_text(STOPS + STANDIN)
+    status, _, err = searching.run("n_trials=1")
+    assert status == 0, err
+    assert_each_once(searching, 1)
+    assert (searching.folder / "trials" / "0" / "tries").read_text() == "xxxx"
+    last = int(job_of(searching, 0))
+    shown = [cluster.show(job) for job in range(last - 3, last + 1)]
+    ended = [(job["JobState"], job["ExitCode"]) for job in shown]
+    assert ended == [("FAILED", "138:0")] * 3 + [("COMPLETED", "0:0")]
 
 
 def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):

@@ -83,7 +83,7 @@ def good(overrides, folder):
 def searched(folder, sweep, run=good, n_trials=5, workers=1, epochs=10, **how):
     """A whole search in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    launcher = run if isinstance(run, Launcher) else Launcher(run, workers)
+    launcher = Launcher(run, workers) if callable(run) else run
     study = journal.open_study(folder, sweep)
     searching = trials.Search(sweep, study, folder, launcher, [], n_trials, epochs, WATCH, **how)
     searching.run()

@@ -1,5 +1,6 @@
 """The command line of scripts/sweep.py."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import pytest
 import sweep as script
 from omegaconf import OmegaConf
-from searches import parsed
+from searches import Launcher, Made, interrupted, parsed, searched
 
-from engrec.search import space
+from engrec.search import journal, space
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,30 @@ def test_the_command_itself_does_without_what_takes_long_to_load():
     code += f"; print(*sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=script.ROOT / "scripts", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, monkeypatch):
+    """It ends after this one has begun and before this one has the folder; the check then finds something wrong."""
+    arguments, locked = ["sweep=small", f"folder={tmp_path}"], journal.locked
+    last = tmp_path / "trials" / "0" / "last.ckpt"
+
+    def locked_later(folder):
+        with pytest.raises(KeyboardInterrupt):
+            searched(folder, script.parse(arguments).sweep, interrupted)
+        last.touch()
+        return locked(folder)
+
+    def check(cfg):
+        raise ValueError("the network is nowhere")
+
+    monkeypatch.setattr(journal, "locked", locked_later)
+    monkeypatch.setattr(script, "check", check)
+    monkeypatch.setattr(script, "announce", lambda *_: None)
+    monkeypatch.setattr(script, "machine", lambda *_: Launcher(lambda o, f: Made(f, [0.5] * 9)))
+    try:
+        with pytest.raises(ValueError, match="the network is nowhere"):
+            script.main(arguments)
+    finally:
+        gc.unfreeze()
+    assert last.is_file()
+    assert (tmp_path / "journal.log").is_file()

@@ -5,7 +5,9 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from searches import parsed, result, searched, states
 
+from engrec import status
 from engrec.search import jobs
 from engrec.search.trials import FROM_OUTSIDE, TAKEN
 
@@ -82,14 +84,14 @@ def test_what_goes_on_has_not_ended(tmp_path, state):
     assert job.ended() is None
 
 
-@pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"])
+@pytest.mark.parametrize("state", ["CANCELLED", "OUT_OF_MEMORY", "DEADLINE"])
 def test_what_was_ended_from_outside_counts_as_that(tmp_path, state):
     job = jobs.Job("1", tmp_path)
     job.saw(state)
     assert job.ended() in FROM_OUTSIDE
 
 
-@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL", "BOOT_FAIL"])
+@pytest.mark.parametrize("state", ["TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"])
 def test_a_machine_that_is_taken_away_is_believed_when_it_stays_so(tmp_path, state):
     job = jobs.Job("1", tmp_path)
     job.saw(state)
@@ -126,13 +128,99 @@ def test_slurm_is_asked_once_for_all_and_rarely(slurm, launcher, tmp_path, monke
     assert {job.state for job in runs} == {"RUNNING"}
 
 
-def test_a_job_that_slurm_has_forgotten_runs_again(slurm, launcher, tmp_path):
+def says(folder, state, started=1.0):
+    """What a run on another machine leaves in its folder."""
+    ended = None if state == "running" else started + 1
+    status.write(folder, status.Status(state, started, ended, host="elsewhere"))
+
+
+def test_a_job_that_slurm_has_forgotten_and_that_said_nothing_runs_again(slurm, launcher, tmp_path):
     job = launcher._known("7", *folders(tmp_path, 1))
     launcher.look()
     assert job.ended() is None
     job.since -= 1
     launcher.look()
     assert job.ended() == TAKEN
+
+
+@pytest.mark.parametrize(
+    ("said", "slurms", "expected"),
+    [
+        ("failed", jobs.FORGOTTEN, 1),
+        ("stopped", jobs.FORGOTTEN, TAKEN),
+        ("running", jobs.FORGOTTEN, TAKEN),
+        ("finished", jobs.FORGOTTEN, 0),
+        ("stopped", "FAILED", TAKEN),  # Slurm did not take it back into its queue
+        ("failed", "FAILED", 1),
+        ("running", "FAILED", 1),
+        ("stopped", "CANCELLED", 143),
+        ("stopped", "RUNNING", None),
+    ],
+)
+def test_a_run_says_itself_how_it_ended_where_slurm_does_not(tmp_path, said, slurms, expected):
+    job = jobs.Job("7", tmp_path)
+    says(tmp_path, said)
+    if said == "finished":
+        (tmp_path / "result.json").touch()
+    job.saw(slurms)
+    job.since -= 4 * jobs.EVERY
+    assert job.ended() == expected
+
+
+def test_a_run_that_was_killed_beside_the_search_and_forgotten_has_not_failed(tmp_path):
+    job = jobs.Job("7", tmp_path)
+    status.write(tmp_path, status.Status("running", 1.0, host=status.socket.gethostname()))
+    (tmp_path / status.FILE).write_text(
+        json.dumps(json.loads((tmp_path / status.FILE).read_text()) | {"process": None})
+    )
+    assert status.status_of(tmp_path).state == "failed"
+    job.saw(jobs.FORGOTTEN)
+    job.since -= 4 * jobs.EVERY
+    assert job.ended() == TAKEN
+
+
+@pytest.mark.parametrize(("slurms", "expected"), [("FAILED", 1), (jobs.FORGOTTEN, TAKEN)])
+def test_what_the_run_before_said_is_not_this_ones(launcher, tmp_path, monkeypatch, slurms, expected):
+    [folder] = folders(tmp_path, 1)
+    says(folder, "stopped" if slurms == "FAILED" else "failed", started=5.0)
+    monkeypatch.setattr(jobs, "_submit", lambda *_: "9")
+    job = launcher.start([], folder, 0)
+    job.saw(slurms)
+    job.since -= 1
+    assert job.ended() == expected
+    says(folder, "stopped" if slurms == "FAILED" else "failed", started=7.0)
+    assert job.ended() == (TAKEN if slurms == "FAILED" else 1)
+
+
+@pytest.mark.parametrize(("said", "submitted"), [("failed", 1), (None, 2), ("stopped", 2)])
+def test_jobs_that_are_forgotten_as_soon_as_they_end_are_not_submitted_for_ever(
+    launcher, tmp_path, monkeypatch, said, submitted
+):
+    numbers = []
+
+    def submit(command, folder, *_):
+        assert len(numbers) < 9
+        numbers.append(str(len(numbers)))
+        if said:
+            says(folder, said, started=float(len(numbers)))
+        (folder / "stderr.log").write_text("error: the data are nowhere\n")
+        return numbers[-1]
+
+    monkeypatch.setattr(jobs, "_submit", submit)
+    searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
+    assert (states(searching), len(numbers)) == (["FAIL"], submitted)
+    assert searching.trials()[0].user_attrs["error"].splitlines()[-1] == "error: the data are nowhere"
+
+
+def test_a_forgotten_job_that_finished_is_told(launcher, tmp_path, monkeypatch):
+    def submit(command, folder, *_):
+        says(folder, "finished")
+        (folder / "result.json").write_text(json.dumps(result(0.7)))
+        return "1"
+
+    monkeypatch.setattr(jobs, "_submit", submit)
+    searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
+    assert [trial.values for trial in searching.trials()] == [[0.7]]
 
 
 def test_slurm_may_be_away_for_a_while(slurm, launcher, tmp_path):

@@ -5,11 +5,14 @@ import json
 import math
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 from searches import Launcher, Made, good, interrupted, parsed, result, searched, states
 
+from engrec import checkpoint
+from engrec.config import explain
 from engrec.search import journal, outcome, space
 from engrec.search.trials import TAKEN
 
@@ -90,14 +93,106 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path):
     assert launcher.started[1]["init_from"] == "best.ckpt"
 
 
-def test_a_checkpoint_that_cannot_be_gone_on_with_costs_only_the_time(tmp_path):
-    sweep = parsed(tmp_path)
+def left_with_a_checkpoint(tmp_path):
+    """A search whose first trial was killed after an epoch; the checkpoint."""
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path, sweep, interrupted)
-    (tmp_path / "trials" / "0" / "last.ckpt").touch()
-    launcher = Launcher(lambda o, f: Made(f, [], 1) if "ckpt_path" in o else good(o, f))
-    assert states(searched(tmp_path, sweep, launcher, n_trials=1)) == ["COMPLETE"]
+        searched(tmp_path, parsed(tmp_path), interrupted)
+    last = tmp_path / "trials" / "0" / "last.ckpt"
+    last.write_bytes(b"PK")
+    return last
+
+
+def fails(folder, *lines):
+    with (folder / "stderr.log").open("a") as log:
+        log.writelines(f"{line}\n" for line in lines)
+    return Made(folder, [], 1)
+
+
+def damaged(last):
+    checkpoint.read(last)
+
+
+def of_weights_alone(last):
+    checkpoint.check_continues({}, last, {})
+
+
+def trained_otherwise(last):
+    checkpoint.check_continues({"optimizer_states": [], "hyper_parameters": {"seed": 0}}, last, {"seed": 1})
+
+
+def gone(last):
+    last.unlink()
+    raise ValueError(f"ckpt_path={last} is not a file")
+
+
+@pytest.mark.parametrize("wrong", [damaged, of_weights_alone, trained_otherwise, gone])
+def test_a_checkpoint_that_cannot_be_gone_on_with_costs_only_the_time(tmp_path, wrong):
+    last = left_with_a_checkpoint(tmp_path)
+
+    def run(overrides, folder):
+        if "ckpt_path" not in overrides:
+            return good(overrides, folder)
+        with pytest.raises(ValueError, match=str(last)) as found:
+            wrong(last)
+        return fails(folder, f"error: {explain(found.value)}")
+
+    launcher = Launcher(run)
+    assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["COMPLETE"]
     assert ["ckpt_path" in started for started in launcher.started] == [True, False]
+    assert not last.exists()
+
+
+@pytest.mark.parametrize("typed", [Path.absolute, Path])
+@pytest.mark.parametrize("named", [Path.absolute, Path])
+def test_a_job_that_slurm_started_again_names_the_checkpoint_its_own_way(tmp_path, monkeypatch, typed, named):
+    monkeypatch.chdir(tmp_path)
+
+    def run(overrides, folder):
+        if len(launcher.started) == 2:
+            return good(overrides, folder)
+        (folder / "last.ckpt").touch()
+        return fails(folder, f"error: {named(Path('found/trials/0/last.ckpt'))} is damaged")
+
+    launcher = Launcher(run)
+    assert states(searched(typed(Path("found")), parsed(tmp_path), launcher, n_trials=1)) == ["COMPLETE"]
+    assert ["ckpt_path" in started for started in launcher.started] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"],
+        ["error: data/fer2013.npz is not there"],
+        ["error: {last} is damaged", "error: data/fer2013.npz is not there"],  # the first of another time
+        ["error: [Errno 5] Input/output error: '{last}'"],
+        ["error: {last}.old is not a checkpoint"],
+        [],
+    ],
+)
+def test_a_run_that_goes_on_and_fails_of_something_else_keeps_its_checkpoint(tmp_path, lines):
+    last = left_with_a_checkpoint(tmp_path)
+    said = [line.format(last=last) for line in lines]
+    launcher = Launcher(lambda o, f: fails(f, *said))
+    searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
+    assert (states(searching), len(launcher.started)) == (["FAIL"], 1)
+    assert searching.trials()[0].user_attrs["error"] == ("\n".join(said) or "ended with status 1")
+    assert last.is_file()
+
+
+def test_a_trial_starts_from_scratch_once(tmp_path):
+    last = left_with_a_checkpoint(tmp_path)
+
+    def run(overrides, folder):
+        assert len(launcher.started) < 9
+        if "ckpt_path" in overrides:
+            return fails(folder, f"error: {last} is damaged")
+        last.touch()
+        return Made(folder, [], TAKEN)
+
+    launcher = Launcher(run)
+    assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["FAIL"]
+    assert ["ckpt_path" in started for started in launcher.started] == [True, False, True]
+    assert last.is_file()
 
 
 @pytest.mark.parametrize("status", [-signal.SIGKILL, 143, 130])
@@ -143,6 +238,17 @@ def test_a_full_disk_in_a_trial_stops_the_search_and_the_trial_can_be_gone_on_wi
     for log in tmp_path.rglob("stderr.log"):
         log.unlink()
     assert states(searched(tmp_path, parsed(tmp_path), n_trials=1)) == ["COMPLETE"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_a_run_that_goes_on(tmp_path):
+    last = left_with_a_checkpoint(tmp_path)
+    said = f"error: [Errno 28] {os.strerror(errno.ENOSPC)}: '{last}'"
+    with pytest.raises(OSError, match="Make room"):
+        searched(tmp_path, parsed(tmp_path), lambda o, f: fails(f, said))
+    assert last.is_file()
+    launcher = Launcher(good)
+    assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["COMPLETE"]
+    assert "ckpt_path" in launcher.started[0]
 
 
 @pytest.mark.parametrize("written", [result(None), {"metrics": {"val/auc": 0.9}}, {"validation": {}}, result("good")])
@@ -253,11 +359,45 @@ def test_hyperband_stops_some_and_not_the_best(tmp_path):
     assert best.state is TrialState.COMPLETE
 
 
-def test_a_run_whose_machine_was_taken_away_goes_on_as_often_as_that_happens(tmp_path):
-    left = [TAKEN] * 4
-    launcher = Launcher(lambda o, f: Made(f, [], left.pop()) if left else good(o, f))
-    assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["COMPLETE"]
-    assert len(launcher.started) == 5
+@pytest.mark.parametrize(
+    ("epochs", "starts"),
+    [
+        ([1, 1, 1, 1, 1], 6),  # as often as it gets further
+        ([0, 1, 0, 1, 1, 0], 7),
+        ([0, 0], 2),
+        ([1, 0, 0], 3),
+        ([1, 0, 1, 0, 0], 5),
+    ],
+)
+def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tmp_path, epochs, starts):
+    """epochs: that each start brings to an end before it is taken away; after the last of them it would finish."""
+    left = list(enumerate(epochs, start=1))
+
+    def run(overrides, folder):
+        if not left:
+            return good(overrides, folder)
+        when, saved = left.pop(0)
+        if saved:
+            (folder / "last.ckpt").touch()
+            os.utime(folder / "last.ckpt", (when, when))
+        return Made(folder, [], TAKEN)
+
+    launcher = Launcher(run)
+    searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
+    assert len(launcher.started) == starts
+    assert states(searching) == ["COMPLETE" if starts > len(epochs) else "FAIL"]
+    if starts <= len(epochs):
+        assert searching.trials()[0].user_attrs["error"] == "ended twice in a row before another epoch was over"
+
+
+def test_a_fold_that_is_finished_is_further_too(tmp_path):
+    taken = {"0": [TAKEN], "1": [TAKEN]}
+
+    def run(overrides, folder):
+        left = taken[overrides["split.fold"]]
+        return Made(folder, [], left.pop()) if left else good(overrides, folder)
+
+    assert states(searched(tmp_path, parsed(tmp_path, folds=[0, 1]), run, n_trials=1)) == ["COMPLETE"]
 
 
 def test_a_run_that_a_dead_search_left_is_watched_and_not_started_again(tmp_path):
