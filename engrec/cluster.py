@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,8 +75,23 @@ def check_tasks(devices: object, num_nodes: int) -> None:
             f"srun started {started}, for trainer.devices={devices} trainer.num_nodes={num_nodes}: "
             f"type {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
         )
+    if nodes > 1:
+        check_first_node()
     os.environ["SLURM_NTASKS"], os.environ["SLURM_NNODES"] = str(tasks), str(nodes)  # of the step, not of the job
     os.environ["SLURM_NTASKS_PER_NODE"] = str(per_node)
+
+
+def check_first_node() -> None:
+    """Raise ValueError where the address at which all processes meet leads nowhere: they would wait for ever."""
+    listed = os.environ.get("SLURM_STEP_NODELIST", "")
+    address = os.environ.get("MASTER_ADDR") or re.sub(r"\[(\w+).*", r"\1", listed).partition(",")[0]
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise ValueError(
+            f"the first node, {address}, cannot be found by its name ({error.strerror}): "
+            "export MASTER_ADDR=ITS_ADDRESS before srun"
+        ) from error
 
 
 def requeue() -> str | None:

@@ -122,7 +122,8 @@ def _values(cfg: DictConfig) -> Iterator[str]:
         yield f"tta={cfg.tta} is none of {', '.join(TTA)}"
     for key in ("init_from", "ckpt_path"):
         if cfg[key] is not None and not Path(cfg[key]).is_file():
-            yield f"{key}={cfg[key]} is not a file{_checkpoints_nearby(Path(cfg[key]))}"
+            meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
+            yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
     if not re.fullmatch(r"val/(accuracy|balanced_accuracy|f1|auc|loss)", cfg.monitor):
         yield f"monitor={cfg.monitor} is not logged; allowed: val/ with accuracy, balanced_accuracy, f1, auc or loss"
 
@@ -138,7 +139,7 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield "init_from starts a training and ckpt_path goes on with one: type init_from=null or ckpt_path=null"
     elif cfg.init_from is not None and cfg.stage == "test":
         yield "stage=test uses ckpt_path alone: type init_from=null"
-    elif cfg.ckpt_path is not None and cfg.stage != "test":
+    elif cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
         folder = Path(cfg.ckpt_path).parent
         if folder.resolve() != Path(cfg.output_dir).resolve():
             yield f"a training goes on in the folder that has its best.ckpt: type output_dir={folder}"
@@ -216,6 +217,7 @@ def errors_wait_for_the_others() -> Iterator[None]:
 def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
     named = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not loaded here
+    named |= "are you indeed on a slurm cluster" in str(error)  # submitit's RuntimeError
     return named or package in ("hydra", "omegaconf", "submitit") or isinstance(error, ValueError | OSError)
 
 
@@ -232,6 +234,8 @@ def explain(error: BaseException) -> str:
         return f"{found[1]}={found[2]} is not there{nearest(found[2], options)}; allowed: {', '.join(options)}"
     if re.search(r"Could not load 'hydra/launcher/", text):
         return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
+    if "are you indeed on a slurm cluster" in text:
+        return "hydra/launcher=slurm needs sbatch and srun: type this on a machine that submits to the cluster"
     if type(error).__name__ == "UncompletedJobError":  # submitit's, with the whole log of the job in it
         return " ".join(text.partition("\nError stream")[0].split())
     if found := re.search(r"Error parsing override '([^']*)'", text):

@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ def going_on(cfg: DictConfig, folder: Path) -> bool:
     if not (folder / "config.yaml").is_file() or not (given == "last" or cluster.restarted()):
         return False
     if differ := differences(plain(cfg), written(folder)):
-        raise ValueError(f"{folder} holds another run, {differ[0]}: choose another output_dir")
+        raise ValueError(f"{folder} holds another run, {differ[0]}: choose another {key_of_folder()}")
     if cfg.stage != "test" and last.is_file():
         cfg.ckpt_path, cfg.init_from = str(last), None
     return True
@@ -183,8 +184,7 @@ def check_folder_is_named(folder: Path) -> None:
     typed = HydraConfig.get().overrides
     named = any(o.lstrip("+").startswith(("output_dir=", "hydra.sweep.dir=")) for o in (*typed.task, *typed.hydra))
     if not (named or cluster.job() or cluster.launched()) and not (folder / "config.yaml").is_file():
-        key = "hydra.sweep.dir" if HydraConfig.get().mode is RunMode.MULTIRUN else "output_dir"
-        raise ValueError(f"ckpt_path=last goes on in a folder of yours: type {key}=outputs/… too")
+        raise ValueError(f"ckpt_path=last goes on in a folder of yours: type {key_of_folder()}=outputs/… too")
 
 
 def written(folder: Path) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -
         if isinstance(one, dict) and isinstance(other, dict):
             found += differences(one, other, f"{key}.")
         elif key != "init_from":
-            found.append(f"with {key}={other}" if name in before else f"without {key}")
+            found.append(f"with {key}={other} and not {one}" if name in before else f"without {key}")
         elif isinstance(one, str) and isinstance(other, str) and Path(one).resolve() != Path(other).resolve():
             found.append(f"which started from {other}")
     return found
@@ -262,12 +262,16 @@ def check_not_overwriting(cfg: DictConfig, folder: Path) -> None:
     """Raise ValueError where another run's results or its last checkpoint would be lost."""
     going_on = cfg.ckpt_path is not None and cfg.stage != "test"
     if (folder / "result.json").is_file() and not going_on:
-        raise ValueError(f"{folder} holds a finished run: choose another output_dir, or remove that folder")
+        raise ValueError(f"{folder} holds a finished run: choose another {key_of_folder()}, or remove that folder")
     if (folder / "last.ckpt").is_file() and not going_on:
         raise ValueError(
-            f"{folder} holds a run that was stopped: go on with ckpt_path={folder / 'last.ckpt'}, choose another "
-            "output_dir, or remove that folder"
+            f"{folder} holds a run that was stopped: go on with ckpt_path=last, choose another {key_of_folder()}, or "
+            "remove that folder"
         )
+
+
+def key_of_folder() -> str:
+    return "hydra.sweep.dir" if HydraConfig.get().mode is RunMode.MULTIRUN else "output_dir"
 
 
 def open_folder(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
@@ -447,7 +451,7 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
 def say_how_to_resume(cfg: DictConfig) -> None:
     last = Path(cfg.output_dir) / "last.ckpt"
     if cluster.job() is not None:
-        log.info("\nstopped in Slurm's job %s: started again, it goes on from what was saved", cluster.job())
+        log.info("\nstopped in Slurm's job %s; if Slurm starts that again, it goes on by itself", cluster.job())
     if not last.is_file():
         log.info("stopped before the first epoch was over: there is nothing to resume")
         return
@@ -456,6 +460,10 @@ def say_how_to_resume(cfg: DictConfig) -> None:
     again = ["init_from=null"] if cfg.stage == "finetune" else []
     where = [f"output_dir={quoted(Path(cfg.output_dir))}", f"ckpt_path={quoted(last)}"]
     command = shlex.join(["python", "train.py", *given, *again, *where])
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        given = [a for a in sys.argv[1:] if not a.startswith(("hydra.sweep.dir=", "ckpt_path="))]
+        sweep = f"hydra.sweep.dir={quoted(Path(cfg.output_dir).parent)}"
+        command = shlex.join(["python", "train.py", *given, sweep, "ckpt_path=last"])
     log.info("\nstopped; nothing that was saved is lost. Go on with: %s", command)  # the progress bar ends without one
 
 

@@ -84,7 +84,7 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
             continue
         rival = (plain, kind[1]) if place == 0 else (kind[0], plain)
         times = time_convolutions(torch.device(device), [kind, rival])
-        compared.append(" and ".join(f"{' '.join(k)} {times[k]:.2g} ms" for k in (kind, rival)))
+        compared.append(" and ".join(f"{' '.join(k)} {float(f'{times[k]:.2g}'):g} ms" for k in (kind, rival)))
         kind = rival if times[kind] > CLEARLY * times[rival] else kind
     why = f"a block of convolutions: {', '.join(compared)}; the second of a pair has to be {CLEARLY:g} times as fast"
     return Choice(*kind, why if compared else "as the hardware is known, not measured")

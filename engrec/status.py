@@ -23,7 +23,8 @@ SILENCE = 24 * 3600.0  # seconds, after which a run on another machine no longer
 class Status:
     """state: running, finished, stopped (by a signal; it can go on), failed, or unknown.
 
-    started, ended: seconds since 1970; error: what ended it, on one line; command: what was typed.
+    started, ended: seconds since 1970; error: what ended it, on one line; command: what was typed. Of a run that went
+    on, begun: when it did so last; earlier: seconds that it was at work before.
     """
 
     state: str
@@ -32,6 +33,15 @@ class Status:
     error: str | None = None
     command: str | None = None
     host: str | None = None
+    begun: float | None = None
+    earlier: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """At work, all parts together; None where nobody knows."""
+        begun = self.begun or self.started
+        until = time.time() if self.state == "running" else self.ended
+        return None if begun is None or until is None else self.earlier + max(0.0, until - begun)
 
 
 @contextmanager
@@ -40,9 +50,11 @@ def reported(folder: Path, command: str) -> Iterator[None]:
 
     Raises ValueError where another process runs there.
     """
-    status = Status("running", time.time(), command=command, host=socket.gethostname())
     state, error = "failed", None
     with alone(folder):
+        now, before = time.time(), status_of(folder) if (folder / "last.ckpt").is_file() else Status("unknown")
+        started, earlier = before.started or now, before.seconds or 0.0
+        status = Status("running", started, command=command, host=socket.gethostname(), begun=now, earlier=earlier)
         write(folder, status)
         try:
             yield
@@ -104,17 +116,22 @@ def status_of(folder: Path) -> Status:
     if at.host == socket.gethostname():
         if known is not None and process(known["pid"]) == known:
             return at
+        at = replace(at, ended=last_written(folder))
         return replace(at, state="finished") if ended else replace(at, state="failed", error=KILLED)
-    recent = max((path.stat().st_mtime for name in CHANGING if (path := folder / name).is_file()), default=0.0)
-    silent = replace(at, state="unknown", error=f"nothing was written on {at.host} for a day")
+    recent = last_written(folder)
+    silent = replace(at, state="unknown", ended=recent, error=f"nothing was written on {at.host} for a day")
     return at if time.time() - recent < SILENCE else silent
+
+
+def last_written(folder: Path) -> float:
+    return max((path.stat().st_mtime for name in CHANGING if (path := folder / name).is_file()), default=0.0)
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
     """The process that a run says it is, and what it says of itself."""
     said: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     known, at = said.pop("process"), Status(**said)
-    texts, times = (at.error, at.command, at.host), (at.started, at.ended)
+    texts, times = (at.error, at.command, at.host), (at.started, at.ended, at.begun, at.earlier)
     if at.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
         raise ValueError(f"{FILE} says what no run does")
     if not all(when is None or type(when) in (int, float) for when in times):

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from engrec import cluster
 from engrec.callbacks import History, written_whole
 from engrec.config import uninterrupted
 from engrec.datasets.prepared import Faces
@@ -73,10 +74,11 @@ class WandbRun(WandbLogger):
         model = model if stage != "test" else network.rpartition(".")[2]
         self.choices = {"stage": stage, "dataset": dataset, "model": model, "split": split}
         group = group or "-".join(self.choices.values())
+        resumed = stage != "test" and (ckpt_path is not None or cluster.restarted())
         super().__init__(
             name=name or f"{group}-{run}",
             save_dir=folder,
-            id=recorded(self.folder).get("id") if stage != "test" else None,
+            id=recorded(self.folder).get("id") if resumed else None,
             project=project,
             entity=entity,
             group=group,
@@ -224,7 +226,7 @@ class WandbRun(WandbLogger):
         if run.offline or run._finish_timed_out:
             why, more = ("offline", []) if run.offline else ("not all of it was sent", ["--include-online"])
             log.info(
-                "Weights & Biases: %s. Send it with: %s", why, shlex.join(["wandb", "sync", *more, shown_path(run)])
+                "Weights & Biases: %s. Send it with: %s", why, shlex.join(["wandb", "sync", *more, *shown_paths(run)])
             )
 
 
@@ -287,9 +289,11 @@ def best_of(run_id: str) -> str:
     return f"model-{run_id}:best"
 
 
-def shown_path(run: Any) -> str:
-    path = Path(run.settings.sync_dir)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def shown_paths(run: Any) -> list[str]:
+    """What `wandb sync` is to be given: of an offline run that went on all parts, of another the one."""
+    last = Path(run.settings.sync_dir)
+    parts = sorted(last.parent.glob(f"offline-run-*-{run.id}")) if run.offline else []
+    return [str(p.relative_to(Path.cwd()) if p.is_relative_to(Path.cwd()) else p) for p in parts or [last]]
 
 
 def define_metrics(run: Any) -> None:

@@ -33,6 +33,12 @@ def main(arguments: list[str]) -> None:
         help="show real faces in an export, or beyond this machine; drawn ones always are",
     )
     options = parser.parse_args(arguments)
+    if not options.folder.is_dir():
+        kind = "no folder" if options.folder.exists() else "not there"
+        said = f"{options.folder} is {kind}; python train.py makes a run in outputs"
+        if options.export or options.folder.exists():
+            raise ValueError(said)
+        print(said, file=sys.stderr)  # it may come: the page waits for it
     if not 0 <= options.port < 2**16:
         parser.error(f"--port {options.port}: a port is a number from 0 to 65535")
     if options.export:
@@ -46,6 +52,8 @@ def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
 
     def ready(address: str) -> None:
         print(f"{folder} is at {address} (Ctrl-C ends it)", flush=True)
+        if not server.is_loopback(host):
+            print("Whoever can reach this machine can read it: there is no password.", flush=True)
         if shown:
             webbrowser.open(address)
 
@@ -68,6 +76,8 @@ def export(folder: Path, path: Path, faces: bool) -> None:
         raise ValueError(
             f"{folder} cannot be read ({error.strerror}); python train.py makes a run in outputs"
         ) from error
+    if not outputs.runs:
+        raise ValueError(f"there is no run in {folder}; python train.py makes one in outputs")
     print(f"reading {folder} …", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -80,9 +80,9 @@ function label(run) {
 }
 
 function secondsOf(run) {
-  if (run.state === "running" && run.started) return Date.now() / 1000 - run.started;
-  if (run.seconds != null) return run.seconds;
-  return run.started && run.ended ? run.ended - run.started : null;
+  const until = run.state === "running" ? Date.now() / 1000 : run.ended;
+  if (until && run.begun) return run.earlier + until - run.begun; // all parts of a run that went on
+  return run.seconds;
 }
 
 function badge(state) {

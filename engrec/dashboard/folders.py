@@ -275,13 +275,16 @@ def _value(cell: str) -> float | None:
 def read_run(folder: Path, path: str, files: Seen, before: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a run's files say. before: what they said already, if only its state can be another."""
     said = dict(before) if before else _from_files(folder, path, files)
-    at, problems = {"state": "unknown", "started": None, "ended": None, "error": "", "command": ""}, []
+    at: dict[str, Any] = dict.fromkeys(("started", "ended", "begun", "earlier"))
+    at |= {"state": "unknown", "error": "", "command": ""}
+    problems: list[str] = []
     if not 0 <= files.get("status.json", (0, 0))[1] <= MOST_BYTES["status.json"]:
         problems.append("status.json is no plain file, or larger than any run writes")
     else:
         try:
             status = status_of(folder)
             at = {"state": word(status.state), "started": number(status.started), "ended": number(status.ended)}
+            at |= {"begun": number(status.begun), "earlier": number(status.earlier)}
             at |= {"error": word(status.error), "command": word(status.command)}
         except Exception as error:  # of whatever a damaged file makes of it
             problems.append(f"status.json is damaged ({type(error).__name__})")

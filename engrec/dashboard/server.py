@@ -161,7 +161,8 @@ async def _serve(
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
-        shown = f"[{host}]" if ":" in host else host
+        named = socket.getfqdn() if host in ("0.0.0.0", "::", "") else host
+        shown = f"[{named}]" if ":" in named else named
         ready(f"http://{shown}:{listening.getsockname()[1]}/")
         await server.look()
         await asyncio.sleep(WARM)

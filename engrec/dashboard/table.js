@@ -42,11 +42,6 @@ const wrongIn = (run) => [...run.problems, run.error].filter(Boolean).join("; ")
 
 const COLUMNS = {
   state: { title: "status", get: (run) => run.state, html: (run) => badge(run.state).outerHTML, shown: true },
-  problem: {
-    title: "what is wrong",
-    get: wrongIn,
-    html: (run) => h("span", { title: wrongIn(run) }, wrongIn(run)).outerHTML,
-  },
   started: byNumber((run) => run.started ?? run.written, date, { title: "started", shown: true, words: true }),
   stage: { title: "stage", get: (run) => run.stage, shown: true },
   dataset: { title: "dataset", get: (run) => run.dataset, shown: true },
@@ -69,6 +64,11 @@ const COLUMNS = {
     { title: "epochs", shown: true, plain: true },
   ),
   seconds: byNumber(secondsOf, duration, { title: "duration", shown: true, words: true }),
+  problem: {
+    title: "what is wrong",
+    get: wrongIn,
+    html: (run) => h("span", { title: wrongIn(run) }, wrongIn(run)).outerHTML,
+  },
   command: { title: "command", get: (run) => run.command },
 };
 

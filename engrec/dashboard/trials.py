@@ -11,6 +11,7 @@ from engrec.dashboard.folders import mapping, number, plain, word
 from engrec.search import outcome
 from engrec.search.space import Objective, Sweep, text
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = {word: state for state, word in outcome.STATES.items()}
 
 

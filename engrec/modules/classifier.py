@@ -86,7 +86,7 @@ class Classifier(pl.LightningModule):
         if not torch.isfinite(self.trainer.callback_metrics["train/loss"]):
             lr = self.hparams["optimizer"]["lr"]
             raise ValueError(
-                f"the loss is no longer a number in epoch {self.current_epoch}: type optimizer.lr={lr / 10:g}"
+                f"the loss is no longer a number in epoch {self.current_epoch + 1}: type optimizer.lr={lr / 10:g}"
             )
         # Stepped here and not by Lightning, which would do so after the checkpoint of this epoch is written.
         scheduler = self.lr_schedulers()

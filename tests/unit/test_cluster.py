@@ -31,7 +31,11 @@ def in_job(monkeypatch):
 @pytest.fixture
 def step(in_job):
     """A process that srun has started."""
-    return lambda tasks, nodes: in_job(STEP_ID=0, STEP_NUM_TASKS=tasks, STEP_NUM_NODES=nodes, NTASKS=99, PROCID=0)
+
+    def step(tasks, nodes):
+        in_job(STEP_ID=0, STEP_NUM_TASKS=tasks, STEP_NUM_NODES=nodes, STEP_NODELIST="localhost", NTASKS=99, PROCID=0)
+
+    return step
 
 
 @pytest.fixture
@@ -141,6 +145,16 @@ def test_a_sweep_has_one_name_whatever_its_trials_have(in_job, monkeypatch):
     assert sweep_name("12:30") == "12:30"
     in_job()
     assert sweep_name("12:30") == run_name(["-m", "seed=1,2"], "")
+
+
+@pytest.mark.parametrize("nodes", ["nowhere.invalid", "nowhere-[07-09].invalid,other1"])
+def test_a_first_node_that_cannot_be_found_is_said(step, monkeypatch, nodes):
+    step(2, 2)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", nodes)
+    with pytest.raises(ValueError, match=r"the first node, nowhere.* export MASTER_ADDR"):
+        check_tasks(1, 2)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    check_tasks(1, 2)
 
 
 def test_several_nodes_need_srun(in_job):

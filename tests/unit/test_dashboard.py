@@ -151,6 +151,7 @@ def test_a_run_that_dies_is_noticed_though_no_file_changes(tmp_path):
     said = {"state": "running", "started": 1.0, "ended": None, "error": None, "command": None}
     said |= {"host": socket.gethostname(), "process": status.process(process.pid)}
     (folder / "status.json").write_text(json.dumps(said))
+    (folder / "result.json").unlink()
     outputs = looked(tmp_path)
     assert records(outputs)["run"]["state"] == "running"
     process.kill()
@@ -204,10 +205,10 @@ DAMAGE = {
         (b"stage: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged ("),
     ],
     "status.json": [
-        (b'{"state": ["x"], "process": null}', "status.json names a state that there is not"),
+        (b'{"state": ["x"], "process": null}', "status.json cannot be read: ValueError"),
         (b'{"state": "run', "status.json cannot be read"),
         (b'{"state": "finished"}', "status.json cannot be read"),
-        (b"[" * 50_000, "status.json is damaged (RecursionError)"),
+        (b"[" * 50_000, "status.json cannot be read: RecursionError"),
         (b" " * (2**16 + 1), "status.json is no plain file, or larger than any run writes"),
     ],
 }
@@ -797,13 +798,17 @@ def test_an_export_is_one_file_and_real_faces_are_not_in_it(faces_run, tmp_path,
     [
         (
             ["{}/gone", "--export", "{}/page.html"],
-            r"error: .*/gone cannot be read \(No such file or directory\); python train.py",
+            r"error: .*/gone is not there; python train.py",
         ),
+        (["{}/file"], r"error: .*/file is no folder; python train.py"),
+        (["{}/empty", "--export", "{}/page.html"], r"error: there is no run in .*/empty; python train.py"),
         (["{}", "--export", "{}/file/page.html"], r"error: \[Errno \d+\] [A-Z][a-z ]+: '.*/file'$"),
         (["{}", "--host", "nowhere.invalid", "--port", "0"], r"error: nowhere.invalid:0 cannot be served on \("),
     ],
 )
 def test_a_mistake_is_said_in_one_line(tmp_path, arguments, message):
+    made(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=message):
         main(*(argument.format(tmp_path) for argument in arguments))

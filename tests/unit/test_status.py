@@ -53,6 +53,37 @@ def test_a_run_that_goes_on_runs_again(tmp_path):
     assert status_of(tmp_path).state == "finished"
 
 
+def test_a_run_that_goes_on_counts_all_its_parts(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+
+    def work(seconds):
+        with reported(tmp_path, ""):
+            (tmp_path / "last.ckpt").touch()
+            now[0] += seconds
+
+    work(10)
+    now[0] += 1000
+    work(5)
+    status = status_of(tmp_path)
+    assert (status.started, status.begun, status.ended, status.seconds) == (100, 1110, 1115, 15)
+    os.utime(tmp_path / FILE, (1120, 1120))
+    (tmp_path / FILE).write_text(json.dumps(written(tmp_path) | {"state": "running", "ended": None, "process": None}))
+    os.utime(tmp_path / FILE, (1120, 1120))  # it was killed after another five seconds
+    now[0] = 2000
+    work(1)
+    assert status_of(tmp_path).seconds == pytest.approx(10 + 10 + 1)
+
+
+def test_another_run_in_the_folder_begins_anew(tmp_path):
+    for _ in range(2):
+        with reported(tmp_path, ""):
+            pass
+    status = status_of(tmp_path)
+    assert status.started == status.begun
+    assert status.earlier == 0
+
+
 def test_a_killed_run_has_failed(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from engrec.status import reported\n"
