@@ -1,12 +1,17 @@
 """Runs that Slurm or torchrun start: one name for all their processes, and one that is started again goes on."""
 
+import ctypes
 import hashlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 
 
 def job() -> str | None:
@@ -123,3 +128,11 @@ def scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
+    """A signal for this process when its parent dies, where Linux is."""
+    if hasattr(LIBC, "prctl"):
+        LIBC.prctl(PR_SET_PDEATHSIG, signum)
+        if os.getppid() != parent:  # which has died meanwhile
+            os._exit(1)

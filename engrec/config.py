@@ -184,6 +184,15 @@ def nearest(word: str, known: Any) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def quoted(path: Path) -> str:
+    """A path as Hydra's command line has it."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return str(path)
+    # A backslash stands for itself there, but before a quotation mark.
+    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
+    return f"'{inside}'"
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what a user can get wrong into one line and exit status 1; hydra.verbose=true shows the traceback too."""

@@ -45,12 +45,11 @@ from engrec.callbacks import (
     write_controls,
     written_whole,
 )
-from engrec.config import check, signals_end_the_run
+from engrec.config import check, quoted, signals_end_the_run
 from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
-from engrec.search.space import quoted
 from engrec.status import reported
 from engrec.transforms import flip_views, ten_crop_views
 
@@ -84,6 +83,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Raises ValueError, in the user's words, for whatever is wrong with the configuration or with the data.
     """
     with run_folder(cfg) as folder, signals_end_the_run(**slurm_signals()):
+        end_with_the_first()
         cluster.check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
         if (went_on := going_on(cfg, folder)) and (folder / "result.json").is_file():
             return finished(folder)
@@ -226,6 +226,12 @@ def finished(folder: Path) -> dict[str, float]:
         raise ValueError(f"{path} is damaged: remove it, and the run is tested again") from error
     log.info("%s is finished", folder)
     return found
+
+
+def end_with_the_first() -> None:
+    """For a process that Lightning has started: it would wait for ever for a first one that is killed."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and not cluster.by_torchrun() and not cluster.is_step():
+        cluster.end_with(os.getppid(), signal.SIGKILL)
 
 
 def slurm_signals() -> dict[str, Callable[[], None]]:

@@ -37,9 +37,13 @@ class Status:
     earlier: float = 0.0
 
     @property
+    def last_begun(self) -> float | None:
+        return self.begun or self.started
+
+    @property
     def seconds(self) -> float | None:
         """At work, all parts together; None where nobody knows."""
-        begun = self.begun or self.started
+        begun = self.last_begun
         until = time.time() if self.state == "running" else self.ended
         return None if begun is None or until is None else self.earlier + max(0.0, until - begun)
 

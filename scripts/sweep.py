@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from engrec import gpus
+from engrec import cluster, gpus
 from engrec.config import Config, check, composed, errors_in_one_line, explain, nearest
 from engrec.search import jobs, journal, processes, space
 from engrec.search.space import Sweep, key_of
@@ -255,7 +255,7 @@ class Checking:
 def check_all(sweep: Sweep, sender: Connection, lock: int, parent: int) -> None:
     """What is wrong with it, if anything, is sent; the search's lock is not kept."""
     os.close(lock)
-    processes.end_with(parent)
+    cluster.end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()  # loading leaves no garbage, and looking for it takes a while
     try:

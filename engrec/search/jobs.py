@@ -21,7 +21,7 @@ from engrec.config import nearest
 from engrec.search.processes import outside_of_jobs
 from engrec.search.runs import last_lines
 from engrec.search.trials import TAKEN
-from engrec.status import status_of
+from engrec.status import KILLED, status_of
 
 EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
 UNANSWERED = 600.0  # seconds without an answer that end a search
@@ -117,11 +117,11 @@ class Job:
     def _status(self) -> int | None:
         """By Slurm's word; by the run's own, where one that failed has only stopped, and of a forgotten one."""
         status = STATUS.get(self.state)
-        if self.state not in ("FAILED", FORGOTTEN) or (told := status_of(self.folder)).started == self.before:
+        if self.state not in ("FAILED", FORGOTTEN) or (told := status_of(self.folder)).last_begun == self.before:
             return status
         if told.state == "stopped":
             return TAKEN
-        if self.state == FORGOTTEN and told.ended is not None:  # else it was killed, and could not say so
+        if self.state == FORGOTTEN and told.error != KILLED:  # else it was killed, and could not say so
             return {"finished": 0, "failed": 1}.get(told.state, status)
         return status
 
@@ -153,7 +153,7 @@ class Launcher:
     def start(self, command: Sequence[str], folder: Path, slot: int) -> Job:
         """Its number is on record as soon as it has one; until then its name says whose it is."""
         (folder / "job.json").unlink(missing_ok=True)
-        before = status_of(folder).started
+        before = status_of(folder).last_begun
         with _outside_of_jobs():
             number = _submit(command, folder, self.options, self.scripts)
         return self._known(number, folder, before)

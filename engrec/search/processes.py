@@ -1,6 +1,5 @@
 """Trials as processes of this machine."""
 
-import ctypes
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from engrec import cluster
 from engrec.search.runs import last_lines
 
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
@@ -128,24 +128,12 @@ def _signal_groups(pids: Sequence[int], signum: int) -> None:
             os.killpg(pid, signum)
 
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
-
-
 def _tied_to(parent: int, record: Path) -> None:
     """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
-    end_with(parent)
+    cluster.end_with(parent)
     partial = record.with_name(".process.json.part")
     partial.write_text(json.dumps({"pid": os.getpid(), "started": started_at(os.getpid())}), encoding="utf-8")
     partial.replace(record)
-
-
-def end_with(parent: int) -> None:
-    """SIGTERM for this process when its parent dies, where Linux is."""
-    if hasattr(LIBC, "prctl"):
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # which has died meanwhile
-            os._exit(1)
 
 
 def _read_record(path: Path) -> tuple[int, str] | None:

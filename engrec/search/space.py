@@ -204,15 +204,6 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def quoted(path: Path) -> str:
-    """A path as Hydra's command line has it."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
-        return str(path)
-    # A backslash stands for itself there, but before a quotation mark.
-    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
-    return f"'{inside}'"
-
-
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 

@@ -24,10 +24,11 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from engrec.config import quoted
 from engrec.search.drawing import build_pruner, build_sampler
 from engrec.search.outcome import record, write_state
 from engrec.search.runs import figures, remove_checkpoints, saved_at
-from engrec.search.space import Sweep, arguments, key_of, merged, quoted
+from engrec.search.space import Sweep, arguments, key_of, merged
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
 HOPELESS = 5  # failed trials, before any other, that end a search

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from commands import FEW, SMALL, Folder
+from commands import FEW, SMALL, Folder, wait_for
 from hydra.utils import instantiate
 
-from engrec import checkpoint
+from engrec import checkpoint, status
 from engrec.experiment import build_data, build_trainer, choose_for_machine
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
@@ -125,6 +126,23 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
         assert f"process 1 has {named}" in stderr
         assert "start all of them with the same command" in stderr
     assert not [*(folder.path / "differ").rglob("result.json")]
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_killed_run_leaves_no_process_behind(folder):
+    run = folder.path / "killed"
+    process = folder.start(*START, "batch_size=8", "dataset.num_train=4000", "max_epochs=9", f"output_dir={run}")
+    wait_for((run / "last.ckpt").is_file, process)
+    [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(process.pid, signal.SIGKILL)
+    folder.finish(process)
+    deadline = time.monotonic() + 30
+    while status.process(other) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def torchrun(folder, *arguments):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from searches import parsed
 
-from engrec.config import check
+from engrec.config import check, quoted
 from engrec.search import space
 
 SWEEPS = sorted((script.ROOT / "conf" / "sweep").glob("*.yaml"))
@@ -112,7 +112,7 @@ def to_six_digits(value):
 
 @pytest.mark.parametrize("path", ["plain/0", "with space", "a=b,c", "it's", "[x]{y}", "a\\b", "a\\'b\\", "grün"])
 def test_hydra_reads_a_path_as_it_is(path):
-    assert OverridesParser.create().parse_override(f"output_dir={space.quoted(Path(path))}").value() == path
+    assert OverridesParser.create().parse_override(f"output_dir={quoted(Path(path))}").value() == path
 
 
 def test_what_the_command_line_fixes_is_not_searched(tmp_path):

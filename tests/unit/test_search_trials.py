@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from searches import Launcher, Made, good, interrupted, parsed, result, searched, states
 
 from engrec import checkpoint
-from engrec.config import explain
-from engrec.search import journal, outcome, space
+from engrec.config import explain, quoted
+from engrec.search import journal, outcome
 from engrec.search.trials import TAKEN
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path):
     last.touch()
     launcher = Launcher(good)
     searched(tmp_path, sweep, launcher, n_trials=2)
-    assert launcher.started[0]["ckpt_path"] == space.quoted(last)
+    assert launcher.started[0]["ckpt_path"] == quoted(last)
     assert launcher.started[0]["init_from"] == "null"
     assert "ckpt_path" not in launcher.started[1]
     assert launcher.started[1]["init_from"] == "best.ckpt"
