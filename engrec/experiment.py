@@ -163,10 +163,11 @@ def going_on(cfg: DictConfig, folder: Path) -> bool:
 
     Raises ValueError where the folder is another run's.
     """
-    if (cfg.stage, cfg.ckpt_path) == ("test", "last"):
+    typed = OmegaConf.select(cfg, "ckpt_path")  # None where it is missing, of which check speaks
+    if (cfg.stage, typed) == ("test", "last"):
         raise ValueError("ckpt_path=last is for a training that goes on: type the checkpoint to test, …/best.ckpt")
     last = folder / "last.ckpt"
-    given = cfg.ckpt_path if cfg.stage != "test" else None
+    given = typed if cfg.stage != "test" else None
     if given == "last":
         check_folder_is_named(folder)
         cfg.ckpt_path = None
