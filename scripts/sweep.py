@@ -199,7 +199,7 @@ def checked(typed: Typed, searching: Search, lock: int, new: bool) -> Iterator[N
     """The first trials start while every choice of every key is checked, for torch, which that needs, takes seconds to
     load; jobs of Slurm start thereafter.
 
-    Raises ValueError for what train.py would not run, and of a new search then nothing is left.
+    Raises ValueError for what train.py would not run, or Slurm not take; of a new search then nothing is left.
     """
     if searching.num_settled:  # it was checked when it began
         yield
@@ -214,8 +214,8 @@ def checked(typed: Typed, searching: Search, lock: int, new: bool) -> Iterator[N
         finally:
             if not searching.signal:
                 checking.finish()
-    except UnfitError:
-        if new:
+    except (UnfitError, jobs.RefusedError) as error:
+        if new and not (isinstance(error, jobs.RefusedError) and any(typed.folder.glob("trials/**/job.json"))):
             journal.forget(typed.folder)
         raise
     finally:

@@ -43,6 +43,10 @@ STATUS = {
 BUSY = re.compile("Unable to contact|[Tt]imed out|[Tt]emporarily|try again", re.IGNORECASE)
 
 
+class RefusedError(ValueError):
+    """What Slurm said of a job that it does not take."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What each job asks Slurm for, by submitit's names: slurm.partition=gpu. None: what the cluster gives by default.
@@ -251,7 +255,7 @@ def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Pat
         except (FailedJobError, FailedSubmissionError) as error:
             said = " ".join(str(error).split())
             if not BUSY.search(said) or time.monotonic() > until:
-                raise ValueError(f"Slurm does not take the job: {said}") from error
+                raise RefusedError(f"Slurm does not take the job: {said}") from error
         time.sleep(EVERY)
         if submitted := [number for number, state, _ in _queue([job_name(folder)]) if state not in STATUS]:
             return submitted[-1]  # it had been heard

@@ -116,7 +116,8 @@ def _is_full(folder: Path) -> bool:
 
 def forget(folder: Path) -> None:
     """Remove a search that has just begun, as if it never had; the lock stays, as it is held."""
-    shutil.rmtree(folder / "trials", ignore_errors=True)
+    for name in ("trials", "slurm"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("journal.log", "sweep.json", "trials.csv"):
         (folder / name).unlink(missing_ok=True)
 

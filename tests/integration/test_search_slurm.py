@@ -155,6 +155,8 @@ def test_what_slurm_does_not_take_is_said_in_one_line(searching):
     assert status == 1
     assert "Slurm does not take the job: sbatch: error: " in one_line(err)
     assert "nvalid partition" in err
+    assert not (searching.folder / "journal.log").exists()
+    assert not (searching.folder / "trials").exists()
 
 
 def test_without_slurm_it_is_said_where_to_type_it(searching, tmp_path, monkeypatch):
