@@ -1,6 +1,8 @@
 # Two commands: `make demo` shows the whole method on rendered faces, `make test` checks everything.
 PYTHON ?= python3
 BIN := .venv/bin
+# By itself, as it measures how fast the machine is.
+TIMED := tests/integration/test_benchmark_runs.py
 
 .PHONY: demo test setup clean
 
@@ -12,7 +14,8 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore $(TIMED)
+	$(BIN)/python -m pytest $(TIMED)
 
 setup: .venv/installed
 

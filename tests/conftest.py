@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_collection_modifyitems(items):
     """Files that take long first, so that two processes end at about the same time."""
-    items.sort(key=lambda item: (item.path.stem != "test_benchmark_runs", item.path.parent.name != "integration"))
+    items.sort(key=lambda item: item.path.parent.name != "integration")
 
 
 @pytest.fixture(scope="session")
