@@ -37,20 +37,20 @@ class _Normalize(torch.autograd.Function):
         # A product with a banded matrix: torch's average pooling over channels is much slower on a CPU.
         window = torch.ones(x.shape[1], x.shape[1], dtype=wide, device=x.device)
         window = window.tril((size - 1) // 2).triu(-(size // 2)).mul_(alpha / size)
-        denominator, normalized = torch.empty_like(x, dtype=wide), torch.empty_like(x)
-        for images, below, out in _parts(x, denominator, normalized):
+        normalized, denominators = torch.empty_like(x), []
+        for images, out in _parts(x, normalized):
             images = images.to(wide)
-            below.copy_(_product(images.square(), window)).add_(k)
-            out.copy_(_power(below, -beta).mul_(images))
-        ctx.save_for_backward(x, denominator, window)
+            denominators.append(_product(images.square(), window, k))
+            out.copy_(_power(denominators[-1], -beta).mul_(images))
+        ctx.save_for_backward(x, window, *denominators)
         ctx.beta = beta
         return normalized
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        x, denominator, window = ctx.saved_tensors
+        x, window, *denominators = ctx.saved_tensors
         grad = torch.empty_like(x)
-        for images, below, given, out in _parts(x, denominator, grad_outputs[0], grad):
+        for below, (images, given, out) in zip(denominators, _parts(x, grad_outputs[0], grad), strict=True):
             images = images.to(below.dtype)  # first, as a product of two types is not vectorised
             direct = _power(below, -ctx.beta).mul_(given.to(below.dtype))
             through_window = _product((direct * images).div_(below), window.T)
@@ -59,22 +59,28 @@ class _Normalize(torch.autograd.Function):
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    images, device = tensors[0], tensors[0].device.type
-    whole = device != "cpu" or torch.compiler.is_compiling()
+    images = tensors[0]
+    whole = not _on_cpu(images) or torch.compiler.is_compiling()
     size = len(images) if whole else max(1, 2**19 * len(images) // max(1, images.numel()))
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
-def _product(x: Tensor, matrix: Tensor) -> Tensor:
-    """The matrix (C, C) times the channels at each pixel, in full precision."""
+def _product(x: Tensor, matrix: Tensor, added: float = 0.0) -> Tensor:
+    """The matrix (C, C) times the channels at each pixel, and a number added, in full precision."""
+    bias = matrix.new_full((len(matrix),), added) if added else None
     with torch.autocast(x.device.type, enabled=False):
-        if x.device.type == "cpu":
-            return F.conv2d(x, matrix[:, :, None, None])
-        return (x.movedim(1, 3) @ matrix.T).movedim(3, 1)  # a convolution would be rounded to TensorFloat-32
+        if _on_cpu(x):
+            return F.conv2d(x, matrix[:, :, None, None], bias)
+        return F.linear(x.movedim(1, 3), matrix, bias).movedim(3, 1)  # a convolution would be rounded to TensorFloat-32
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    if exponent != -0.75:
+    if exponent != -0.75 or not _on_cpu(x):
         return x.pow(exponent)
-    root = x.rsqrt()  # two square roots cost a fraction of a general power
+    root = x.rsqrt()  # two square roots cost a CPU a fraction of a general power
     return root.sqrt().mul_(root)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    """Elsewhere it is passes over memory that cost."""
+    return x.device.type == "cpu"

@@ -58,7 +58,7 @@ def normalized(x, upstream, numbers):
 def parts(monkeypatch):
     """How many images each product with the window was of."""
     sizes, product = [], lrn._product
-    monkeypatch.setattr(lrn, "_product", lambda x, matrix: (sizes.append(len(x)), product(x, matrix))[1])
+    monkeypatch.setattr(lrn, "_product", lambda x, *args: (sizes.append(len(x)), product(x, *args))[1])
     return sizes
 
 
@@ -106,6 +106,21 @@ def test_whole_as_where_it_is_compiled_it_is_the_same(parts, monkeypatch):
     assert parts == [3, 2, 3, 2, 5, 5]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_as_another_device_computes_it_it_is_what_torch_computes(parts, monkeypatch, layout, numbers):
+    x = (3 * torch.randn(5, 64, 48, 48)).contiguous(memory_format=layout)
+    upstream, theirs = torch.randn_like(x), x.clone().requires_grad_()
+    expected = F.local_response_norm(theirs, *numbers)
+    expected.backward(upstream)
+    monkeypatch.setattr(lrn, "_on_cpu", lambda x: False)
+    out, grad = normalized(x, upstream, numbers)
+    assert parts == [5, 5]
+    assert out.stride() == grad.stride() == x.stride()
+    torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(grad, theirs.grad, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
