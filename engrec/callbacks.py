@@ -21,6 +21,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from engrec.calibration import fit_temperature
 from engrec.data import Batch, DataModule
 from engrec.datasets.prepared import Faces
+from engrec.hardware import synchronize
 from engrec.metrics import Scores, confusion_matrix
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float
@@ -75,6 +76,7 @@ class History(Checkpoint):
         self.num_images: list[int] = []  # trained on in each epoch, over all ranks
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(pl_module.device)
         self.started, self.seen = time.perf_counter(), 0
 
     def on_train_batch_end(
@@ -84,6 +86,7 @@ class History(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
+            synchronize(pl_module.device)
             self.seconds.append(time.perf_counter() - self.started)
             self.num_images.append(self.seen)
 
@@ -245,12 +248,22 @@ def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without what nobody reads, where somebody looks on."""
+    """Lightning's bar without what nobody reads, where somebody looks on, ten times a second."""
+
+    drawn = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if not sys.stdout.isatty():
             self.disable()
+
+    def _should_update(self, current: int, total: int) -> bool:
+        # Lightning draws the bar twice a step, which takes a third of what it takes the host to begin one.
+        now = time.perf_counter()
+        if not super()._should_update(current, total) or (current != total and now < self.drawn + 0.1):
+            return False
+        self.drawn = now
+        return True
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {k.replace("/", " "): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}

@@ -50,6 +50,7 @@ from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
 from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
+from engrec.saving import Saver
 from engrec.status import reported
 from engrec.transforms import flip_views, ten_crop_views
 
@@ -422,18 +423,28 @@ def is_class_of(package: str, name: str) -> bool:
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """Trainer, callbacks and logger from YAML."""
+    environment = slurm_environment()
     own = {str(name): plain(cfg[name]) for name in cfg if name not in ("run", "logger")}
-    return instantiate(
+    trainer = instantiate(
         cfg.trainer,
         callbacks=[SameConfiguration(own), *(instantiate(node) for node in cfg.callbacks.values())],
         logger=instantiate(cfg.logger) if cfg.logger else False,
-        plugins=slurm_environment(),
+        plugins=[Saver(), *([environment] if environment else [])],
         default_root_dir=cfg.output_dir,
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
     )
+    return unhindered(trainer)
+
+
+def unhindered(trainer: pl.Trainer) -> pl.Trainer:
+    """The trainer, so that it validates in inference mode as it tests; and its processes do not ask each other before
+    every step, and wait for the answer, whether one got a signal: signals end a run of engrec as an exception does."""
+    trainer.fit_loop.epoch_loop.val_loop.inference_mode = True
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    return trainer
 
 
 def slurm_environment() -> ClusterEnvironment | None:

@@ -128,6 +128,17 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
     assert not [*(folder.path / "differ").rglob("result.json")]
 
 
+def test_processes_do_not_ask_each_other_before_every_step(folder):
+    folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    asked = ["+callbacks.asked._target_=watching.Asked", "+callbacks.asked.dirpath=${output_dir}"]
+    sizes = ["dataset.num_train=168", "max_epochs=2"]
+    done = folder.python("train.py", *START, *sizes, *asked, "output_dir=asked")
+    assert done.status == 0, done.stderr[-3000:]
+    said = json.loads((folder.path / "asked" / "asked.json").read_text())
+    assert said["steps"] == [0, 0]  # of six steps each
+    assert said["whole"] > 0
+
+
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -44,3 +44,33 @@ class Held(Callback):
             while self.path.exists():
                 assert time.monotonic() < end, "nobody lets go"  # nor is a run left over when the tests are killed
                 time.sleep(0.02)
+
+
+class Asked(Callback):
+    """Writes to DIRPATH/asked.json how often this process asked the others in the steps of each epoch, but for the sum
+    of gradients, for which nobody waits."""
+
+    def __init__(self, dirpath):
+        self.path, self.epochs, self.calls = Path(dirpath) / "asked.json", [], 0
+
+    def setup(self, trainer, pl_module, stage):
+        for name in ("broadcast", "all_reduce", "all_gather", "barrier", "broadcast_object_list"):
+            setattr(torch.distributed, name, self.counted(getattr(torch.distributed, name)))
+
+    def counted(self, function):
+        def call(*args, **kwargs):
+            self.calls += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = self.calls if batch_idx == 0 else self.before
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 == trainer.num_training_batches:
+            self.epochs.append(self.calls - self.before)
+
+    def on_fit_end(self, trainer, pl_module):
+        if trainer.is_global_zero:
+            self.path.write_text(json.dumps({"steps": self.epochs, "whole": self.calls}))

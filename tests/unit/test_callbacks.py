@@ -1,7 +1,10 @@
 """What is on disk after a run, or after a run that was cut off."""
 
 import csv
+import io
+import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from engrec.callbacks import (
     Calibration,
     History,
     Predictions,
+    Progress,
     ViewPredictions,
     gathered,
     write_predictions,
@@ -79,13 +83,13 @@ def data(make_faces):
     return DataModule(make_faces(), split, lambda images: images, 4, eval_batch_size=3)
 
 
-def trainer(callbacks, max_epochs=2):
+def trainer(callbacks, max_epochs=2, enable_progress_bar=False):
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
         callbacks=callbacks,
         logger=False,
-        enable_progress_bar=False,
+        enable_progress_bar=enable_progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
@@ -258,3 +262,32 @@ def test_a_resumed_history_has_the_epochs_before(module, data, tmp_path):
     assert second.epochs[0] == first.epochs[0]
     before, after = ((folder / "metrics.csv").read_text() for folder in (tmp_path, tmp_path / "again"))
     assert after.startswith(before)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(0.0, 2), (0.06, 7), (0.2, 12)])
+def test_the_bar_is_drawn_ten_times_a_second_and_at_the_end(data, monkeypatch, seconds, drawn):
+    """Twelve steps of so many seconds: of 0.06 s every second one comes too soon, but the last."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    clock = iter(seconds * step + 100 for step in range(12))
+    monkeypatch.setattr("engrec.callbacks.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    bar = Progress()
+    steps = [step for step in range(1, 13) if bar._should_update(step, 12)]
+    assert len(steps) == drawn
+    assert steps[-1] == 12
+
+
+def test_the_bar_says_which_epoch_it_is_and_what_was_measured(module, data, tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    fitted = trainer([History(str(tmp_path)), Progress()], enable_progress_bar=True)
+    fitted.fit(module, data)
+    said = terminal.getvalue()
+    assert "Epoch 1: 100%" in said
+    assert "3/3" in said
+    assert "val accuracy=" in said
+    assert "v_num" not in said

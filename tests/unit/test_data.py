@@ -257,6 +257,62 @@ def test_the_trainer_sets_the_epoch_of_either_loader(pins, pinned):
     assert module.seen == {epoch: batches(epoch=epoch) for epoch in range(3)}
 
 
+@pytest.mark.parametrize("at_once", [2, 5, 100])
+@pytest.mark.parametrize("num_images", [2, 4, 9, 23])
+def test_batches_that_are_made_together_are_those_made_alone(num_images, at_once):
+    plain, _ = loaders(num_images)
+    prepared = []
+
+    def prepare(batch):
+        prepared.append(len(batch["index"]))
+        return batch | {"images": batch["images"].float() / 255}
+
+    together = Batches(plain.tensors, plain.sampler, at_once=at_once, prepare=prepare)
+    assert len(together) == len(plain)
+    for epoch in range(3):
+        iterator = iter(together)
+        plain.sampler.set_epoch(epoch)  # after iter(), as on resuming
+        for one, other in zip(plain, iterator, strict=True):
+            assert list(one) == list(other)
+            assert torch.equal(one["images"].float() / 255, other["images"])
+            assert all(torch.equal(one[name], other[name]) for name in ("index", "labels"))
+    assert prepared == 3 * [sum(len(i) for i in part) for part in parts_of(batches(num_images), at_once)]
+
+
+def parts_of(things, size):
+    return [things[i : i + size] for i in range(0, len(things), size)]
+
+
+@pytest.mark.parametrize(("pixels", "at_once"), [(0, 1), (4 * 256, 1), (2 * 4 * 256, 2), (7 * 4 * 256 - 1, 6)])
+def test_on_an_accelerator_so_many_batches_are_made_together_as_it_may_hold(make_faces, monkeypatch, pixels, at_once):
+    """12 training images of 16×16 in batches of 4."""
+    split = Split(np.arange(12), np.arange(12, 17), np.arange(17, 24))
+    data = DataModule(make_faces(), split, lambda images: images, 4, at_once=pixels)
+    assert data.train_dataloader().at_once <= 1  # on a CPU
+    monkeypatch.setattr(DataModule, "on_accelerator", True)
+    assert max(1, data.train_dataloader().at_once) == at_once
+    assert data.val_dataloader().at_once <= 1
+
+
+def test_images_that_are_made_together_are_made_once(make_faces, monkeypatch):
+    """Scaled, augmented and standardised as those made batch by batch are."""
+    split, changed = Split(np.arange(12), np.arange(12, 17), np.arange(17, 24)), []
+
+    def augment(images):
+        changed.append(len(images))
+        return images.flip(3)
+
+    data = DataModule(make_faces(), split, augment, 4)
+    data.trainer = SimpleNamespace(training=True, global_rank=0, world_size=1)
+    alone = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+    monkeypatch.setattr(DataModule, "on_accelerator", True)
+    together = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+    assert changed == [4, 4, 4, 12]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one["index"], other["index"])
+        torch.testing.assert_close(one["images"], other["images"])
+
+
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_the_thread_is_as_many_calls_ahead_as_it_may_be_and_no_more(number):
     called = []

@@ -1,0 +1,80 @@
+"""Checkpoints that appear under their names only when they are whole; where a GPU trains, a thread writes them."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from engrec.hardware import synchronize
+
+
+class Saver(TorchCheckpointIO):
+    """Writes a checkpoint at once where it lies on the CPU; else copies it to the host, and training goes on while a
+    thread writes it, which takes as long as an epoch may on a GPU.
+
+    Of each path the newest alone waits, in the order of their last saving: the best of an epoch is on the disk before
+    the last that speaks of it. At most one copy of each path waits and one is being written. A run that ends, however
+    it does but by SIGKILL, ends after the last is written. What the thread could not write is raised by the next
+    saving, or at the end. beside: whether a thread writes, if not left to the checkpoint.
+    """
+
+    def __init__(self, beside: bool | None = None) -> None:
+        self.beside = beside
+        self.waiting: dict[str, dict[str, Any]] = {}
+        self.lock = threading.Lock()
+        self.thread: ThreadPoolExecutor | None = None
+        self.written: deque[Future[None]] = deque()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        devices = {tensor.device for tensor in checkpoint["state_dict"].values()} - {torch.device("cpu")}
+        if not (devices if self.beside is None else self.beside):
+            write(checkpoint, Path(path))
+            return
+        while self.written and self.written[0].done():
+            self.written.popleft().result()
+        copy = apply_to_collection(checkpoint, Tensor, copied_to_host)
+        for device in devices:
+            synchronize(device)
+        with self.lock:
+            self.waiting.pop(str(path), None)  # and not overwritten, which would keep the place of the older
+            self.waiting[str(path)] = copy
+        self.thread = self.thread or ThreadPoolExecutor(1, "checkpoints")
+        self.written.append(self.thread.submit(self.write_oldest))
+
+    def write_oldest(self) -> None:
+        with self.lock:
+            path = next(iter(self.waiting), None)
+            checkpoint = self.waiting.pop(path) if path is not None else None
+        if path is not None and checkpoint is not None:
+            write(checkpoint, Path(path))
+
+    def teardown(self) -> None:
+        """Called by the trainer at the end of training and where it breaks off."""
+        if self.thread is not None:
+            self.thread.shutdown()
+            self.thread = None
+        while self.written:
+            self.written.popleft().result()
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as file:  # by its path, a full disk would be a RuntimeError of torch's
+            torch.save(checkpoint, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def copied_to_host(tensor: Tensor) -> Tensor:
+    """In pinned memory where a GPU copies, which has to be waited for before it is read."""
+    host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
+    return host.copy_(tensor.detach(), non_blocking=True)
