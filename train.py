@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from engrec.config import errors_in_one_line, errors_wait_for_the_others
+from engrec.config import errors_in_one_line, errors_wait_for_the_others, every_error_named
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -33,5 +33,5 @@ def loaded() -> Callable[[DictConfig], dict[str, float]]:
 
 
 if __name__ == "__main__":
-    with errors_in_one_line():
+    with errors_in_one_line(), every_error_named():
         main()

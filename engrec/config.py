@@ -223,6 +223,23 @@ def errors_wait_for_the_others() -> Iterator[None]:
         raise ValueError(told) from error
 
 
+@contextmanager
+def every_error_named() -> Iterator[None]:
+    """Hydra raises the error of the first trial that failed; its sweeper, a frame of the traceback, has all results."""
+    from hydra.core.utils import JobStatus
+
+    try:
+        yield
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        sweep = next((f.f_locals for f in frames if f.f_code.co_qualname == "BasicSweeper.sweep"), {})
+        failed = [r for r in sweep.get("results", ()) if r.status is JobStatus.FAILED]
+        for result in failed[:-1]:
+            trial = f"trial {result.hydra_cfg.hydra.job.num}: "
+            print(f"error: {trial}{explain(result._return_value).removeprefix(trial)}", file=sys.stderr)
+        raise failed[-1]._return_value if failed else error  # noqa: B904 (each has its own cause)
+
+
 def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
     named = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not loaded here

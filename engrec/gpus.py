@@ -48,9 +48,8 @@ def listed(text: str) -> list[str]:
     return [name for number, parts in enumerate(gpus) for name in parts or [str(number)]]
 
 
-@cache  # a process keeps what it has
 def take(names: tuple[str, ...]) -> str:
-    """The first of these GPUs that no process of this user has taken; it is this process' until that ends.
+    """The first of these GPUs that is not taken by this user, each time another; it is this process' until that ends.
 
     Waits where all are taken, as another sweep's are. The lock is the kernel's: a process that is killed leaves none.
     """
@@ -58,13 +57,16 @@ def take(names: tuple[str, ...]) -> str:
     told = False
     while (own := next((i for i, descriptor in enumerate(opened) if locked(descriptor)), None)) is None:
         if not told:
-            print(f"all GPUs ({', '.join(names)}) are taken by other sweeps: this trial waits", file=sys.stderr)
+            print(f"all GPUs ({', '.join(names)}) are taken by other sweeps: waiting for one", file=sys.stderr)
             told = True
         time.sleep(0.2)
     for i, descriptor in enumerate(opened):
         if i != own:
             os.close(descriptor)
     return names[own]
+
+
+keep = cache(take)  # for a process with one trial after the other
 
 
 def locks(names: Sequence[str]) -> list[Path]:
@@ -88,8 +90,11 @@ def locked(descriptor: int) -> bool:
 
 
 @cache  # once in a process
-def end_with(launcher: int) -> None:
-    """Let this process end when the one that launched it is gone: its trial stops as at `kill`, and no other begins."""
+def worker_ends_with(launcher: int) -> None:
+    """Let this worker end when the process that launched it is gone: its trial stops as at `kill`, no other begins.
+
+    At the one signal of cluster.end_with the trial would stop, and loky's worker wait for the next, with its GPU.
+    """
 
     def watch() -> None:
         while os.getppid() == launcher:
@@ -114,13 +119,13 @@ class OneGpu(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if os.getpid() != self.launcher:
-            end_with(self.launcher)
+            worker_ends_with(self.launcher)
             if os.getppid() != self.launcher:
                 os._exit(128 + signal.SIGTERM)
         if not self.names:
             return
         try:
-            os.environ[VARIABLE] = take(self.names)
+            os.environ[VARIABLE] = keep(self.names)
         except (OSError, ValueError) as error:
             sys.exit(f"error: {error}")  # of another exception Hydra makes a warning, and the trial takes every GPU
 

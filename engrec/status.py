@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -140,23 +141,23 @@ def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
         raise ValueError(f"{FILE} says what no run does")
     if not all(when is None or type(when) in (int, float) for when in times):
         raise ValueError(f"{FILE} has times that are none")
-    if known is not None:
-        process(known["pid"])  # raises what a number that is none does
+    if known is not None and not 0 < int(known["pid"]) < 2**31:
+        raise ValueError(f"{FILE} names no process")
     return known, at
 
 
 def process(pid: int) -> dict[str, Any] | None:
-    """A process of this machine, told apart from a later one with its number where /proc says when it began; None where
-    there is none, or one that has ended and is not yet taken notice of."""
-    try:
-        after_name = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
-        state, began = after_name[0], after_name[19]
-    except OSError:
-        state = began = None
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass
-    except OSError:
-        return None
-    return None if state == "Z" else {"pid": pid, "began": began}
+    """A process of this machine, told apart from a later one with its number by boot and clock tick, or by date; None
+    where there is none, or one that has ended and is not yet taken notice of."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.is_file():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        state, *fields = stat.rpartition(")")[2].split()
+        began = "" if state in "ZX" else f"{boot.read_text().strip()} {fields[18]}"
+    else:
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        began = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"pid": pid, "began": began} if began else None

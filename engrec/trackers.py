@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 SCORES = [score.__name__ for score in Scores.definitions if score.__name__ != "recalls"]
 RECORD = "wandb.json"  # in the run's folder: which run at Weights & Biases is its own
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
+NO_KEY = "Type logger.offline=true, or wandb login"
 ROC_POINTS, NUM_FACES = 500, 32
 
 
@@ -88,6 +89,8 @@ class WandbRun(WandbLogger):
             settings={"init_timeout": init_timeout, "finish_timeout": finish_timeout, "quiet": True},
         )
         del self._wandb_init["anonymous"]  # the client complains of it
+        if not offline:
+            check_key()
 
     def begin(self, trainer: pl.Trainer, config: dict[str, Any]) -> None:
         """Open the run, offline where the server does not, and say what it starts from."""
@@ -118,9 +121,7 @@ class WandbRun(WandbLogger):
         from wandb.errors import AuthenticationError, CommError
 
         if isinstance(error, AuthenticationError):
-            raise ValueError(
-                f"Weights & Biases: {explained(error)} Type logger.offline=true, or wandb login"
-            ) from error
+            raise ValueError(f"Weights & Biases: {explained(error)} {NO_KEY}") from error
         if not isinstance(error, CommError):
             raise error
         log.warning("Weights & Biases did not open the run (%s): going on offline", explained(error))
@@ -257,6 +258,17 @@ def record(
         if isinstance(logger, WandbRun):
             with unharmed():
                 logger.record(faces, index, logits, labels, result)
+
+
+def check_key() -> None:
+    """Raise ValueError for a WANDB_API_KEY that cannot be one, before there is anything of the run."""
+    try:
+        from wandb.sdk.lib.wbauth import check_api_key
+    except ImportError:  # another version of the client, which says it when the run is opened
+        return
+    key, online = os.environ.get("WANDB_API_KEY"), os.environ.get("WANDB_MODE", "online") == "online"
+    if key and online and (wrong := check_api_key(key)):
+        raise ValueError(f"Weights & Biases: {wrong} {NO_KEY}")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from engrec.config import Config, check, composed, errors_in_one_line, explain, 
 from engrec.search import jobs, journal, processes, space
 from engrec.search.space import Sweep, key_of
 from engrec.search.table import Table
-from engrec.search.trials import Launcher, Search
+from engrec.search.trials import Search
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -66,10 +66,11 @@ def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     typed = parse(arguments)
     cfg = compose_one(typed.sweep, 0)
     check_fits(typed.sweep, cfg)
-    launcher = machine(cfg, typed)
+    in_queue = typed.slurm and jobs.Launcher(typed.workers or 1, typed.slurm, typed.folder / "slurm")
     with journal.locked(typed.folder) as lock:
         new = not (typed.folder / "journal.log").is_file()
         study = journal.open_study(typed.folder, typed.sweep)
+        launcher = in_queue or processes.Launcher(slots(str(cfg.trainer.accelerator), typed.workers))
         table = Table(sys.stdout.isatty())
         searching = Search(
             typed.sweep, study, typed.folder, launcher, [*command, *quiet(cfg)], typed.n_trials,
@@ -312,17 +313,11 @@ def quiet(cfg: DictConfig) -> list[str]:
     return ["+callbacks.progress.refresh_rate=0"] if bar is not None and "refresh_rate" not in bar else []
 
 
-def machine(cfg: DictConfig, typed: Typed) -> Launcher[Any]:
-    """Where trials run: as jobs of Slurm, or here, with a GPU each or a share of the cores."""
-    if typed.slurm is not None:
-        return jobs.Launcher(typed.workers or 1, typed.slurm, typed.folder / "slurm")
-    return processes.Launcher(slots(str(cfg.trainer.accelerator), typed.workers))
-
-
 def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
-    """The environment of each trial at a time."""
+    """The environment of each trial at a time: a GPU that no other search or sweep has, or a share of the cores."""
     found = [] if accelerator == "cpu" else gpus.visible()
     number = workers or max(1, len(found))
+    found = [gpus.take(tuple(found)) for _ in found[:number]]  # as long as the search goes on
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // number))
     slots = [{"OMP_NUM_THREADS": threads} for _ in range(number)]
     for index, slot in enumerate(slots if found else []):
@@ -344,7 +339,7 @@ def announce(typed: Typed, searching: Search) -> None:
     print(f"searching {', '.join(sweep.search)}")
     if len(sweep.objectives) > 1:
         print("several objectives: no trial is pruned, and several may be best")
-    print(where(searching.launcher.slots) if typed.slurm is None else in_slurm(searching, typed.slurm))
+    print(where(searching.launcher.slots) if typed.slurm is None else in_slurm(searching, typed.slurm), flush=True)
     if searching.num_settled or searching.waiting:
         interrupted = f", {len(searching.waiting)} interrupted are taken up" if searching.waiting else ""
         print(f"going on: {searching.num_settled} of {typed.n_trials} done{interrupted}", flush=True)

@@ -38,9 +38,10 @@ function scoreText(score, value, signed = false) {
   return `${signed && value > 0 ? "+" : ""}${value.toFixed(4)}`.replace("-", "−");
 }
 
-function withInterval(figure) {
+/** sign: of intervals over few people, which the legend explains. */
+function withInterval(figure, sign = "") {
   if (!figure || figure.value == null) return "undefined";
-  const between = figure.low == null ? "" : ` [${percent(figure.low)}, ${percent(figure.high)}]`;
+  const between = figure.low == null ? "" : ` [${percent(figure.low)}, ${percent(figure.high)}]${sign}`;
   return percent(figure.value) + between + (figure.sd == null ? "" : ` ±${percent(figure.sd)}`);
 }
 

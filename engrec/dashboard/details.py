@@ -27,6 +27,8 @@ MOST_DRAWN = 50_000  # faces that are drawn again to show some of them
 MOST_RUNS = 400  # pooled at once
 TAIL = 24_000  # bytes of a log
 RESAMPLES = 2000
+ENOUGH = 5  # people; with fewer and so many draws no p-value is below 0.05
+FEW = "† Over fewer than five people: too few for an interval that holds in 95 %, and for a p-value below 0.05."
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of a terminal
 
 
@@ -180,7 +182,7 @@ class Details:
             "repeated": len(entries) - len(latest),  # earlier runs of a fold and seed that was run again
             "incomplete": len(latest) - len(kept),  # of seeds that lack folds which others have
             "title": block.title,
-            "legend": summary.legend(block),
+            **_intervals(block),
             "verdicts": [line for line in block.verdicts if "gauge of leakage" not in line],
         }
 
@@ -202,7 +204,7 @@ class Details:
         return {
             "figures": _figures(figures),
             "p": {score: rounded([p], 4)[0] for score, (_, p) in found.figures.items()},
-            "legend": summary.legend(block),
+            **_intervals(block),
         }
 
     def search(self, entry: Entry) -> dict[str, Any]:
@@ -231,6 +233,14 @@ def log_odds_of(probabilities: np.ndarray) -> np.ndarray:
 def _figures(figures: Any) -> dict[str, dict[str, Any]]:
     named = {score: rounded([f.value, f.low, f.high, f.sd], 6) for score, f in figures.items()}
     return {score: dict(zip(("value", "low", "high", "sd"), f, strict=True)) for score, f in named.items()}
+
+
+def _intervals(block: Any) -> dict[str, Any]:
+    """What they are over, and the sign of those that are over few."""
+    from engrec import summary
+
+    few = 2 <= block.draws.num_groups < ENOUGH
+    return {"legend": f"{FEW} {summary.legend(block)}" if few else summary.legend(block), "sign": " †" if few else ""}
 
 
 def _alike(first: Group, second: Group) -> Group:

@@ -30,7 +30,7 @@ function groupsView(place) {
       "Intervals",
       h("div", { class: "bar" }, h("label", {}, "Score ", pick)),
       chart,
-      note("Grey: the controls of the same test images."),
+      note("Grey: the controls of the same test images. †: over fewer than five people."),
     ),
   );
   let rows = [];
@@ -128,7 +128,7 @@ function groupsView(place) {
       return;
     }
     const figures = said.figures[said.models[0]];
-    row.cells.forEach((cell, i) => (cell.textContent = withInterval(figures[NAMES[i]])));
+    row.cells.forEach((cell, i) => (cell.textContent = withInterval(figures[NAMES[i]], said.sign)));
     const told = [
       said.legend,
       said.repeated ? `Left out: ${counted(said.repeated, "earlier run")} of the same fold and seed.` : "",
@@ -136,7 +136,8 @@ function groupsView(place) {
       ...said.verdicts,
     ].join(" ");
     const fails = said.verdicts.some((line) => line.includes("NOT"));
-    const summary = h("summary", { class: fails ? "fails" : "" }, fails ? "does not beat every control" : "remarks");
+    const words = [said.sign && "† fewer than five people", fails && "does not beat every control"].filter(Boolean);
+    const summary = h("summary", { class: fails ? "fails" : "" }, words.join(", ") || "remarks");
     const place = row.cells[0].parentElement.querySelector("th");
     if (told.trim()) place.append(h("details", { class: "note verdict" }, summary, told));
     if (rows.indexOf(row) % 10 === 9) draw();
@@ -150,14 +151,15 @@ function groupsView(place) {
     const lines = [];
     for (const [index, row] of shownRows.entries()) {
       lines.push({
-        text: row.name,
+        text: row.name + row.said.sign,
         more: row.more,
         figure: row.said.figures[row.said.models[0]][score],
         colour: index,
       });
       if (shownRows.length > 6) continue;
       for (const [name, figures] of Object.entries(row.said.figures)) {
-        if (name !== row.said.models[0]) lines.push({ text: name, more: "", figure: figures[score], colour: -1 });
+        const text = name + row.said.sign;
+        if (name !== row.said.models[0]) lines.push({ text, more: "", figure: figures[score], colour: -1 });
       }
     }
     plot(chart, () => {

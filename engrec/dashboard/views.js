@@ -356,7 +356,7 @@ function compareView(place, one, other) {
     const cells = Object.entries(said.figures).map(([name, figure]) => {
       const p = said.p[name];
       const told = p == null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
-      const between = figure.low == null ? "" : `[${percent(figure.low, true)}, ${percent(figure.high, true)}]`;
+      const between = figure.low == null ? "" : `[${percent(figure.low, true)}, ${percent(figure.high, true)}]${said.sign}`;
       return [name, percent(figure.value, true), between, told];
     });
     paired.replaceChildren(

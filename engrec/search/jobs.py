@@ -241,7 +241,7 @@ def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Pat
         job_name=job_name(folder),
         setup=[f"export OMP_NUM_THREADS={threads}", *([setup] if setup else [])],
         srun_args=[
-            f"--cpus-per-task={options.cpus_per_task}", "--open-mode=append", "--output=/dev/null", f"--error={log}",
+            f"--cpus-per-task={options.cpus_per_task}", "--open-mode=truncate", "--output=/dev/null", f"--error={log}",
         ],
         additional_parameters={"ntasks": 1, "requeue": True, "signal": f"USR1@{delay}"},
     )  # fmt: skip

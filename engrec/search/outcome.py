@@ -119,7 +119,7 @@ def said(objectives: Sequence[Objective], values: Sequence[float]) -> str:
     return ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(objectives, values, strict=True))
 
 
-def summary(sweep: Sweep, study: optuna.Study, typed: str, matters: Matters, why_not: str) -> str:
+def summary(sweep: Sweep, study: optuna.Study, folder: Path, typed: str, matters: Matters, why_not: str) -> str:
     """summary.md: what came out, in words and as commands to copy. why_not: what matters is not known."""
     counts = {word: len(study.get_trials(deepcopy=False, states=(state,))) for state, word in STATES.items()}
     counts["interrupted"] = counts.pop("running")
@@ -138,7 +138,8 @@ def summary(sweep: Sweep, study: optuna.Study, typed: str, matters: Matters, why
     lines += ["Trials that no other beats in all objectives:" if several else "The best trial:", ""]
     for trial in sorted(best, key=lambda trial: trial.values[0]):
         drawn = " ".join(arguments(trial.params))
-        lines += [f"- {said(sweep.objectives, trial.values)} (trial {trial.number}): `{drawn}`"]
+        where = record(trial, folder)["folder"]
+        lines += [f"- {said(sweep.objectives, trial.values)} (trial {trial.number}, in {where}): `{drawn}`"]
     lines += ["", "```bash", *(best_command(sweep, trial) for trial in best), "```", ""]
     for metric, shares in matters.items():
         lines += [f"What matters for {metric}: " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()) + ".", ""]

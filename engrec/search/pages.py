@@ -20,7 +20,8 @@ def write_summary(sweep: Sweep, study: optuna.Study, folder: Path, typed: str) -
         matters, why_not = importances(study, sweep), ""
     except ValueError as error:
         matters, why_not = {}, f"{error}.".capitalize()
-    markdown, paths = summary(sweep, study, typed, matters, why_not), [folder / "summary.md", folder / "summary.html"]
+    paths = [folder / "summary.md", folder / "summary.html"]
+    markdown = summary(sweep, study, folder, typed, matters, why_not)
     page.write(paths[0], markdown)
     page.write(paths[1], html_page(sweep, study, folder, typed, matters, why_not))
     return markdown, paths

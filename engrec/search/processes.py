@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from engrec import cluster
+from engrec import cluster, status
 from engrec.search.runs import last_lines
 
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
@@ -101,10 +102,10 @@ class Launcher:
 
     def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
         """Nothing: what a killed search left running in these folders is ended."""
-        found = [record for folder in folders if (record := _read_record(folder / "process.json")) is not None]
-        until, alive = time.monotonic() + GRACE, [pid for pid, started in found if started_at(pid) == started]
+        found = [known for folder in folders if (known := _read_record(folder / "process.json")) is not None]
+        until, alive = time.monotonic() + GRACE, [one["pid"] for one in found if status.process(one["pid"]) == one]
         _signal_groups(alive, signal.SIGTERM)
-        while alive := [pid for pid, started in found if started_at(pid) == started]:
+        while alive := [one["pid"] for one in found if status.process(one["pid"]) == one]:
             time.sleep(0.02)
             if time.monotonic() > until:
                 _signal_groups(alive, signal.SIGKILL)
@@ -132,26 +133,13 @@ def _tied_to(parent: int, record: Path) -> None:
     """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
     cluster.end_with(parent)
     partial = record.with_name(".process.json.part")
-    partial.write_text(json.dumps({"pid": os.getpid(), "started": started_at(os.getpid())}), encoding="utf-8")
+    partial.write_text(json.dumps(status.process(os.getpid())), encoding="utf-8")
     partial.replace(record)
 
 
-def _read_record(path: Path) -> tuple[int, str] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return int(record["pid"]), str(record["started"])
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {"pid": int(known["pid"]), "began": str(known["began"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def started_at(pid: int) -> str | None:
-    """What tells a process from a later one with the same number: boot and clock tick, or date. None: there is none."""
-    stat, boot = Path(f"/proc/{pid}/stat"), Path("/proc/sys/kernel/random/boot_id")
-    if boot.is_file():
-        try:
-            state, *fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except (OSError, ValueError):
-            return None
-        return None if state in "ZX" else f"{boot.read_text().strip()} {fields[18]}"
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return shown.strip() or None

@@ -13,12 +13,17 @@ from engrec.search.trials import Running, Search
 
 
 class Table:
-    """Running trials and the best so far: redrawn on a terminal, elsewhere a line for each trial that has ended."""
+    """Running trials and the best so far: redrawn on a terminal, elsewhere a line for each that begins or ends."""
 
     def __init__(self, on_terminal: bool) -> None:
         self.on_terminal, self.height, self.drawn = on_terminal, 0, 0.0
+        self.begun: set[int] = set()
 
     def draw(self, searching: Search) -> None:
+        for run in [] if self.on_terminal else searching.running:
+            if run.number not in self.begun:
+                self.begun.add(run.number)
+                print(f"trial {run.number} begins: {drawn(run)}", flush=True)
         if not self.on_terminal or time.monotonic() - self.drawn < 0.2:
             return
         self.drawn = time.monotonic()
@@ -67,8 +72,11 @@ def row(searching: Search, run: Running) -> str:
     value = f"{objective.metric} {run.value:.4f}" if isfinite(run.value) else "…"
     doing = (run.job.doing if run.job else "") or f"{fold}epoch {run.epoch} of {searching.epochs}"
     doing = "stopping" if run.stopped else doing
-    drawn = " ".join(f"{key.rpartition('.')[2]}={short(value)}" for key, value in run.trial.params.items())
-    return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn}"
+    return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn(run)}"
+
+
+def drawn(run: Running) -> str:
+    return " ".join(f"{key.rpartition('.')[2]}={short(value)}" for key, value in run.trial.params.items())
 
 
 def ended(searching: Search, record: dict[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ POLL = 0.5  # seconds between looks at the metrics of running trials; the end of
 HOPELESS = 5  # failed trials, before any other, that end a search
 WRITTEN = 2.0  # seconds between two versions of sweep.json and trials.csv
 TAKEN = 1000  # status of a run whose machine was taken away, or its time over, which is no fault of its own
+FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]  # the disk, or the user's share of it
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # statuses of the stopped
 
 
@@ -251,6 +252,7 @@ class Search:
         if run.job is not None:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
         own = [f"split.fold={self.sweep.folds[run.fold]}"] if self.sweep.folds else []
         own += [f"output_dir={quoted(folder)}"]
         if (folder / "last.ckpt").is_file():
@@ -327,8 +329,8 @@ class Search:
             run.trial.set_user_attr("killed", status)
             return self._start(run)
         said = self.launcher.said(folder)
-        if os.strerror(errno.ENOSPC) in said:  # the other trials would fail of it too
-            raise OSError(f"{folder}: {os.strerror(errno.ENOSPC)}. Make room, and type the same command again")
+        if full := [why for why in FULL if why in said]:  # the other trials would fail of it too
+            raise OSError(f"{folder}: {full[0]}. Make room, and type the same command again")
         if not run.anew and _blames(said, folder / "last.ckpt"):
             run.anew = True
             (folder / "last.ckpt").unlink(missing_ok=True)

@@ -207,6 +207,7 @@ def outputs(tmp_path_factory):
                 ),
                 0.9 - fold / 50 - (kind == "weak") / 5,
             )
+    finish(write_run(root / "few", some_images(24), settings={"optimizer.lr": 0.3}), 0.6)
     live = write_run(root / "live", some_images(), settings={"max_epochs": 20})
     (live / "result.json").unlink()
     (live / "predictions.csv").unlink()
@@ -265,7 +266,7 @@ def drawn(selector="#curves"):
 
 
 def test_runs_are_sorted_by_a_click_and_filtered_by_typing_and_by_status(page):
-    assert "1 to 21 of 21 runs" in page.js("document.querySelector('.dt-info').textContent")
+    assert "1 to 22 of 22 runs" in page.js("document.querySelector('.dt-info').textContent")
     place = page.js(f"{HEADS}.indexOf('test AUC')")
     page.click(f"table.runs thead th:nth-child({place + 1}) .dt-column-title")
     values = (
@@ -274,7 +275,7 @@ def test_runs_are_sorted_by_a_click_and_filtered_by_typing_and_by_status(page):
     for chosen in ("max", "min"):  # and what has no test comes last both ways
         known = f"{values}.filter(Boolean).map(Number)"
         page.until(f"(() => {{ const v = {known}; return v[0] === Math.{chosen}(...v) && v[0] !== v.at(-1); }})()")
-        assert page.js(f"{values}.lastIndexOf('')") == 20
+        assert page.js(f"{values}.lastIndexOf('')") == 21
         page.click(f"table.runs thead th:nth-child({place + 1}) .dt-column-title")
     page.click(".dt-search input")
     page.type("good")
@@ -377,6 +378,9 @@ def test_folds_are_pooled_with_intervals(page):
     )
     assert len(re.findall(r"finetune synthetic vgg_small", text)) == 2
     assert len(re.findall(r"\t3\t3 of 3\t1\t[\d.]+ \[[\d.]+, [\d.]+\]", text)) == 2
+    [few] = [row for row in text.split("† fewer than five people") if "†" in row]
+    assert len(re.findall(r"\[[\d.]+, [\d.]+\] †", few)) == 5
+    assert "† Over fewer than five people: too few" in page.js("document.querySelector('main').textContent")
     page.until("document.querySelectorAll('main .plot .errorbar').length >= 2")
     page.click("table.groups tbody button")
     page.until(f"{NAMES}.length === 3")

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import random
+import re
 import resource
 import shlex
 import signal
@@ -121,6 +122,21 @@ def test_stopped_by_a_signal_it_says_how_to_go_on_and_goes_on(searching, signum,
     assert_each_once(searching, 4)
 
 
+def test_two_searches_do_not_share_a_gpu(searching, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Searching(tmp_path / "other")
+    searching.around = other.around = {**os.environ, "CUDA_VISIBLE_DEVICES": "7", "TMPDIR": str(tmp_path)}
+    first = searching.start("n_trials=1", mode="slow")
+    searching.until(lambda: searching.noted("start"), first)
+    second = other.start("n_trials=1")
+    assert second.stderr.readline() == "all GPUs (7) are taken by other sweeps: waiting for one\n"
+    assert not other.noted("start")
+    first.kill()
+    first.communicate()
+    assert "on 1 GPUs" in second.communicate(timeout=30)[0]
+    assert_each_once(other, 1)
+
+
 def test_out_of_time_it_stops_and_can_go_on(searching):
     status, out, err = searching.run("n_trials=2", "timeout=1", mode="slow")
     assert status == 0, err
@@ -206,11 +222,13 @@ def test_trials_that_fail_are_shown_and_five_at_the_start_are_enough(searching):
 def test_the_table_and_the_summary(searching):
     status, out, err = searching.run("n_trials=12")
     assert (status, err) == (0, "")
-    assert sum(line.startswith("trial ") for line in out.splitlines()) == 12
+    assert sum(" begins: lr=" in line for line in out.splitlines()) == 12
+    assert sum(bool(re.match(r"trial \d+: ", line)) for line in out.splitlines()) == 12
     best = max(searching.trials(), key=lambda trial: trial.values[0])
     assert f"best val/auc {best.values[0]:.4g} (trial {best.number})" in out
     [command] = [line for line in out.splitlines() if line.startswith("python train.py ")]
     assert f"optimizer.lr={best.params['optimizer.lr']:.6g}" in command
+    assert f"(trial {best.number}, in {searching.folder}/trials/{best.number}): " in out
     assert "What matters for val/auc: optimizer.lr" in out
     page = (searching.folder / "summary.html").read_text()
     assert "<script src" not in page
@@ -220,6 +238,15 @@ def test_the_table_and_the_summary(searching):
         *((searching.folder / n).read_text() for n in ("trials.csv", "sweep.json", "summary.md")),
     ):
         assert "123454321" not in written  # the test's figures
+
+
+def test_without_a_terminal_the_start_is_said_at_once(searching):
+    process = searching.start("n_trials=2", mode="slow")
+    said = [process.stdout.readline().partition(":")[0] for _ in range(4)]
+    process.kill()
+    process.communicate()
+    assert said[-2:] == ["trial 0 begins", "trial 1 begins"]
+    assert "2 at a time, with" in said[-3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pty and its sizes")

@@ -96,6 +96,8 @@ def test_the_job_of_a_pruned_trial_is_cancelled(searching, cluster, tmp_path):
 
 
 def test_a_job_that_is_requeued_is_no_failure(searching, cluster):
+    says = "import os, sys; print('start', os.environ.get('SLURM_RESTART_COUNT', 0), file=sys.stderr)"
+    (searching.path / "standin.py").write_text(f"{says}\n{STANDIN}")
     process = searching.start("n_trials=1", mode="slow")
     searching.until(running(searching, 1), process)
     number = job_of(searching, 0)
@@ -108,6 +110,7 @@ def test_a_job_that_is_requeued_is_no_failure(searching, cluster):
     assert_each_once(searching, 1)
     assert job_of(searching, 0) == number
     assert cluster.restarts(number) == 1
+    assert (searching.folder / "trials" / "0" / "stderr.log").read_text() == "start 1\n"
 
 
 STOPS = """

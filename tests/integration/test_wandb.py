@@ -317,7 +317,7 @@ def test_what_cannot_be_a_key_is_said_before_training(folder, server):
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "API key must have 40+ characters" in line
     assert "logger.offline=true" in line
-    assert not (folder.path / "short" / "metrics.csv").exists()
+    assert not (folder.path / "short").exists()
 
 
 def test_a_key_that_is_refused_costs_no_training(folder, server):

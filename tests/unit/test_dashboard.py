@@ -351,6 +351,20 @@ def test_a_group_takes_the_latest_of_runs_alike_and_whole_seeds_alone(tmp_path):
     assert told["AUC"]["value"] == pytest.approx(figures["AUC"].value, abs=1e-6)
 
 
+@pytest.mark.parametrize(("people", "few"), [(1, False), (2, True), (4, True), (5, False)])
+def test_intervals_over_few_people_are_marked_and_explained(tmp_path, people, few):
+    """Fewer than five: with as many draws no p-value of theirs is below 0.05."""
+    for name, skill in (("weak", 0.1), ("strong", 9.0)):
+        made(tmp_path / name, some_images(6 * people, skill=skill), settings={"optimizer.lr": skill})
+    outputs = looked(tmp_path)
+    details, keys = Details(outputs, True), [key(outputs, name) for name in ("weak", "strong")]
+    group = next(iter(records(outputs).values()))["group"]
+    for said in (details.answer("group", group), pair := details.answer("pair", "+".join(keys))):
+        assert said["sign"] == (" †" if few else "")
+        assert said["legend"].startswith("† Over fewer than five people") is few
+    assert not few or min(pair["p"].values()) > 0.05
+
+
 def test_two_runs_are_compared_second_minus_first_on_the_same_images(tmp_path):
     made(tmp_path / "weak", some_images(skill=0.1))
     made(tmp_path / "strong", some_images(skill=0.8), settings={"optimizer.lr": 0.5})

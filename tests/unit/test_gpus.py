@@ -14,7 +14,7 @@ from engrec import gpus
 TAKES = """
     import sys
     from engrec import gpus
-    print(gpus.take(tuple(sys.argv[1].split(","))), gpus.take(tuple(sys.argv[1].split(","))), flush=True)
+    print(gpus.keep(tuple(sys.argv[1].split(","))), gpus.keep(tuple(sys.argv[1].split(","))), flush=True)
     sys.stdin.read()
 """
 MIG = """\
@@ -121,9 +121,14 @@ def test_one_that_finds_all_taken_waits_until_a_process_is_gone_however_it_ends(
     had = taken(first)
     assert {had, taken(second)} == {"0", "1"}
     third = takes("0,1")
-    assert third.stderr.readline() == "all GPUs (0, 1) are taken by other sweeps: this trial waits\n"
+    assert third.stderr.readline() == "all GPUs (0, 1) are taken by other sweeps: waiting for one\n"
     first.kill()
     assert taken(third) == had
+
+
+def test_one_process_may_take_several(takes):
+    first, names = takes("0,1,2"), ("0", "1", "2")
+    assert {taken(first), gpus.take(names), gpus.take(names)} == set(names)
 
 
 def test_a_folder_of_another_user_is_not_used(machine, monkeypatch):

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,12 @@ def test_trials_that_could_not_be_compared_are_refused(compose, changes, said):
         script.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
 
 
-def test_every_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch):
+def test_every_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch, tmp_path):
+    def given(workers):
+        """To a search of its own, as the last one's GPUs are taken."""
+        monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(dir=tmp_path))
+        return [slot["CUDA_VISIBLE_DEVICES"] for slot in script.slots("auto", workers)]
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(script, "cores", lambda: 9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -76,8 +82,11 @@ def test_every_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch):
     assert script.slots("auto", 4) == [{"OMP_NUM_THREADS": "2"}] * 4
     assert script.slots("auto", 20) == [{"OMP_NUM_THREADS": "1"}] * 20
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in script.slots("auto", None)] == ["3", "GPU-8f"]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in script.slots("auto", 3)] == ["3", "GPU-8f", "3"]
+    assert given(None) == ["3", "GPU-8f"]
+    assert given(3) == ["3", "GPU-8f", "3"]
+    assert given(1) == ["3"]
+    [left] = script.slots("auto", 1)
+    assert left["CUDA_VISIBLE_DEVICES"] == "GPU-8f"
     assert "CUDA_VISIBLE_DEVICES" not in script.slots("cpu", 2)[0]
 
 
@@ -114,7 +123,7 @@ def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, mon
     monkeypatch.setattr(journal, "locked", locked_later)
     monkeypatch.setattr(script, "check", check)
     monkeypatch.setattr(script, "announce", lambda *_: None)
-    monkeypatch.setattr(script, "machine", lambda *_: Launcher(lambda o, f: Made(f, [0.5] * 9)))
+    monkeypatch.setattr(script.processes, "Launcher", lambda _: Launcher(lambda o, f: Made(f, [0.5] * 9)))
     try:
         with pytest.raises(ValueError, match="the network is nowhere"):
             script.main(arguments)

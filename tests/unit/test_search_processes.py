@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+from engrec import status
 from engrec.search import processes
 
 
@@ -12,11 +13,12 @@ def test_a_process_is_known_by_more_than_its_number():
     one = subprocess.Popen(["sleep", "60"])
     time.sleep(0.02)
     two = subprocess.Popen(["sleep", "60"])
-    assert processes.started_at(one.pid) == processes.started_at(one.pid) != processes.started_at(two.pid)
+    assert status.process(one.pid) == status.process(one.pid)
+    assert status.process(one.pid)["began"] != status.process(two.pid)["began"]
     for process in (one, two):
         process.kill()
         process.wait()
-    assert processes.started_at(one.pid) is None
+    assert status.process(one.pid) is None
 
 
 def test_what_a_trial_started_itself_ends_with_it(tmp_path):
@@ -30,18 +32,17 @@ def test_what_a_trial_started_itself_ends_with_it(tmp_path):
     assert job.ended() == 0
     assert (tmp_path / "slot").read_text() == "7\n"
     child = int((tmp_path / "child").read_text())
-    while processes.started_at(child) is not None:
+    while status.process(child) is not None:
         assert time.monotonic() - start < 10
 
 
 def test_another_process_with_the_number_of_a_dead_trial_is_left_alone(tmp_path):
     other = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    record = {"pid": other.pid, "started": "another boot 17"}
+    record = {"pid": other.pid, "began": "another boot 17"}
     (tmp_path / "process.json").write_text(json.dumps(record))
     processes.Launcher([{}]).left_over([tmp_path])
     assert other.poll() is None
-    record["started"] = processes.started_at(other.pid) or ""
-    (tmp_path / "process.json").write_text(json.dumps(record))
+    (tmp_path / "process.json").write_text(json.dumps(status.process(other.pid)))
     processes.Launcher([{}]).left_over([tmp_path])
     assert other.wait(5) == -signal.SIGTERM
 

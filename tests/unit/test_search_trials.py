@@ -228,16 +228,18 @@ def test_five_failures_end_a_search_only_where_nothing_ever_went_well(tmp_path):
         searched(tmp_path / "none", parsed(tmp_path), fails_but(0), n_trials=9)
 
 
-def test_a_full_disk_in_a_trial_stops_the_search_and_the_trial_can_be_gone_on_with(tmp_path):
-    def full(overrides, folder):
-        (folder / "stderr.log").write_text(f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}\n")
-        return Made(folder, [], 1)
-
-    with pytest.raises(OSError, match="Make room, and type the same command again"):
-        searched(tmp_path, parsed(tmp_path), full)
-    for log in tmp_path.rglob("stderr.log"):
-        log.unlink()
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_in_a_trial_stops_the_search_and_the_trial_can_be_gone_on_with(tmp_path, number):
+    with pytest.raises(OSError, match=f"{os.strerror(number)}. Make room, and type the same command again"):
+        searched(tmp_path, parsed(tmp_path), lambda o, f: fails(f, f"OSError: [Errno {number}] {os.strerror(number)}"))
     assert states(searched(tmp_path, parsed(tmp_path), n_trials=1)) == ["COMPLETE"]
+
+
+def test_a_trial_is_judged_by_what_it_said_since_it_was_last_started(tmp_path):
+    with pytest.raises(OSError, match="Make room"):
+        searched(tmp_path, parsed(tmp_path), lambda o, f: fails(f, os.strerror(errno.ENOSPC)))
+    searching = searched(tmp_path, parsed(tmp_path), lambda o, f: fails(f, "error: no"), n_trials=1)
+    assert [trial.user_attrs["error"] for trial in searching.trials()] == ["error: no"]
 
 
 def test_a_full_disk_leaves_the_checkpoint_of_a_run_that_goes_on(tmp_path):

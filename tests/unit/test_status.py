@@ -136,9 +136,19 @@ def test_another_process_with_its_number_is_not_it(tmp_path):
     with reported(tmp_path, ""):
         own = written(tmp_path)
         assert own["process"] == process(os.getpid())
-        own["process"]["began"] = "1"
-        (tmp_path / FILE).write_text(json.dumps(own))
-        assert status_of(tmp_path).state == "failed"
+        boot, _, ticks = own["process"]["began"].rpartition(" ")
+        assert boot
+        for began in (f"{boot} 1", f"another-boot {ticks}"):
+            (tmp_path / FILE).write_text(json.dumps(own | {"process": own["process"] | {"began": began}}))
+            assert status_of(tmp_path).state == "failed"
+
+
+def test_its_process_is_looked_at_once(tmp_path, monkeypatch):
+    with reported(tmp_path, ""):
+        looked = []
+        monkeypatch.setattr("engrec.status.process", lambda pid: looked.append(pid) or process(pid))
+        assert status_of(tmp_path).state == "running"
+        assert looked == [os.getpid()]
 
 
 def test_elsewhere_it_runs_for_as_long_as_it_writes(tmp_path):
