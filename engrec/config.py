@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import logging
+import math
 import netrc
 import os
 import pkgutil
@@ -164,6 +165,8 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
                 yield f"{key}.{name} is unknown{nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
             elif name in parameters and isinstance(node[name], str) and _is_number(parameters[name].default):
                 yield f"{key}.{name}={node[name]} is not a number"
+            elif isinstance(node[name], float) and math.isnan(node[name]):
+                yield f"{key}.{name}=nan is not a number"
 
 
 def _is_number(default: Any) -> bool:

@@ -108,6 +108,7 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["tta=five_crop"], "tta=five_crop is none of none, flip, ten_crop"),
         (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),
         (["optimizer.lr=fast"], "optimizer.lr=fast is not a number"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
         (["++model._target_=engrec.models.vgg.VVG"], "cannot be imported"),
         (["++model._target_=engrec.modles.vgg.VGG"], "cannot be imported"),
         (["stage=finetune", "init_from=null"], "stage=scratch"),
