@@ -362,7 +362,7 @@ def measure_speed(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.d
 
 def product_rate(device: torch.device, dtype: torch.dtype | None, side: int = 4096) -> float:
     """Floating-point operations per second in a product of two square matrices."""
-    a = torch.ones(side, side, device=device, dtype=dtype or torch.float32)
+    a = torch.randn(side, side, device=device, dtype=dtype or torch.float32)  # of equal numbers it would be faster
     times = 1 if device.type == "cpu" else 50
     _ = a @ a
     return times * 2 * side**3 / timed(device, lambda: [a @ a for _ in range(times)])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,6 +246,16 @@ def test_what_is_timed_is_in_the_precision_and_the_layout(monkeypatch, precision
     monkeypatch.setattr(torch.nn.Conv2d, "forward", conv2d)
     time_convolutions(torch.device("cpu"), [(precision, layout)], repeats=1)
     assert seen == [(precision == "bf16-mixed", True)] * 4
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", (16, 32, 24, 24)), ("meta", (256, 32, 48, 48))])
+def test_a_device_that_is_given_its_work_ahead_is_given_much(monkeypatch, device, size):
+    seen, forward = [], torch.nn.Conv2d.forward
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda block, maps: (seen.append(maps), forward(block, maps))[1])
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which "meta" has none of
+    hardware._block(torch.device(device), "32-true", "channels_last")()
+    assert seen[0].device.type == device
+    assert seen[0].shape == size
 
 
 @pytest.mark.parametrize(
