@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -157,7 +158,7 @@ class DataModule(pl.LightningDataModule):
         channels, height, width = self.faces.images.shape[1:]
         return {"channels": channels, "height": height, "width": width, "normalize": "image"}
 
-    @property
+    @cached_property
     def seen(self) -> str:
         """A checksum of which images training and validation see."""
         sources = sorted(self.faces.sources[np.concatenate([self.split.train, self.split.val])].tolist())

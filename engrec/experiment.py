@@ -463,6 +463,7 @@ def fit(cfg: DictConfig, trainer: pl.Trainer, module: Classifier, data: DataModu
     except SystemExit:
         say_how_to_resume(cfg)
         raise
+    trainer.strategy.barrier()  # until the first process has written the checkpoints
     return str(Path(cfg.output_dir) / "best.ckpt")
 
 

@@ -18,41 +18,46 @@ class Saver(TorchCheckpointIO):
     """Writes a checkpoint at once where it lies on the CPU; else copies it to the host, and training goes on while a
     thread writes it, which takes as long as an epoch may on a GPU.
 
-    Of each path the newest alone waits, in the order of their last saving: the best of an epoch is on the disk before
-    the last that speaks of it. At most one copy of each path waits and one is being written. A run that ends, however
-    it does but by SIGKILL, ends after the last is written. What the thread could not write is raised by the next
-    saving, or at the end. beside: whether a thread writes, if not left to the checkpoint.
+    They are written in the order in which they were saved, so that the best of an epoch is on the disk before the last
+    that speaks of it; where the newest that waits has the same path, the new one takes its place. One is written and
+    two wait at most: then training waits. A run that ends, however it does but by SIGKILL, ends after the last is
+    written. What the thread could not write is raised by the next saving, or at the end. beside: whether a thread
+    writes, if not left to the checkpoint.
     """
 
     def __init__(self, beside: bool | None = None) -> None:
         self.beside = beside
-        self.waiting: dict[str, dict[str, Any]] = {}
-        self.lock = threading.Lock()
+        self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self.lock = threading.RLock()
         self.thread: ThreadPoolExecutor | None = None
-        self.written: deque[Future[None]] = deque()
+        self.written: deque[Future[None]] = deque()  # or to be written: one for each that waits
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         devices = {tensor.device for tensor in checkpoint["state_dict"].values()} - {torch.device("cpu")}
         if not (devices if self.beside is None else self.beside):
             write(checkpoint, Path(path))
             return
-        while self.written and self.written[0].done():
+        while self.written and (self.written[0].done() or (len(self.written) > 2 and not self.waits_last(path))):
             self.written.popleft().result()
         copy = apply_to_collection(checkpoint, Tensor, copied_to_host)
         for device in devices:
             synchronize(device)
         with self.lock:
-            self.waiting.pop(str(path), None)  # and not overwritten, which would keep the place of the older
-            self.waiting[str(path)] = copy
+            if self.waits_last(path):
+                self.waiting[-1] = str(path), copy
+                return
+            self.waiting.append((str(path), copy))
         self.thread = self.thread or ThreadPoolExecutor(1, "checkpoints")
         self.written.append(self.thread.submit(self.write_oldest))
 
+    def waits_last(self, path: str | Path) -> bool:
+        with self.lock:
+            return bool(self.waiting) and self.waiting[-1][0] == str(path)
+
     def write_oldest(self) -> None:
         with self.lock:
-            path = next(iter(self.waiting), None)
-            checkpoint = self.waiting.pop(path) if path is not None else None
-        if path is not None and checkpoint is not None:
-            write(checkpoint, Path(path))
+            path, checkpoint = self.waiting.popleft()
+        write(checkpoint, Path(path))
 
     def teardown(self) -> None:
         """Called by the trainer at the end of training and where it breaks off."""

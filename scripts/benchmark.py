@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
 from engrec.experiment import build_module, choose_for_machine, git_commit, hardware, say_speed, unhindered
-from engrec.hardware import AUTOCAST, keep_memory, synchronize
+from engrec.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
 from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.classifier import Classifier
@@ -107,7 +107,10 @@ def main(arguments: list[str]) -> None:
     if cfg.trainer.precision not in (*AUTOCAST, "32-true"):
         raise ValueError(f"trainer.precision={cfg.trainer.precision}: allowed are 32-true, {', '.join(AUTOCAST)}")
     print(f"{say_speed(cfg)} ({why})", flush=True)
-    report = measure(cfg, QUICK if options.quick else WHOLE, options.overrides)
+    effort = QUICK if options.quick else WHOLE
+    if accelerator_type(cfg.trainer.accelerator) != "cpu":  # which is done with the others before it is begun
+        effort = replace(effort, growth_images=4096, batch_images=SIZES["train"], eval_images=SIZES["val"])
+    report = measure(cfg, effort, options.overrides)
     report.setting["command"] = " ".join(["python scripts/benchmark.py", *arguments])
     print("\n".join(tables(report)))
     print(f"written to {', '.join(map(str, write(report, options.out)))}")
@@ -385,9 +388,10 @@ def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.
     data = DataModule(faces, Split(val, val, val), instantiate(cfg.augment), cfg.batch_size, **where(cfg))
     module = build_module(cfg, data)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        trainer = trainer_for(cfg, [], False)
-        trainer.validate(module, data, verbose=False)
-        evaluating = timed(device, lambda: trainer.validate(module, data, verbose=False))
+        evaluating = Evaluation()
+        trainer = trainer_for(cfg, [evaluating], False)
+        for _ in range(2):
+            trainer.validate(module, data, verbose=False)
         saving = SaveTwice(Path(folder) / "last.ckpt")
         few = DataModule(faces, Split(val[: cfg.batch_size], val[:8], val[:8]), data.augment, cfg.batch_size)
         trainer_for(cfg, [saving], False).fit(module, few)
@@ -424,13 +428,27 @@ def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.
         "training on 28,709 images": epoch,
         "metrics of the epoch": computing,
         "share of metrics": (computing + steps * report.pieces["metrics"]) / epoch,
-        "evaluation of 3,589 images": evaluating * SIZES["val"] / effort.eval_images,
+        "evaluation of 3,589 images": evaluating.seconds * SIZES["val"] / effort.eval_images,
         "saving a checkpoint, training waits": saving.seconds,
     }
 
 
+class Evaluation(pl.Callback):
+    """Seconds of a pass over validation images, to their metrics."""
+
+    seconds = math.nan
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(pl_module.device)
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        synchronize(pl_module.device)
+        self.seconds = time.perf_counter() - self.started
+
+
 class SaveTwice(pl.Callback):
-    """Seconds of saving a checkpoint as a run does after each epoch, network and optimizer, the second time."""
+    """Seconds that training waits for a checkpoint of network and optimizer, when it is not the first."""
 
     seconds = math.nan
 
@@ -440,6 +458,7 @@ class SaveTwice(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for _ in range(2):
             self.seconds = timed(pl_module.device, lambda: trainer.save_checkpoint(self.path))
+            trainer.strategy.checkpoint_io.teardown()  # after which it is written
 
 
 def beside_the_network(cfg: DictConfig, faces: Faces, device: torch.device) -> float:
@@ -450,7 +469,7 @@ def beside_the_network(cfg: DictConfig, faces: Faces, device: torch.device) -> f
     cfg.augment, cfg.batch_size, cfg.speed.compile = {"_target_": "engrec.transforms.Augment", "flip": 0.0}, 2, False
     data = data_of(cfg, faces)
     ways = Ceiling(cfg, build_module(cfg, data), device), Engrec(cfg, build_module(cfg, data), faces)
-    network, whole = (min(way(200) / 200 for _ in range(3)) for way in ways)
+    network, whole = (min(way(500) / 500 for _ in range(2)) for way in ways)
     return whole - network
 
 
@@ -542,7 +561,8 @@ def own_memory() -> None:
     cfg = composed(sys.argv[1:])
     choose_for_machine(cfg)
     device = torch.device(pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False).strategy.root_device)
-    before = peak_memory()
+    torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
+    before = peak_memory() if device.type == "cpu" else torch.accelerator.memory_allocated()
     ceiling = Ceiling(cfg, build_module(cfg, data_of(cfg, random_faces(len(CLASSES)))), device)
     ceiling(3)
     after = peak_memory()

@@ -1,6 +1,7 @@
 """Shared by the tests: random faces, and configurations composed as train.py composes them."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from engrec.datasets.prepared import Faces
 
 # Read when torch is loaded, which is later. On a busy machine two threads wait for each other, a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's background job ignores Ctrl-C, and hands that on to the processes that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -87,32 +87,58 @@ def test_strides_are_kept(tmp_path, saver):
     assert found.stride() == weight.stride()
 
 
-def test_the_newest_of_each_path_waits_and_best_comes_before_last(tmp_path, saver, held):
-    """Best and last are saved in each of three epochs, while the first is still being written."""
-    let_go, order = held
-    for epoch in range(3):
-        for name in ("best.ckpt", "last.ckpt"):
-            saver.save_checkpoint(checkpoint(1.0, epoch), tmp_path / name)
-        while epoch == 0 and len(saver.waiting) > 1:  # the thread takes the first
-            pass
-        assert len(saver.waiting) <= 2
-    for _ in range(6):
-        let_go.release()
-    saver.teardown()
-    assert order == [("best.ckpt", 0), ("best.ckpt", 2), ("last.ckpt", 2)]
-
-
-def test_an_epoch_that_is_not_the_best_leaves_the_best_before_it_in_its_place(tmp_path, saver, held):
-    let_go, order = held
-    saver.save_checkpoint(checkpoint(1.0, 0), tmp_path / "last.ckpt")
+def taken_by_the_thread(saver):
     while saver.waiting:
         pass
+
+
+def test_the_newest_takes_the_place_of_what_waits_last_under_its_name(tmp_path, saver, held):
+    let_go, order = held
+    for epoch in range(5):
+        saver.save_checkpoint(checkpoint(1.0, epoch), tmp_path / "last.ckpt")
+        if epoch == 0:
+            taken_by_the_thread(saver)
+        assert len(saver.waiting) == min(epoch, 1)
+    for _ in range(2):
+        let_go.release()
+    saver.teardown()
+    assert order == [("last.ckpt", 0), ("last.ckpt", 4)]
+    assert read(tmp_path / "last.ckpt")["epoch"] == 4
+
+
+def test_the_best_of_an_epoch_is_written_before_the_last_that_speaks_of_it(tmp_path, saver, held):
+    """Of two epochs while another is written; the second has no better best."""
+    let_go, order = held
+    saver.save_checkpoint(checkpoint(1.0, 0), tmp_path / "last.ckpt")
+    taken_by_the_thread(saver)
     for name, epoch in (("best.ckpt", 1), ("last.ckpt", 1), ("last.ckpt", 2)):
         saver.save_checkpoint(checkpoint(1.0, epoch), tmp_path / name)
-    for _ in range(4):
+    for _ in range(3):
         let_go.release()
     saver.teardown()
     assert order == [("last.ckpt", 0), ("best.ckpt", 1), ("last.ckpt", 2)]
+
+
+def test_a_third_that_would_wait_waits_for_the_disk(tmp_path, saver, held):
+    let_go, order = held
+    names = ("best.ckpt", "last.ckpt", "best.ckpt", "last.ckpt")
+
+    def train():
+        for epoch, name in enumerate(names):
+            saver.save_checkpoint(checkpoint(1.0, epoch), tmp_path / name)
+
+    training = threading.Thread(target=train, daemon=True)
+    training.start()
+    training.join(0.5)
+    assert training.is_alive()  # with the fourth in hand
+    assert len(saver.waiting) == 2
+    let_go.release()
+    training.join(20)
+    assert not training.is_alive()
+    for _ in range(3):
+        let_go.release()
+    saver.teardown()
+    assert order == [(name, epoch) for epoch, name in enumerate(names)]
 
 
 @pytest.mark.parametrize("beside", [None, True])
