@@ -258,7 +258,7 @@ class Progress(TQDMProgressBar):
             self.disable()
 
     def _should_update(self, current: int, total: int) -> bool:
-        # Lightning draws the bar twice a step, which takes a third of what it takes the host to begin one.
+        # Lightning draws the bar twice a step: a sixth of what the host did in one besides the network's part.
         now = time.perf_counter()
         if not super()._should_update(current, total) or (current != total and now < self.drawn + 0.1):
             return False
