@@ -21,7 +21,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from engrec.calibration import fit_temperature
 from engrec.data import Batch, DataModule
 from engrec.datasets.prepared import Faces
-from engrec.hardware import synchronize
+from engrec.machine.hardware import synchronize
 from engrec.metrics import Scores, confusion_matrix
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float

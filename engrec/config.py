@@ -22,7 +22,7 @@ from urllib.parse import urlparse
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from engrec import cluster
+from engrec.machine import cluster
 
 # Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from engrec.datasets.prepared import Faces
-from engrec.hardware import memory_of
+from engrec.machine.hardware import memory_of
 from engrec.splits import Split
 from engrec.transforms import standardize, to_float
 

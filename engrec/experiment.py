@@ -35,7 +35,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from engrec import calibration, checkpoint, cluster, plots, splits, trackers
+from engrec import calibration, checkpoint, splits, trackers
 from engrec.callbacks import (
     Calibration,
     History,
@@ -46,12 +46,14 @@ from engrec.callbacks import (
     written_whole,
 )
 from engrec.config import check, quoted, signals_end_the_run
-from engrec.controls import CONTROLS, controls
 from engrec.data import DataModule
-from engrec.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
+from engrec.evidence.controls import CONTROLS, controls
+from engrec.machine import cluster
+from engrec.machine.hardware import AUTOCAST, LAYOUTS, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.modules.classifier import Classifier
-from engrec.saving import Saver
-from engrec.status import reported
+from engrec.runs import pictures
+from engrec.runs.checkpoint_io import Saver
+from engrec.runs.status import reported
 from engrec.transforms import flip_views, ten_crop_views
 
 log = logging.getLogger(__name__)
@@ -628,9 +630,9 @@ def write_result(
     }
     write_controls(folder / "controls", data.faces, data.split.test.tolist(), tested.controls)
     if history.epochs:
-        plots.curves(history.epochs, folder / "curves.png")
+        pictures.curves(history.epochs, folder / "curves.png")
     title = f"{cfg.stage}, {data.faces.name}: test accuracy {tested.metrics['test/accuracy']:.1%}"
-    plots.confusion(tested.predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
+    pictures.confusion(tested.predictions.confusion.numpy(), data.faces.class_names, folder / "confusion.png", title)
     index, predicted = np.sort(data.split.test), tested.predictions
     trackers.record(trainer, data.faces, index, predicted.logits, predicted.labels, result)
     # The last of all: a folder that has it is finished.

@@ -15,10 +15,10 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from engrec import cluster
 from engrec.callbacks import History, written_whole
 from engrec.config import uninterrupted
 from engrec.datasets.prepared import Faces
+from engrec.machine import cluster
 from engrec.metrics import Scores, log_odds
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from contact_sheet import ROOT, build_dataset
 
-from engrec import audit, page
 from engrec.config import composed, errors_in_one_line
+from engrec.evidence import audit
+from engrec.pages import page
 
 
 def main(arguments: list[str]) -> None:

@@ -24,13 +24,15 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from engrec import baselines, config, plots, splits
+from engrec import config, splits
 from engrec.callbacks import write_controls, write_predictions, written_whole
 from engrec.config import REMEDY, errors_in_one_line
-from engrec.controls import controls
 from engrec.datasets.prepared import Faces
+from engrec.evidence import baselines
+from engrec.evidence.controls import controls
 from engrec.experiment import LEAKAGE, PACKAGES, git_commit, hardware, plain, without_nan
 from engrec.metrics import Scores, confusion_matrix
+from engrec.runs import pictures
 from engrec.splits import Split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,7 +182,7 @@ def write_run(
     write_controls(folder / "controls", faces, split.test.tolist(), controls(faces, split))
     counts = confusion_matrix(torch.from_numpy(probabilities), torch.from_numpy(faces.labels[split.test]))
     title = f"{plan.baseline}, {faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
-    plots.confusion(counts.numpy(), faces.class_names, folder / "confusion.png", title)
+    pictures.confusion(counts.numpy(), faces.class_names, folder / "confusion.png", title)
     choices = {group: plan.choices[group] for group in ("dataset", "split")}
     packages = {name: version(name) for name in (*PACKAGES, "scikit-image")}
     result = {

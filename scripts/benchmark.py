@@ -41,18 +41,19 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from engrec import config, plots
+from engrec import config
 from engrec.callbacks import History, Progress, written_whole
 from engrec.config import check, errors_in_one_line
 from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
 from engrec.experiment import build_module, choose_for_machine, git_commit, hardware, say_speed, unhindered
-from engrec.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
+from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
 from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.classifier import Classifier
-from engrec.saving import Saver
+from engrec.runs import pictures
+from engrec.runs.checkpoint_io import Saver
 from engrec.splits import Split
 from engrec.transforms import Augment
 
@@ -676,7 +677,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     machine = report.setting["hardware"]
     title = f"{report.setting['model']}, {report.setting['precision']}, {', '.join(machine['gpus']) or machine['cpu']}"
     epochs, batches = report.growth.values()
-    picture = plots.benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
+    picture = pictures.benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
     return [folder / f"{name}.json", picture]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from engrec import plots
 from engrec.config import REMEDY, composed, errors_in_one_line
 from engrec.datasets.prepared import Faces
+from engrec.runs import pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     faces = build_dataset(options.overrides)
     name = " ".join(filter(None, (faces.name, faces.recipe.get("task"))))
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects)):,} people"
-    path = plots.contact_sheet(
+    path = pictures.contact_sheet(
         faces.images,
         faces.labels,
         faces.class_names,

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
-    from engrec.dashboard import server
+    from engrec.pages.dashboard import server
 
     def ready(address: str) -> None:
         print(f"{folder} is at {address} (Ctrl-C ends it)", flush=True)
@@ -65,9 +65,9 @@ def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
 
 
 def export(folder: Path, path: Path, faces: bool) -> None:
-    from engrec.dashboard import pages
-    from engrec.dashboard.details import Details
-    from engrec.dashboard.folders import Outputs
+    from engrec.pages.dashboard import html
+    from engrec.pages.dashboard.answers import Details
+    from engrec.pages.dashboard.records import Outputs
 
     outputs = Outputs(folder)
     try:
@@ -83,7 +83,7 @@ def export(folder: Path, path: Path, faces: bool) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            for part in pages.exported(outputs, Details(outputs, faces), str(folder)):
+            for part in html.exported(outputs, Details(outputs, faces), str(folder)):
                 file.write(part)
         partial.replace(path)
     finally:

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from engrec.config import composed, errors_in_one_line, signals_end_the_run
 
 if TYPE_CHECKING:  # torch loads when there is a table to make, so that --help and --dry-run answer at once
-    from engrec.results import Group
-    from engrec.summary import Block, Difference
+    from engrec.evidence.comparison import Block, Difference
+    from engrec.evidence.groups import Group
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {"hog_svm": "HOG + SVM", "cnn": "CNN", "vgg_scratch": "VGG from scratch", "engagement": "Engagement model"}
@@ -430,24 +430,25 @@ def make_table(out: Path, resamples: int) -> None:
     """Print the table of what is below the folder, and write it with summarize.py's."""
     import torch
 
-    from engrec import page, report, summary
+    from engrec.evidence import comparison
+    from engrec.pages import page, report
 
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     groups, notes = read_rows(out)
-    blocks = summary.build(list(groups.values()), resamples)
+    blocks = comparison.build(list(groups.values()), resamples)
     if len(blocks) > 1:
         raise ValueError(f"{out}: the rows are of different test images: {'; '.join(b.title for b in blocks)}")
     text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
     print(f"\n{text}")
     page.write(out / "table.md", text)
-    tables = summary.write_tables(blocks, out / "summary")
+    tables = comparison.write_tables(blocks, out / "summary")
     report.write(blocks, out / "summary" / "summary.html")
     print("written:", *map(str, [out / "table.md", *tables, out / "summary" / "summary.html"]))
 
 
 def read_rows(out: Path) -> tuple[dict[str, "Group"], list[str]]:
     """Each row's runs pooled over folds, and in words what is left out: seeds that lack folds which others have."""
-    from engrec.results import find_runs, read_groups
+    from engrec.evidence.groups import find_runs, read_groups
 
     found = {row: find_runs([out / row]) for row in ROWS if any((out / row).glob("*/result.json"))}
     if not found:
@@ -487,7 +488,7 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
 
 def table_text(block: "Block", present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
-    from engrec.summary import difference_legend, p_text, table
+    from engrec.evidence.comparison import difference_legend, p_text, table
 
     lines = [f"## {block.title}", "", table(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from engrec import report, summary
 from engrec.config import errors_in_one_line
-from engrec.results import find_runs, read_groups
+from engrec.evidence import comparison
+from engrec.evidence.groups import find_runs, read_groups
+from engrec.pages import report
 
 
 def main(arguments: list[str]) -> None:
@@ -25,9 +26,9 @@ def main(arguments: list[str]) -> None:
     if options.resamples < 100:
         parser.error(f"--resamples {options.resamples}: too few for an interval, at least 100")
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
-    blocks = summary.build(read_groups(find_runs(options.folders)), options.resamples)
-    print(summary.text(blocks))
-    written = summary.write_tables(blocks, options.out)
+    blocks = comparison.build(read_groups(find_runs(options.folders)), options.resamples)
+    print(comparison.text(blocks))
+    written = comparison.write_tables(blocks, options.out)
     report.write(blocks, options.out / "summary.html")
     print("written:", *map(str, written), options.out / "summary.html")
 

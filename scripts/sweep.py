@@ -30,12 +30,13 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from engrec import cluster, gpus
 from engrec.config import Config, check, composed, errors_in_one_line, explain, nearest
-from engrec.search import jobs, journal, processes, space
+from engrec.machine import cluster, gpus
+from engrec.search import local, slurm, space
+from engrec.search.progress import Table
+from engrec.search.search import Search
 from engrec.search.space import Sweep, key_of
-from engrec.search.table import Table
-from engrec.search.trials import Search
+from engrec.search.study import forget, locked, open_study
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -56,7 +57,7 @@ class Typed:
     n_trials: int
     workers: int | None
     timeout: float
-    slurm: jobs.Options | None  # None: trials are processes of this machine
+    slurm: slurm.Options | None  # None: trials are processes of this machine
     freed: tuple[str, ...]  # keys that the overrides took out of the search
     command: str
 
@@ -66,11 +67,11 @@ def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     typed = parse(arguments)
     cfg = compose_one(typed.sweep, 0)
     check_fits(typed.sweep, cfg)
-    in_queue = typed.slurm and jobs.Launcher(typed.workers or 1, typed.slurm, typed.folder / "slurm")
-    with journal.locked(typed.folder) as lock:
+    in_queue = typed.slurm and slurm.Launcher(typed.workers or 1, typed.slurm, typed.folder / "slurm")
+    with locked(typed.folder) as lock:
         new = not (typed.folder / "journal.log").is_file()
-        study = journal.open_study(typed.folder, typed.sweep)
-        launcher = in_queue or processes.Launcher(slots(str(cfg.trainer.accelerator), typed.workers))
+        study = open_study(typed.folder, typed.sweep)
+        launcher = in_queue or local.Launcher(slots(str(cfg.trainer.accelerator), typed.workers))
         table = Table(sys.stdout.isatty())
         searching = Search(
             typed.sweep, study, typed.folder, launcher, [*command, *quiet(cfg)], typed.n_trials,
@@ -125,14 +126,14 @@ def of_slurm(key: str) -> bool:
     return key.startswith("slurm.")
 
 
-def options_of_slurm(launcher: str, given: dict[str, str]) -> jobs.Options | None:
+def options_of_slurm(launcher: str, given: dict[str, str]) -> slurm.Options | None:
     """None for launcher=local."""
     if launcher not in ("local", "slurm"):
         close = nearest(launcher, ("local", "slurm"))
         raise ValueError(f"launcher={launcher} is not known{close}; allowed: local, slurm")
     if given and launcher == "local":
         raise ValueError(f"slurm.{next(iter(given))} is for trials that are jobs of Slurm: type launcher=slurm")
-    return jobs.read_options(given) if launcher == "slurm" else None
+    return slurm.read_options(given) if launcher == "slurm" else None
 
 
 def check_override(key: str) -> None:
@@ -215,9 +216,9 @@ def checked(typed: Typed, searching: Search, lock: int, new: bool) -> Iterator[N
         finally:
             if not searching.signal:
                 checking.finish()
-    except (UnfitError, jobs.RefusedError) as error:
-        if new and not (isinstance(error, jobs.RefusedError) and any(typed.folder.glob("trials/**/job.json"))):
-            journal.forget(typed.folder)
+    except (UnfitError, slurm.RefusedError) as error:
+        if new and not (isinstance(error, slurm.RefusedError) and any(typed.folder.glob("trials/**/job.json"))):
+            forget(typed.folder)
         raise
     finally:
         checking.process.terminate()
@@ -354,7 +355,7 @@ def where(slots: Sequence[dict[str, str]]) -> str:
     return f"{len(slots)} at a time, on {len(gpus_used)} GPUs{shared if len(slots) > len(gpus_used) else ''}"
 
 
-def in_slurm(searching: Search, options: jobs.Options) -> str:
+def in_slurm(searching: Search, options: slurm.Options) -> str:
     found = f"{options.gpus_per_node} GPUs" if options.gpus_per_node else "no GPU (slurm.gpus_per_node=1 asks for one)"
     number = len(searching.launcher.slots)
     return f"jobs of Slurm, {number} at a time, each with {options.cpus_per_task} CPUs and {found}"
@@ -373,7 +374,7 @@ def signals_stop(searching: Search) -> Iterator[None]:
 
 
 def conclude(typed: Typed, searching: Search) -> None:
-    from engrec.search.pages import write_summary  # with plotly
+    from engrec.pages.search import write_summary  # with plotly
 
     text, paths = write_summary(typed.sweep, searching.study, typed.folder, typed.command)
     if searching.signal:

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from engrec import page
+from engrec.pages import page
 from engrec.search.space import Objective, Sweep, arguments, merged, text
 
 Matters = dict[str, dict[str, float]]  # for each objective each key's share of what makes a trial good

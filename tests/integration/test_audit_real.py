@@ -11,8 +11,8 @@ import pytest
 from scipy.stats.contingency import association
 from test_real_data import real, run_prepare
 
-from engrec.audit import audit
 from engrec.datasets.prepared import Faces, load
+from engrec.evidence.audit import audit
 from engrec.importers import wacv2016
 
 

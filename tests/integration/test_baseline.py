@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from engrec import results
+from engrec.evidence import groups
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge", "ignore:all .* of test are of class")
@@ -44,9 +44,9 @@ def test_every_fold_leaves_a_run_that_pools(typed, tmp_path, capsys):
     assert [f"test of fold {i}: accuracy 0." in printed for i in range(3)] == [True] * 3
     assert printed.rstrip().endswith("python scripts/summarize.py out")
     assert "leakage" not in printed
-    runs = results.find_runs([tmp_path / "out"])
+    runs = groups.find_runs([tmp_path / "out"])
     assert [run.folder.name for run in runs] == ["0", "1", "2"]
-    [group] = results.read_groups(runs)
+    [group] = groups.read_groups(runs)
     assert len(group.labels) == 60
     assert group.seeds == [4]
     assert sorted(group.controls) == ["file_format", "majority", "nearest_neighbour", "subject_majority"]

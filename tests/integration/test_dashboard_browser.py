@@ -16,9 +16,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from engrec import status
 from engrec.datasets.synthetic import render
-from engrec.results import Predictions
+from engrec.evidence.groups import Predictions
+from engrec.runs import status
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))

@@ -15,8 +15,9 @@ import pytest
 from commands import FEW, SMALL, Folder, wait_for
 from hydra.utils import instantiate
 
-from engrec import checkpoint, status
+from engrec import checkpoint
 from engrec.experiment import build_data, build_trainer, choose_for_machine
+from engrec.runs import status
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 START = ["stage=scratch", *SMALL, *FEW, *TWO]

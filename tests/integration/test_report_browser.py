@@ -10,9 +10,10 @@ from html import unescape
 import numpy as np
 import pytest
 
-from engrec import report, summary
 from engrec.datasets.prepared import Faces
-from engrec.results import find_runs, read_groups
+from engrec.evidence import comparison
+from engrec.evidence.groups import find_runs, read_groups
+from engrec.pages import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLASSES = ("disengaged", "engaged")
@@ -63,7 +64,7 @@ def opened(tmp_path_factory):
         for fold in range(2):
             p = np.stack([1 - engaged, engaged], 1)
             write_run(folder / "runs" / f"{stage}-{fold}", faces, p, stage, fold)
-    blocks = summary.build(read_groups(find_runs([folder / "runs"])), 200)
+    blocks = comparison.build(read_groups(find_runs([folder / "runs"])), 200)
     report.write(blocks, folder / "summary.html")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-component-update", "--disable-dev-shm-usage", "--virtual-time-budget=10000"]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from commands import FEW, ROOT, SMALL, Folder, wait_for
 
-from engrec.status import status_of
+from engrec.runs.status import status_of
 
 PRETRAIN = ["stage=pretrain", *SMALL, *FEW, "max_epochs=2"]
 FINETUNE = ["stage=finetune", *SMALL, *FEW, "max_epochs=2"]

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from omegaconf import OmegaConf
 
-from engrec.search import journal, runs, space, trials
+from engrec.search import runs, search, space
+from engrec.search.study import open_study
 
 SMALL = {
     "overrides": ["stage=scratch"],
@@ -84,8 +85,8 @@ def searched(folder, sweep, run=good, n_trials=5, workers=1, epochs=10, **how):
     """A whole search in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     launcher = Launcher(run, workers) if callable(run) else run
-    study = journal.open_study(folder, sweep)
-    searching = trials.Search(sweep, study, folder, launcher, [], n_trials, epochs, WATCH, **how)
+    study = open_study(folder, sweep)
+    searching = search.Search(sweep, study, folder, launcher, [], n_trials, epochs, WATCH, **how)
     searching.run()
     return searching
 

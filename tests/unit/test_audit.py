@@ -13,10 +13,10 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 from scipy.stats.contingency import association
 
-from engrec import audit as module
-from engrec.audit import audit, faults, html, markdown
 from engrec.datasets.prepared import Faces, without
 from engrec.datasets.synthetic import render
+from engrec.evidence import audit as module
+from engrec.evidence.audit import audit, faults, html, markdown
 
 
 @pytest.fixture(scope="module")

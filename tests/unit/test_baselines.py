@@ -9,7 +9,7 @@ from skimage.feature import hog
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import LinearSVC
 
-from engrec.baselines import CS, hog_features, hog_svm
+from engrec.evidence.baselines import CS, hog_features, hog_svm
 from engrec.splits import Split
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from engrec import cluster
-from engrec.cluster import check_tasks, is_step, job, preempted, requeue, restarted, run_name, sweep_name
+from engrec.machine import cluster
+from engrec.machine.cluster import check_tasks, is_step, job, preempted, requeue, restarted, run_name, sweep_name
 
 SHOWN = "JobId=7 JobState={state} Restarts=0 {preempted}NodeList=n1"
 

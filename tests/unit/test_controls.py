@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from engrec import controls as module
 from engrec import metrics
-from engrec.controls import controls, file_format, majority, nearest_neighbour, subject_majority
+from engrec.evidence import controls as module
+from engrec.evidence.controls import controls, file_format, majority, nearest_neighbour, subject_majority
 from engrec.splits import Split
 
 NAMES = ["majority", "subject_majority", "nearest_neighbour", "file_format"]

@@ -24,11 +24,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from runs import CLASSES, some_images, take, write_run
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from engrec import results, status, summary
 from engrec.config import errors_in_one_line
-from engrec.dashboard import folders, pages, server, trials
-from engrec.dashboard.details import Details, faces_of
-from engrec.dashboard.folders import Outputs
+from engrec.evidence import comparison, groups
+from engrec.pages.dashboard import html, records, server, trials
+from engrec.pages.dashboard.answers import Details, faces_of
+from engrec.pages.dashboard.records import Outputs
+from engrec.runs import status
 from engrec.search import outcome
 from engrec.search.space import Objective, Sweep
 
@@ -57,7 +58,7 @@ def looked(root):
     return outputs
 
 
-def records(outputs):
+def records_of(outputs):
     return {entry.record["path"]: entry.record for entry in outputs.runs.values()}
 
 
@@ -71,7 +72,7 @@ def key(outputs, path):
 def test_runs_are_found_at_any_depth_and_told_with_what_they_are(tmp_path):
     made(tmp_path / "a" / "b" / "2026", seed=3, fold=2)
     made(tmp_path / "multirun" / "0", stage="scratch", choices={"model": "cnn"})
-    found = records(looked(tmp_path))
+    found = records_of(looked(tmp_path))
     assert found.keys() == {"a/b/2026", "multirun/0"}
     run = found["a/b/2026"]
     told = {name: run[name] for name in ("stage", "dataset", "model", "split", "fold", "folds", "seed", "epochs")}
@@ -85,7 +86,7 @@ def test_runs_are_found_at_any_depth_and_told_with_what_they_are(tmp_path):
 
 def test_the_folder_may_be_a_run_itself(tmp_path):
     outputs = looked(made(tmp_path / "one"))
-    assert list(records(outputs)) == ["."]
+    assert list(records_of(outputs)) == ["."]
     version = outputs.version
     outputs.scan()
     assert outputs.since(version, outputs.token)["runs"] == []
@@ -100,7 +101,7 @@ def test_links_hidden_folders_and_what_is_no_run_are_passed_over(tmp_path):
     (root / "audit" / "audit.md").write_text("# nothing")
     (root / "away").symlink_to(elsewhere)
     (root / "loop").symlink_to(root)
-    assert records(looked(root)).keys() == {"run"}
+    assert records_of(looked(root)).keys() == {"run"}
 
 
 def test_only_what_has_changed_is_read_again_and_told(tmp_path, monkeypatch):
@@ -110,9 +111,9 @@ def test_only_what_has_changed_is_read_again_and_told(tmp_path, monkeypatch):
     first = outputs.since()
     assert (first["whole"], len(first["runs"])) == (True, 3)
     read = []
-    from_files = folders._from_files
+    from_files = records._from_files
     monkeypatch.setattr(
-        folders, "_from_files", lambda folder, *more: read.append(folder.name) or from_files(folder, *more)
+        records, "_from_files", lambda folder, *more: read.append(folder.name) or from_files(folder, *more)
     )
     (tmp_path / "two" / "metrics.csv").write_text(HISTORY + "3,0.05,0.6,0.9,0.4\n")
     (tmp_path / "two" / "result.json").unlink()
@@ -132,14 +133,14 @@ def test_a_run_is_in_the_state_that_its_status_says(tmp_path, state):
     folder = made(tmp_path / "run")
     said = status.Status(state, started=100.0, ended=None if state == "running" else 160.0, error="one\nline")
     status.write(folder, said)
-    run = records(looked(tmp_path))["run"]
+    run = records_of(looked(tmp_path))["run"]
     assert (run["state"], run["started"], run["error"]) == (state, 100.0, "one line")
 
 
 def test_runs_without_a_status_are_finished_if_they_have_a_result(tmp_path):
     made(tmp_path / "new")
     (made(tmp_path / "old") / "result.json").unlink()
-    assert {path: run["state"] for path, run in records(looked(tmp_path)).items()} == {
+    assert {path: run["state"] for path, run in records_of(looked(tmp_path)).items()} == {
         "new": "finished",
         "old": "unknown",
     }
@@ -153,18 +154,18 @@ def test_a_run_that_dies_is_noticed_though_no_file_changes(tmp_path):
     (folder / "status.json").write_text(json.dumps(said))
     (folder / "result.json").unlink()
     outputs = looked(tmp_path)
-    assert records(outputs)["run"]["state"] == "running"
+    assert records_of(outputs)["run"]["state"] == "running"
     process.kill()
     process.wait()
     outputs.scan()
-    assert records(outputs)["run"]["state"] == "failed"
+    assert records_of(outputs)["run"]["state"] == "failed"
 
 
 def test_a_running_run_is_called_what_finished_ones_of_its_kind_are_called(tmp_path):
     made(tmp_path / "done", choices={"model": "vgg_small", "augment": "strong"})
     (made(tmp_path / "now") / "result.json").unlink()
     (made(tmp_path / "other", settings={"model.width": 1.0}) / "result.json").unlink()
-    found = records(looked(tmp_path))
+    found = records_of(looked(tmp_path))
     assert (found["now"]["model"], found["now"]["choices"]["augment"]) == ("vgg_small", "strong")
     assert found["other"]["model"] == "vgg"
     assert found["now"]["group"] == found["done"]["group"] != found["other"]["group"]
@@ -174,14 +175,14 @@ def test_runs_that_differ_in_fold_and_seed_alone_are_one_group(tmp_path):
     made(tmp_path / "a", seed=0, fold=0)
     made(tmp_path / "b", seed=1, fold=3)
     made(tmp_path / "c", settings={"optimizer.lr": 0.5})
-    found = records(looked(tmp_path))
+    found = records_of(looked(tmp_path))
     assert found["a"]["group"] == found["b"]["group"] != found["c"]["group"]
 
 
 @pytest.mark.parametrize(("monitor", "epoch"), [("val/auc", 1), ("val/loss", 2), ("val/none", None)])
 def test_the_best_epoch_of_a_run_that_goes_on(tmp_path, monitor, epoch):
     (made(tmp_path / "run", settings={"monitor": monitor}) / "result.json").unlink()
-    assert records(looked(tmp_path))["run"]["best_epoch"] == epoch
+    assert records_of(looked(tmp_path))["run"]["best_epoch"] == epoch
 
 
 # What is damaged.
@@ -218,7 +219,7 @@ DAMAGE = {
 def test_a_damaged_run_is_listed_with_what_is_wrong(tmp_path, name, content, said):
     made(tmp_path / "good")
     (made(tmp_path / "bad") / name).write_bytes(content)
-    found = records(looked(tmp_path))
+    found = records_of(looked(tmp_path))
     assert found["bad"]["state"] == "damaged"
     assert any(problem.startswith(said) for problem in found["bad"]["problems"])
     assert "\n" not in "".join(found["bad"]["problems"])
@@ -248,14 +249,14 @@ def test_a_configuration_read_in_parts_is_that_read_as_a_whole(text):
         except yaml.YAMLError:
             return "damaged"
 
-    assert said(folders.by_section) == said(yaml.safe_load)
+    assert said(records.by_section) == said(yaml.safe_load)
 
 
 def test_a_history_counts_up_to_where_it_is_damaged(tmp_path):
     (made(tmp_path / "run") / "metrics.csv").write_text(HISTORY + "3,0.05,0.")
     outputs = looked(tmp_path)
-    assert records(outputs)["run"]["problems"] == ["metrics.csv, line 5: 3 cells"]
-    assert records(outputs)["run"]["state"] == "finished"
+    assert records_of(outputs)["run"]["problems"] == ["metrics.csv, line 5: 3 cells"]
+    assert records_of(outputs)["run"]["state"] == "finished"
     columns = Details(outputs, True).answer("history", key(outputs, "run"))["columns"]
     assert columns["val/auc"] == [0.5, 0.75, 0.7]
 
@@ -272,7 +273,7 @@ def test_pipes_and_links_are_never_opened(tmp_path):
     for name in ("result.json", "status.json", "metrics.csv"):
         os.mkfifo(pipe / name)
     outputs = looked(tmp_path / "outputs")
-    found = records(outputs)
+    found = records_of(outputs)
     assert "config.yaml is a link, which is not followed" in found["run"]["problems"]
     assert found["pipe"]["state"] == "damaged"
     texts = Details(outputs, True).answer("texts", key(outputs, "run"))
@@ -284,10 +285,10 @@ def test_whatever_a_run_says_becomes_plain_json(tmp_path):
     folder = made(tmp_path / "run", settings={"odd": odd})
     finish(folder, metrics={"test/accuracy": float("nan"), "test/auc": "high", "test/f1": True, "test/loss": 1e999})
     outputs = looked(tmp_path)
-    run = records(outputs)["run"]
+    run = records_of(outputs)["run"]
     json.dumps(run, allow_nan=False)
     assert list(run["test"].values()) == [None] * 5
-    assert len(run["settings"]["odd.d"]) == folders.MOST_LETTERS
+    assert len(run["settings"]["odd.d"]) == records.MOST_LETTERS
 
 
 def test_answers_about_damaged_predictions_say_what_is_wrong(tmp_path):
@@ -323,9 +324,9 @@ def test_a_group_has_the_figures_of_the_summary(tmp_path):
             controls = {"majority": take(whole, slice(fold, None, 2))}
             made(tmp_path / f"{seed}{fold}", part, seed=seed, fold=fold, controls=controls)
     outputs = looked(tmp_path)
-    [group] = {run["group"] for run in records(outputs).values()}
+    [group] = {run["group"] for run in records_of(outputs).values()}
     said = Details(outputs, True).answer("group", group)
-    [block] = summary.build(results.read_groups(results.find_runs([tmp_path])), 2000)
+    [block] = comparison.build(groups.read_groups(groups.find_runs([tmp_path])), 2000)
     for name, figures in block.figures.items():
         for score, figure in figures.items():
             assert said["figures"][name][score]["value"] == pytest.approx(figure.value, abs=1e-6)
@@ -341,11 +342,11 @@ def test_a_group_takes_the_latest_of_runs_alike_and_whole_seeds_alone(tmp_path):
             status.Status("finished", started=float(number + 1)),
         )
     outputs = looked(tmp_path)
-    [group] = {run["group"] for run in records(outputs).values()}
+    [group] = {run["group"] for run in records_of(outputs).values()}
     said = Details(outputs, True).answer("group", group)
     assert (said["repeated"], said["incomplete"]) == (1, 1)
-    kept = [results.read_run(tmp_path / name) for name in ("0", "2")]
-    [block] = summary.build(results.read_groups(kept), 100)
+    kept = [groups.read_run(tmp_path / name) for name in ("0", "2")]
+    [block] = comparison.build(groups.read_groups(kept), 100)
     [figures] = block.figures.values()
     [told] = said["figures"].values()
     assert told["AUC"]["value"] == pytest.approx(figures["AUC"].value, abs=1e-6)
@@ -358,7 +359,7 @@ def test_intervals_over_few_people_are_marked_and_explained(tmp_path, people, fe
         made(tmp_path / name, some_images(6 * people, skill=skill), settings={"optimizer.lr": skill})
     outputs = looked(tmp_path)
     details, keys = Details(outputs, True), [key(outputs, name) for name in ("weak", "strong")]
-    group = next(iter(records(outputs).values()))["group"]
+    group = next(iter(records_of(outputs).values()))["group"]
     for said in (details.answer("group", group), pair := details.answer("pair", "+".join(keys))):
         assert said["sign"] == (" †" if few else "")
         assert said["legend"].startswith("† Over fewer than five people") is few
@@ -434,12 +435,12 @@ def test_drawn_faces_are_drawn_again_and_nothing_else_that_a_run_names(tmp_path)
             "seed": 1,
         }
     }
-    run = results.read_run(made(tmp_path / "run", settings=drawn))
+    run = groups.read_run(made(tmp_path / "run", settings=drawn))
     assert faces_of(run).recipe["importer"] == "synthetic"
-    many = results.read_run(made(tmp_path / "many", settings={"dataset": drawn["dataset"] | {"num_test": 10**9}}))
+    many = groups.read_run(made(tmp_path / "many", settings={"dataset": drawn["dataset"] | {"num_test": 10**9}}))
     with pytest.raises(ValueError, match="50,000"):
         faces_of(many)
-    other = results.read_run(made(tmp_path / "other", settings={"dataset": {"_target_": "os.system", "path": "x"}}))
+    other = groups.read_run(made(tmp_path / "other", settings={"dataset": {"_target_": "os.system", "path": "x"}}))
     with pytest.raises(ValueError, match="not a prepared file"):
         faces_of(other)
 
@@ -531,7 +532,7 @@ def test_runs_learn_from_their_search_that_they_were_pruned(tmp_path):
         (folder / "trials" / str(number) / "result.json").unlink()
     (folder / "sweep.json").write_text(json.dumps(searched()))
     outputs = looked(tmp_path)
-    found = {Path(path).name: run for path, run in records(outputs).items()}
+    found = {Path(path).name: run for path, run in records_of(outputs).items()}
     assert {name: run["state"] for name, run in found.items()} == {
         "0": "finished",
         "12": "pruned",
@@ -595,7 +596,7 @@ def page(tmp_path_factory):
     (folder / "train.log").write_text(end)
     status.write(folder, status.Status("failed", error=MARKUP + end, command=end))
     outputs = looked(root)
-    return "".join(pages.exported(outputs, Details(outputs, False), MARKUP))
+    return "".join(html.exported(outputs, Details(outputs, False), MARKUP))
 
 
 def scripts_of(page):
@@ -615,7 +616,7 @@ def test_every_script_of_an_exported_page_is_allowed_by_its_hash_and_no_other(pa
     [allowed] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     hashes = re.findall(r"sha256-([^&]+)&", allowed)
     sources = scripts_of(page)
-    assert len(sources) == len(pages.scripts()) == 9
+    assert len(sources) == len(html.scripts()) == 9
     assert [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in sources] == hashes
     assert "unsafe-inline" not in allowed.partition("style-src")[0]
 
@@ -631,13 +632,13 @@ def test_text_of_files_is_nowhere_markup(page):
 
 
 def test_our_scripts_make_no_markup_of_text():
-    ours = "".join(pages.scripts()[name] for name in pages.OURS)
+    ours = "".join(html.scripts()[name] for name in html.OURS)
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", ours)
     assert not re.search(r"https?://", ours)
 
 
 def test_the_table_is_a_plain_script():
-    source = pages.scripts()["tables.js"]
+    source = html.scripts()["tables.js"]
     assert not re.search(r"export\s*\{", source)
     assert "window.DataTable=" in source
 
@@ -698,7 +699,7 @@ def test_only_names_of_this_machine_are_answered(header, host, allowed):
 def test_the_server_answers_get_of_its_own_paths_alone(tmp_path):
     made(tmp_path / "outputs" / "run")
     (tmp_path / "secret").write_text("secret")
-    run = folders.identity("run")
+    run = records.identity("run")
     good = [
         "/",
         "/style.css",
@@ -829,7 +830,7 @@ def test_a_mistake_is_said_in_one_line(tmp_path, arguments, message):
 
 
 def test_the_command_starts_without_what_only_single_runs_need():
-    lines = "import json, sys; import dashboard; from engrec.dashboard import server; "
+    lines = "import json, sys; import dashboard; from engrec.pages.dashboard import server; "
     lines += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     path = f"{SCRIPT.parent}{os.pathsep}{SCRIPT.parents[1]}"
     done = subprocess.run(

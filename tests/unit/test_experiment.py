@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from engrec import cluster, experiment
+from engrec import experiment
 from engrec.config import uninterrupted
 from engrec.data import DataModule
 from engrec.experiment import (
@@ -19,6 +19,7 @@ from engrec.experiment import (
     warn_if_leaking,
     warn_if_not_the_first,
 )
+from engrec.machine import cluster
 from engrec.splits import Split
 
 

@@ -9,11 +9,11 @@ import textwrap
 import pytest
 from omegaconf import OmegaConf
 
-from engrec import gpus
+from engrec.machine import gpus
 
 TAKES = """
     import sys
-    from engrec import gpus
+    from engrec.machine import gpus
     print(gpus.keep(tuple(sys.argv[1].split(","))), gpus.keep(tuple(sys.argv[1].split(","))), flush=True)
     sys.stdin.read()
 """
@@ -155,7 +155,7 @@ def test_a_worker_ends_with_the_process_that_launched_it(how, busy):
     worker = f"""
         import os, time
         from contextlib import nullcontext
-        from engrec import gpus
+        from engrec.machine import gpus
         from engrec.config import signals_end_the_run
         launcher = gpus.OneGpu()
         launcher.launcher = os.getppid()

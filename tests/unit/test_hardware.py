@@ -13,8 +13,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from engrec import hardware
-from engrec.hardware import (
+from engrec.machine import hardware
+from engrec.machine.hardware import (
     CLEARLY,
     LAYOUTS,
     Speed,
@@ -36,7 +36,7 @@ OPTIMIZERS = [c for c in vars(torch.optim).values() if isinstance(c, type) and c
 # Page faults of ten tensors of 4 MB and of ten of 64, each freed before the next; one before them is not counted.
 FAULTS = """
 import json, resource, sys, torch
-from engrec.hardware import keep_memory
+from engrec.machine.hardware import keep_memory
 
 def faults(megabytes):
     for i in range(11):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from engrec import report, summary
 from engrec.datasets.prepared import Faces
-from engrec.results import find_runs, read_groups
-from engrec.statistics import Draws, expected_calibration_error
+from engrec.evidence import comparison
+from engrec.evidence.groups import find_runs, read_groups
+from engrec.evidence.statistics import Draws, expected_calibration_error
+from engrec.pages import report
 
 CLASSES = ("bored", "calm", "keen")
 
@@ -79,7 +80,7 @@ def write_sweep(folder, stage="finetune", skill=1.0, class_names=CLASSES, num_se
 
 
 def blocks_of(folder):
-    return summary.build(read_groups(find_runs([folder])), 200)
+    return comparison.build(read_groups(find_runs([folder])), 200)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_every_part_is_there_in_order(page):
 def test_the_tables_are_those_of_the_summary(page):
     [block], text = page
     shown = unescape(re.sub(r"\n(p |±)", r" \1", text).replace(" −\n", " − "))
-    for rows in (summary.figure_rows(block), summary.difference_rows(block), summary.format_rows(block)):
+    for rows in (comparison.figure_rows(block), comparison.difference_rows(block), comparison.format_rows(block)):
         for row in rows[1:]:
             assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in shown
 

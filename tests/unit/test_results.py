@@ -9,7 +9,7 @@ import pytest
 from runs import ARRAYS, CLASSES, decided, some_images, take, unknown_people, write_predictions, write_run
 
 from engrec import callbacks
-from engrec.results import STAGES, find_runs, read_groups, read_predictions, read_run
+from engrec.evidence.groups import STAGES, find_runs, read_groups, read_predictions, read_run
 
 
 def groups_of(folder):

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from engrec import saving
-from engrec.saving import Saver
+from engrec.runs import checkpoint_io
+from engrec.runs.checkpoint_io import Saver
 
 
 def checkpoint(value, epoch=0):
@@ -25,14 +25,14 @@ def read(path):
 @pytest.fixture
 def held(monkeypatch):
     """What is written, in order, by a thread that is held before each writing until it is let go."""
-    let_go, order, really = threading.Semaphore(0), [], saving.write
+    let_go, order, really = threading.Semaphore(0), [], checkpoint_io.write
 
     def write(checkpoint, path):
         assert let_go.acquire(timeout=20)
         order.append((path.name, checkpoint["epoch"]))
         really(checkpoint, path)
 
-    monkeypatch.setattr(saving, "write", write)
+    monkeypatch.setattr(checkpoint_io, "write", write)
     return let_go, order
 
 
@@ -58,7 +58,7 @@ def test_it_comes_back_as_it_was_and_leaves_nothing_beside_it(tmp_path, beside):
 
 
 def test_on_a_cpu_nothing_is_copied_and_no_thread_is_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(saving, "copied_to_host", None)
+    monkeypatch.setattr(checkpoint_io, "copied_to_host", None)
     saver = Saver()
     saver.save_checkpoint(checkpoint(1.0), tmp_path / "last.ckpt")
     assert saver.thread is None
@@ -173,7 +173,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path):
 
 
 def test_what_the_thread_could_not_write_stops_the_next_saving(tmp_path, monkeypatch, saver):
-    monkeypatch.setattr(saving, "write", lambda checkpoint, path: 1 / 0)
+    monkeypatch.setattr(checkpoint_io, "write", lambda checkpoint, path: 1 / 0)
     saver.save_checkpoint(checkpoint(1.0), tmp_path / "last.ckpt")
     while not saver.written[0].done():
         pass

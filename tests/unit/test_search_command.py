@@ -11,7 +11,7 @@ import sweep as script
 from omegaconf import OmegaConf
 from searches import Launcher, Made, interrupted, parsed, searched
 
-from engrec.search import journal, space
+from engrec.search import space
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_pruning_knows_the_most_epochs_that_a_trial_may_have(tmp_path):
 def test_the_command_itself_does_without_what_takes_long_to_load():
     """Each trial is forked from it, and a search of short trials would be mostly its start and its end."""
     heavy = {"torch", "pytorch_lightning", "torchmetrics", "sklearn", "matplotlib", "submitit"}
-    code = "import sys, sweep, engrec.search.pages; from engrec.search.outcome import _get_param_importances as f; f()"
+    code = "import sys, sweep, engrec.pages.search; from engrec.search.outcome import _get_param_importances as f; f()"
     code += f"; print(*sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=script.ROOT / "scripts", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
@@ -108,7 +108,7 @@ def test_the_command_itself_does_without_what_takes_long_to_load():
 
 def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, monkeypatch):
     """It ends after this one has begun and before this one has the folder; the check then finds something wrong."""
-    arguments, locked = ["sweep=small", f"folder={tmp_path}"], journal.locked
+    arguments, locked = ["sweep=small", f"folder={tmp_path}"], script.locked
     last = tmp_path / "trials" / "0" / "last.ckpt"
 
     def locked_later(folder):
@@ -120,10 +120,10 @@ def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, mon
     def check(cfg):
         raise ValueError("the network is nowhere")
 
-    monkeypatch.setattr(journal, "locked", locked_later)
+    monkeypatch.setattr(script, "locked", locked_later)
     monkeypatch.setattr(script, "check", check)
     monkeypatch.setattr(script, "announce", lambda *_: None)
-    monkeypatch.setattr(script.processes, "Launcher", lambda _: Launcher(lambda o, f: Made(f, [0.5] * 9)))
+    monkeypatch.setattr(script.local, "Launcher", lambda _: Launcher(lambda o, f: Made(f, [0.5] * 9)))
     try:
         with pytest.raises(ValueError, match="the network is nowhere"):
             script.main(arguments)

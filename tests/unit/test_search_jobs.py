@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from searches import parsed, result, searched, states
 
-from engrec import status
-from engrec.search import jobs
-from engrec.search.trials import FROM_OUTSIDE, TAKEN
+from engrec.runs import status
+from engrec.search import slurm as jobs
+from engrec.search.search import FROM_OUTSIDE, TAKEN
 
 
 class Slurm:

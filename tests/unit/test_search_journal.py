@@ -11,12 +11,12 @@ import pytest
 import sweep as script
 from searches import parsed, searched
 
-from engrec.search import journal
+from engrec.search.study import Journal, forget, locked, repair
 
 
 def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    storage = optuna.storages.JournalStorage(journal.Journal(whole))
+    storage = optuna.storages.JournalStorage(Journal(whole))
     study = optuna.create_study(study_name="s", storage=storage)
     for value in range(4):
         trial = study.ask()
@@ -25,29 +25,29 @@ def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
     written = whole.read_bytes()
     for end in range(written.index(b"\n") + 1, len(written), 3):
         cut.write_bytes(written[:end])
-        storage = optuna.storages.JournalStorage(journal.Journal(cut))
+        storage = optuna.storages.JournalStorage(Journal(cut))
         assert cut.read_bytes() == written[: written.rfind(b"\n", 0, end) + 1]
         if end % 11 == 0:
             before = len(storage.get_all_trials(0))
             storage.create_new_trial(0)
-            again = optuna.storages.JournalStorage(journal.Journal(cut))
+            again = optuna.storages.JournalStorage(Journal(cut))
             assert len(again.get_all_trials(0)) == before + 1
 
 
 def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_said(tmp_path):
     path = tmp_path / "journal"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n\0\0\0\n')
-    journal.repair(path)
+    repair(path)
     assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
     path.write_bytes(b'{"a": 1}\n{"b"\n{"c": 3}\n')
     with pytest.raises(ValueError, match="line 2 is damaged"):
-        journal.repair(path)
+        repair(path)
     assert path.read_bytes() == b'{"a": 1}\n{"b"\n{"c": 3}\n'
 
 
 def test_a_write_that_fails_leaves_no_part_of_a_line(tmp_path, monkeypatch):
     path = tmp_path / "journal"
-    storage = optuna.storages.JournalStorage(journal.Journal(path))
+    storage = optuna.storages.JournalStorage(Journal(path))
     study = optuna.create_study(study_name="s", storage=storage)
     trial = study.ask()
     before = path.read_bytes()
@@ -61,7 +61,7 @@ def test_a_write_that_fails_leaves_no_part_of_a_line(tmp_path, monkeypatch):
             study.tell(trial, 0.5)
     assert path.read_bytes() == before
     study.tell(trial, 0.5)
-    [told] = optuna.storages.JournalStorage(journal.Journal(path)).get_all_trials(0)
+    [told] = optuna.storages.JournalStorage(Journal(path)).get_all_trials(0)
     assert told.values == [0.5]
 
 
@@ -75,19 +75,19 @@ def test_optunas_own_backend_reads_the_journal(tmp_path):
 def test_the_lock_is_held_by_the_process_and_goes_with_it(tmp_path):
     code = f"""
 import time, pathlib
-from engrec.search import journal
-with journal.locked(pathlib.Path({str(tmp_path)!r})):
+from engrec.search import study
+with study.locked(pathlib.Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(60)
 """
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=script.ROOT)
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(ValueError, match=f"by process {holder.pid}: stop that one"), journal.locked(tmp_path):
+    with pytest.raises(ValueError, match=f"by process {holder.pid}: stop that one"), locked(tmp_path):
         pass
     holder.kill()
     holder.wait()
-    with journal.locked(tmp_path), (tmp_path / "lock").open() as other, pytest.raises(BlockingIOError):
+    with locked(tmp_path), (tmp_path / "lock").open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -101,6 +101,6 @@ def test_trials_without_their_journal_are_not_taken_for_others(tmp_path):
 def test_a_search_that_is_forgotten_can_begin_anew(tmp_path):
     searched(tmp_path / "found", parsed(tmp_path), n_trials=1)
     (tmp_path / "found" / "of-others").touch()
-    journal.forget(tmp_path / "found")
+    forget(tmp_path / "found")
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["of-others"]
     searched(tmp_path / "found", parsed(tmp_path, seed=1), n_trials=1)

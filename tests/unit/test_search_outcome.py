@@ -7,7 +7,8 @@ import optuna
 import pytest
 from searches import Launcher, Made, good, parsed, result, searched
 
-from engrec.search import outcome, pages
+from engrec.pages import search
+from engrec.search import outcome
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):
     state = json.loads((folder / "sweep.json").read_text())
     assert [trial["number"] for trial in state["trials"]] == list(range(20))
     assert set(state["trials"][0]) >= {"number", "state", "values", "params", "folder", "seconds"}
-    text, paths = pages.write_summary(searching.sweep, searching.study, folder, "the command")
+    text, paths = search.write_summary(searching.sweep, searching.study, folder, "the command")
     page = paths[1].read_text()
     assert "test/auc" not in text + page + (folder / "trials.csv").read_text() + (folder / "sweep.json").read_text()
     assert "<script src" not in page
@@ -78,7 +79,7 @@ def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):
 
 def test_a_summary_of_nothing_says_so(tmp_path):
     searching = searched(tmp_path, parsed(tmp_path), lambda o, f: Made(f, [], 1), n_trials=2)
-    text, _ = pages.write_summary(searching.sweep, searching.study, tmp_path, "the command")
+    text, _ = search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
     assert "2 failed." in text
     assert "No trial has been completed." in text
 

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import time
 
-from engrec import status
-from engrec.search import processes
+from engrec.runs import status
+from engrec.search import local
 
 
 def test_a_process_is_known_by_more_than_its_number():
@@ -22,7 +22,7 @@ def test_a_process_is_known_by_more_than_its_number():
 
 
 def test_what_a_trial_started_itself_ends_with_it(tmp_path):
-    launcher = processes.Launcher([{"ENGREC_SLOT": "7"}])
+    launcher = local.Launcher([{"ENGREC_SLOT": "7"}])
     job = launcher.start(
         ["sh", "-c", f"echo $ENGREC_SLOT > {tmp_path}/slot; sleep 60 & echo $! > {tmp_path}/child"], tmp_path, 0
     )
@@ -40,17 +40,17 @@ def test_another_process_with_the_number_of_a_dead_trial_is_left_alone(tmp_path)
     other = subprocess.Popen(["sleep", "60"], start_new_session=True)
     record = {"pid": other.pid, "began": "another boot 17"}
     (tmp_path / "process.json").write_text(json.dumps(record))
-    processes.Launcher([{}]).left_over([tmp_path])
+    local.Launcher([{}]).left_over([tmp_path])
     assert other.poll() is None
     (tmp_path / "process.json").write_text(json.dumps(status.process(other.pid)))
-    processes.Launcher([{}]).left_over([tmp_path])
+    local.Launcher([{}]).left_over([tmp_path])
     assert other.wait(5) == -signal.SIGTERM
 
 
 def test_a_trial_in_an_allocation_does_not_take_itself_for_a_task_of_the_job(tmp_path, monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_RESTART_COUNT", "SLURM_CONF", "SBATCH_ACCOUNT"):
         monkeypatch.setenv(name, "1")
-    launcher = processes.Launcher([{}])
+    launcher = local.Launcher([{}])
     job = launcher.start(["sh", "-c", f"env > {tmp_path}/env"], tmp_path, 0)
     while job.ended() is None:
         launcher.wait([job], 1)
@@ -59,8 +59,8 @@ def test_a_trial_in_an_allocation_does_not_take_itself_for_a_task_of_the_job(tmp
 
 
 def test_a_process_that_does_not_heed_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "GRACE", 0.1)
-    launcher = processes.Launcher([{}])
+    monkeypatch.setattr(local, "GRACE", 0.1)
+    launcher = local.Launcher([{}])
     job = launcher.start(["sh", "-c", "trap '' TERM; while true; do sleep 0.01; done"], tmp_path, 0)
     time.sleep(0.1)
     start = time.monotonic()

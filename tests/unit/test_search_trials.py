@@ -13,8 +13,8 @@ from searches import Launcher, Made, good, interrupted, parsed, result, searched
 
 from engrec import checkpoint
 from engrec.config import explain, quoted
-from engrec.search import journal, outcome
-from engrec.search.trials import TAKEN
+from engrec.search import outcome, study
+from engrec.search.search import TAKEN
 
 
 def test_what_is_told_is_what_the_runs_wrote(tmp_path):
@@ -36,7 +36,7 @@ def test_what_is_drawn_does_not_depend_on_where_a_search_was_stopped(tmp_path, o
         return Made(folder, [], result=result(value, num_parameters=float(overrides["x"])))
 
     def drawn(folder):
-        return [trial.params for trial in journal.open_study(folder, sweep).trials]
+        return [trial.params for trial in study.open_study(folder, sweep).trials]
 
     searched(tmp_path / "whole", sweep, run, n_trials=14)
     for stop in range(1, 14):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from engrec.statistics import NUM_BINS, SCORES, Draws, auc, interval, mcnemar, p_value, scores
+from engrec.evidence.statistics import NUM_BINS, SCORES, Draws, auc, interval, mcnemar, p_value, scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 

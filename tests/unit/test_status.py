@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engrec.status import FILE, SILENCE, process, reported, status_of
+from engrec.runs.status import FILE, SILENCE, process, reported, status_of
 
 
 def written(folder):
@@ -86,7 +86,7 @@ def test_another_run_in_the_folder_begins_anew(tmp_path):
 
 def test_a_killed_run_has_failed(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from engrec.status import reported\n"
+        "import sys, time; from pathlib import Path; from engrec.runs.status import reported\n"
         f"with reported(Path({str(tmp_path)!r}), ''): print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as running:
@@ -118,7 +118,7 @@ def test_a_process_that_has_ended_is_none_though_nobody_took_notice(tmp_path):
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from engrec.status import reported\n"
+        "import sys; from pathlib import Path; from engrec.runs.status import reported\n"
         f"with reported(Path({str(tmp_path)!r}), 'first'): print(flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -146,7 +146,7 @@ def test_another_process_with_its_number_is_not_it(tmp_path):
 def test_its_process_is_looked_at_once(tmp_path, monkeypatch):
     with reported(tmp_path, ""):
         looked = []
-        monkeypatch.setattr("engrec.status.process", lambda pid: looked.append(pid) or process(pid))
+        monkeypatch.setattr("engrec.runs.status.process", lambda pid: looked.append(pid) or process(pid))
         assert status_of(tmp_path).state == "running"
         assert looked == [os.getpid()]
 

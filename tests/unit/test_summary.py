@@ -10,15 +10,15 @@ from runs import decided, some_images, take, unknown_people, write_run
 from scipy import stats
 from sklearn import metrics as sk
 
-from engrec import summary
-from engrec.results import find_runs, read_groups
-from engrec.statistics import SCORES
+from engrec.evidence import comparison
+from engrec.evidence.groups import find_runs, read_groups
+from engrec.evidence.statistics import SCORES
 
 SEEDS = (0, 1, 2)
 
 
 def blocks_of(folder, num_resamples=400):
-    return summary.build(read_groups(find_runs([folder])), num_resamples)
+    return comparison.build(read_groups(find_runs([folder])), num_resamples)
 
 
 def block_of(folder, num_resamples=400):
@@ -112,8 +112,8 @@ def test_the_interval_is_over_people_where_they_are_known_and_over_images_elsewh
     widths = [np.ptp([f.low, f.high]) for b in (people, unknown) for f in [b.figures["finetune vgg_small"]["accuracy"]]]
     assert widths[0] > 2 * widths[1]
     assert (people.draws.num_groups, unknown.draws.num_groups) == (20, 120)
-    assert "bootstrap over 20 people" in summary.legend(people)
-    assert "bootstrap over images (nobody knows who is seen)" in summary.legend(unknown)
+    assert "bootstrap over 20 people" in comparison.legend(people)
+    assert "bootstrap over images (nobody knows who is seen)" in comparison.legend(unknown)
     assert "of 20 people" in people.title
     assert "people" not in unknown.title
     assert unknown.subjects == []
@@ -124,16 +124,16 @@ def test_what_is_undefined_is_said(tmp_path):
     write_run(tmp_path / "run", images)
     block = block_of(tmp_path)
     assert np.isnan(block.figures["finetune vgg_small"]["AUC"].value)
-    [row] = summary.figure_rows(block)[1:]
+    [row] = comparison.figure_rows(block)[1:]
     assert row[3 + SCORES.index("AUC")] == "undefined"
 
 
 def test_one_person_has_figures_without_intervals(tmp_path):
     write_run(tmp_path / "run", some_images(12, per_subject=12))
     block = block_of(tmp_path)
-    [row] = summary.figure_rows(block)[1:]
+    [row] = comparison.figure_rows(block)[1:]
     assert not any("[" in cell or "nan" in cell for cell in row)
-    assert "nan" not in summary.text([block])
+    assert "nan" not in comparison.text([block])
 
 
 # Labels and blocks
@@ -221,8 +221,8 @@ def test_every_pair_of_groups_is_compared_once(tmp_path):
         write_run(tmp_path / str(i), some_images(seed=i), choices={"model": f"m{i}"})
     block = block_of(tmp_path, 100)
     assert len({frozenset((d.one, d.other)) for d in block.differences}) == 21
-    assert len(summary.difference_rows(block)) == 1 + summary.MOST_DIFFERENCES
-    assert f"{21 - summary.MOST_DIFFERENCES} more in differences.csv" in summary.difference_legend(block)
+    assert len(comparison.difference_rows(block)) == 1 + comparison.MOST_DIFFERENCES
+    assert f"{21 - comparison.MOST_DIFFERENCES} more in differences.csv" in comparison.difference_legend(block)
 
 
 # Controls and verdicts
@@ -308,13 +308,13 @@ def test_the_oracle_of_each_person_is_a_control_of_its_own(tmp_path):
 
 def test_controls_stand_beside_the_models_in_the_usual_order(tmp_path):
     images = some_images()
-    controls = {name: some_images(seed=i) for i, name in enumerate(("zebra", *reversed(summary.CONTROLS), "ant"))}
+    controls = {name: some_images(seed=i) for i, name in enumerate(("zebra", *reversed(comparison.CONTROLS), "ant"))}
     write_run(tmp_path / "a", images)
     write_run(tmp_path / "b", images, stage="scratch", controls=controls)
     block = block_of(tmp_path)
-    assert list(block.figures) == [*block.labels, *summary.CONTROLS.values(), "ant", "zebra"]
+    assert list(block.figures) == [*block.labels, *comparison.CONTROLS.values(), "ant", "zebra"]
     for name, control in controls.items():
-        shown = block.figures[summary.CONTROLS.get(name, name)]["accuracy"]
+        shown = block.figures[comparison.CONTROLS.get(name, name)]["accuracy"]
         assert shown.value == sk.accuracy_score(control.labels, control.probabilities.argmax(1))
         assert np.isnan(shown.sd)
 
@@ -362,7 +362,7 @@ def test_the_calibrated_error_is_that_of_the_tempered_probabilities(tmp_path):
     block = block_of(tmp_path)
     assert block.figures["finetune vgg_small"]["ECE"].value == pytest.approx(0.99 - 0.75)
     assert block.calibrated == {"finetune vgg_small": pytest.approx(0, abs=1e-9)}
-    header, *rows = summary.figure_rows(block)
+    header, *rows = comparison.figure_rows(block)
     assert header[-1] == "ECE calibrated"
     assert {row[0]: row[-1] for row in rows} == {"finetune vgg_small": "0.0", "scratch vgg_small": ""}
 
@@ -384,7 +384,7 @@ def test_within_a_format_only_its_images_count(tmp_path):
         assert count == inside.sum()
         assert figures["accuracy"].value == sk.accuracy_score(images.labels[inside], chosen[inside])
         assert figures["balanced accuracy"].value == figures["AUC"].value == 0.5
-    assert "Within each format" in summary.text([block])
+    assert "Within each format" in comparison.text([block])
 
 
 def test_one_format_or_none_is_no_table(tmp_path):
@@ -392,7 +392,7 @@ def test_one_format_or_none_is_no_table(tmp_path):
         write_run(tmp_path / name / "run", replace(some_images(), formats=np.full(60, kind)))
         block = block_of(tmp_path / name)
         assert block.within_formats == []
-        assert "Within each format" not in summary.text([block])
+        assert "Within each format" not in comparison.text([block])
 
 
 def test_the_table_of_subjects_by_hand(tmp_path):
@@ -440,7 +440,7 @@ def cells(line):
 
 
 def test_the_text_is_a_heading_and_whole_tables(varied):
-    lines = summary.text(varied).splitlines()
+    lines = comparison.text(varied).splitlines()
     assert [line for line in lines if line.startswith("## ")] == [f"## {block.title}" for block in varied]
     tables = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
     tables = [table.strip().splitlines() for table in tables if table.strip()]
@@ -449,13 +449,13 @@ def test_the_text_is_a_heading_and_whole_tables(varied):
         assert len({len(cells(line)) for line in table}) == 1
         assert len({len(line) for line in table}) == 1  # aligned
         assert set(table[1]) == {"|", "-"}
-    assert "nan" not in summary.text(varied)
+    assert "nan" not in comparison.text(varied)
 
 
 def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
-    written = summary.write_tables(varied, tmp_path / "new" / "out")
+    written = comparison.write_tables(varied, tmp_path / "new" / "out")
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(path.name for path in written)
-    assert (tmp_path / "new" / "out" / "summary.md").read_text() == summary.text(varied)
+    assert (tmp_path / "new" / "out" / "summary.md").read_text() == comparison.text(varied)
     tables = {}
     for name in ("summary", "differences", "subjects"):
         with (tmp_path / "new" / "out" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -492,4 +492,4 @@ def test_the_text_does_not_depend_on_the_order_of_the_runs(tmp_path):
         for i, (stage, seed, fold) in enumerate(itertools.product(("finetune", "scratch"), (0, 1), (0, 1))):
             folder = tmp_path / str(order) / f"{order * i + 10:02d}"
             write_run(folder, take(some_images(seed=seed), slice(fold, None, 2)), stage=stage, seed=seed, fold=fold)
-    assert summary.text(blocks_of(tmp_path / "1")) == summary.text(blocks_of(tmp_path / "-1"))
+    assert comparison.text(blocks_of(tmp_path / "1")) == comparison.text(blocks_of(tmp_path / "-1"))

@@ -14,9 +14,9 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from engrec import page
-from engrec.dashboard.details import Details
-from engrec.dashboard.folders import Outputs
+from engrec.pages import page
+from engrec.pages.dashboard.answers import Details
+from engrec.pages.dashboard.records import Outputs
 
 HERE = Path(__file__).parent
 OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "searches.js", "main.js")  # each needs those before

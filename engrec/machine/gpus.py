@@ -16,7 +16,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from engrec import cluster
+from engrec.machine import cluster
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 

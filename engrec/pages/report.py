@@ -18,12 +18,13 @@ from PIL import Image
 from plotly.subplots import make_subplots
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from engrec import page, summary
 from engrec.datasets import prepared
+from engrec.evidence import comparison
+from engrec.evidence.comparison import Block, Figure
+from engrec.evidence.groups import Group, Run
+from engrec.evidence.statistics import NUM_BINS, SCORES
 from engrec.metrics import log_odds
-from engrec.results import Group, Run
-from engrec.statistics import NUM_BINS, SCORES
-from engrec.summary import Block, Figure
+from engrec.pages import page
 
 # Okabe and Ito, Color Universal Design (2008), without the yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -105,7 +106,7 @@ def _counted(number: int, what: str) -> str:
 def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
     """The verdicts, then each part that has something to show, under a heading."""
     parts = {
-        "Scores": comparison(block, looks),
+        "Scores": scores(block, looks),
         "Paired differences": differences(block, looks),
         "ROC and precision–recall": curves(block, looks),
         "Confusion": confusions(block),
@@ -131,28 +132,29 @@ def verdicts(block: Block) -> str:
     return f'<ul class="verdicts">{lines}</ul>' + (page.note(doubt) if bare else "")
 
 
-def comparison(block: Block, looks: Mapping[str, Look]) -> str:
+def scores(block: Block, looks: Mapping[str, Look]) -> str:
     """The chart to look at first, and its numbers."""
     rows = [(name, looks.get(name, Look()), figures) for name, figures in block.figures.items()]
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
     dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
-    cells = [[cell.replace(" ±", "\n±") for cell in row] for row in summary.figure_rows(block)]
-    return intervals(rows, chance) + page.note(dotted + summary.legend(block)) + page.table(cells)
+    cells = [[cell.replace(" ±", "\n±") for cell in row] for row in comparison.figure_rows(block)]
+    return intervals(rows, chance) + page.note(dotted + comparison.legend(block)) + page.table(cells)
 
 
 def differences(block: Block, looks: Mapping[str, Look]) -> str:
     rows = [
         (f"{d.one} −\n{d.other}", looks[d.one], {score: figure for score, (figure, _) in d.figures.items()})
-        for d in block.differences[: summary.MOST_DIFFERENCES]
+        for d in block.differences[: comparison.MOST_DIFFERENCES]
     ]
     if not rows:
         return ""
     forest = intervals(rows, dict.fromkeys(SCORES, 0.0))
     note = "An interval that crosses 0 leaves open which of the two is better. "
     cells = [
-        [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in summary.difference_rows(block)
+        [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row]
+        for row in comparison.difference_rows(block)
     ]
-    return forest + page.note(note + summary.difference_legend(block)) + page.table(cells)
+    return forest + page.note(note + comparison.difference_legend(block)) + page.table(cells)
 
 
 def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> str:
@@ -406,7 +408,7 @@ def formats(block: Block) -> str:
     if not block.within_formats:
         return ""
     note = "A model that knows no more than codec and colour mode has balanced accuracy and AUC of chance within each."
-    return page.note(note) + page.table(summary.format_rows(block))
+    return page.note(note) + page.table(comparison.format_rows(block))
 
 
 def mistakes(block: Block, most: int) -> str:

@@ -9,7 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from engrec import page
+from engrec.pages import page
 from engrec.search.outcome import Matters, best_command, chosen, importances, record, short, summary
 from engrec.search.space import Objective, Sweep, arguments, text
 

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engrec import page
 from engrec.config import nearest
-from engrec.search.processes import outside_of_jobs
+from engrec.pages import page
+from engrec.runs.status import KILLED, status_of
+from engrec.search.local import outside_of_jobs
 from engrec.search.runs import last_lines
-from engrec.search.trials import TAKEN
-from engrec.status import KILLED, status_of
+from engrec.search.search import TAKEN
 
 EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
 UNANSWERED = 600.0  # seconds without an answer that end a search

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from aiohttp import web
 
-from engrec.dashboard import pages
-from engrec.dashboard.details import Details
-from engrec.dashboard.folders import Outputs
+from engrec.pages.dashboard import html
+from engrec.pages.dashboard.answers import Details
+from engrec.pages.dashboard.records import Outputs
 
 LOOK = 1.0  # seconds between looks at the folder, at least; a slow one is looked at less often
 WARM = 3.0  # seconds after the first look, when the page has what it shows first
 LIGHT = ("history", "texts")  # questions that do not wait for what is computed
 KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?")
 HEADERS = {
-    "Content-Security-Policy": pages.policy("'self'") + "; frame-ancestors 'none'",
+    "Content-Security-Policy": html.policy("'self'") + "; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -63,13 +63,13 @@ class Server:
         return response
 
     async def page(self, _: web.Request) -> web.Response:
-        return web.Response(text=pages.served(), content_type="text/html")
+        return web.Response(text=html.served(), content_type="text/html")
 
     async def style(self, _: web.Request) -> web.Response:
-        return web.Response(text=pages.style(), content_type="text/css")
+        return web.Response(text=html.style(), content_type="text/css")
 
     async def script(self, request: web.Request) -> web.Response:
-        source = pages.scripts().get(request.match_info["name"])
+        source = html.scripts().get(request.match_info["name"])
         if source is None:
             raise web.HTTPNotFound
         return web.Response(text=source, content_type="text/javascript")
@@ -178,6 +178,6 @@ def warm() -> None:
     """Load what the first look into a run would otherwise wait for: torch and scikit-learn take seconds."""
     import torch
 
-    from engrec import report  # noqa: F401
+    from engrec.pages import report  # noqa: F401
 
     torch.set_num_threads(1)

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 from tqdm import tqdm
 
-from engrec import page
 from engrec.datasets.prepared import SPLITS, Faces, blank, conflicting, identical
+from engrec.pages import page
 
 NEAR = 0.94  # correlation
 SIDE = 48  # pixels: larger images are compared at this size

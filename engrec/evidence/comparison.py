@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engrec.controls import CONTROLS
-from engrec.page import write
-from engrec.results import Group
-from engrec.statistics import SCORES, Draws, interval, mcnemar, p_value, scores
+from engrec.evidence.controls import CONTROLS
+from engrec.evidence.groups import Group
+from engrec.evidence.statistics import SCORES, Draws, interval, mcnemar, p_value, scores
+from engrec.pages.page import write
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
 

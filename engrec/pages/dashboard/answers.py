@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from engrec import page
-from engrec.dashboard.folders import MOST_BYTES, Entry, Outputs, number, read_history, read_json, read_text
 from engrec.datasets import prepared, synthetic
 from engrec.datasets.prepared import Faces
-from engrec.results import Group, Run, pool, read_groups, read_predictions, read_run
+from engrec.evidence.groups import Group, Run, pool, read_groups, read_predictions, read_run
+from engrec.pages import page
+from engrec.pages.dashboard.records import MOST_BYTES, Entry, Outputs, number, read_history, read_json, read_text
 
 MOST_POINTS = 1000  # of a learning curve
 MOST_KEPT = 1000  # answers
@@ -111,8 +111,8 @@ class Details:
 
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Confusion matrix and ROC curves of predictions.csv."""
-        from engrec import report  # with torch and scikit-learn, for which the table does not wait
-        from engrec.statistics import SCORES, Draws, scores
+        from engrec.evidence.statistics import SCORES, Draws, scores
+        from engrec.pages import report  # with torch and scikit-learn, for which the table does not wait
 
         said = read_predictions(_plain(entry, "predictions.csv"))
         labels, p, size = said.labels, said.probabilities, len(said.class_names)
@@ -138,7 +138,7 @@ class Details:
 
     def mistakes(self, entry: Entry) -> dict[str, Any]:
         """The images that the run is surest of and wrong about."""
-        from engrec import report
+        from engrec.pages import report
 
         _plain(entry, "predictions.csv")
         run = _run(entry)
@@ -165,7 +165,7 @@ class Details:
 
     def group(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Folds pooled, seeds averaged: each score with its interval, for the model and its controls."""
-        from engrec import summary
+        from engrec.evidence import comparison
 
         if not entries:
             raise ValueError("none of its runs has finished")
@@ -174,7 +174,7 @@ class Details:
         latest = {(entry.record["seed"], entry.record["fold"]): entry for entry in sorted(entries, key=_began)}
         kept = whole_seeds(latest)
         groups = read_groups(_run(entry) for entry in kept)
-        blocks = summary.build([group for group in groups if not group.name["views"]], RESAMPLES)
+        blocks = comparison.build([group for group in groups if not group.name["views"]], RESAMPLES)
         [block] = blocks
         return {
             "figures": {name: _figures(of) for name, of in block.figures.items()},
@@ -188,7 +188,7 @@ class Details:
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
         """The second run's scores minus the first's on the same images and the same draws of people."""
-        from engrec import summary
+        from engrec.evidence import comparison
 
         groups = []
         for name, entry in (("first", one), ("second", other)):
@@ -198,7 +198,7 @@ class Details:
         first, second = groups
         if not first.same_images(second):
             raise ValueError("the two were not tested on the same images, so that their difference has no interval")
-        [block] = summary.build([_alike(first, second), second], RESAMPLES)
+        [block] = comparison.build([_alike(first, second), second], RESAMPLES)
         found = block.difference(block.labels[1], block.labels[0])
         figures = {score: figure for score, (figure, _) in found.figures.items()}
         return {
@@ -209,7 +209,7 @@ class Details:
 
     def search(self, entry: Entry) -> dict[str, Any]:
         """Trials, which values matter, and the best as a command, from sweep.json; the journal is left alone."""
-        from engrec.dashboard import trials
+        from engrec.pages.dashboard import trials
 
         node = read_json(entry.folder / "sweep.json")
         if entry.read["problems"]:
@@ -237,10 +237,13 @@ def _figures(figures: Any) -> dict[str, dict[str, Any]]:
 
 def _intervals(block: Any) -> dict[str, Any]:
     """What they are over, and the sign of those that are over few."""
-    from engrec import summary
+    from engrec.evidence import comparison
 
     few = 2 <= block.draws.num_groups < ENOUGH
-    return {"legend": f"{FEW} {summary.legend(block)}" if few else summary.legend(block), "sign": " †" if few else ""}
+    return {
+        "legend": f"{FEW} {comparison.legend(block)}" if few else comparison.legend(block),
+        "sign": " †" if few else "",
+    }
 
 
 def _alike(first: Group, second: Group) -> Group:
@@ -287,7 +290,7 @@ def faces_of(run: Run) -> Faces:
 
     What a run says is read, never called: these two functions alone are known here.
     """
-    from engrec import report
+    from engrec.pages import report
 
     if run.settings.get("dataset._target_") != "engrec.datasets.synthetic.render":
         path = report.prepared_path(run)

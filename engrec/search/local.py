@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engrec import cluster, status
+from engrec.machine import cluster
+from engrec.runs import status
 from engrec.search.runs import last_lines
 
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")

@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from engrec.results import NOT_SETTINGS, STAGES, flatten, shown
-from engrec.status import status_of
+from engrec.evidence.groups import NOT_SETTINGS, STAGES, flatten, shown
+from engrec.runs.status import status_of
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
 READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from engrec.hardware import synchronize
+from engrec.machine.hardware import synchronize
 
 
 class Saver(TorchCheckpointIO):

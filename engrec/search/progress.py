@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from engrec.search.outcome import said, short
-from engrec.search.trials import Running, Search
+from engrec.search.search import Running, Search
 
 
 class Table:

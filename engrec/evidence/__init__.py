@@ -1,0 +1,1 @@
+"""From finished runs to what they prove; no HTML."""

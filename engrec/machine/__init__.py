@@ -1,0 +1,1 @@
+"""What the operating system, the hardware and the cluster give."""

@@ -1,0 +1,1 @@
+"""Everything that is looked at: tables, figures, HTML pages, the dashboard."""
