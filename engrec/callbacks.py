@@ -3,42 +3,27 @@
 import csv
 import logging
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from engrec.calibration import fit_temperature
-from engrec.data import Batch, DataModule
-from engrec.datasets.prepared import Faces
+from engrec.data import DataModule
+from engrec.machine.files import atomic_write
 from engrec.machine.hardware import synchronize
-from engrec.metrics import Scores, confusion_matrix
+from engrec.metrics import Scores, confusion_matrix, fit_temperature
 from engrec.modules.classifier import Classifier
-from engrec.transforms import standardize, to_float
+from engrec.runs.record import write_predictions
+from engrec.transforms import Batch, standardize, to_float
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class SameConfiguration(Callback):
@@ -95,7 +80,7 @@ class History(Checkpoint):
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         self.epochs.append({"epoch": trainer.current_epoch, "lr": lr, **dict(sorted(metrics.items()))})
         if trainer.is_global_zero:
-            with written_whole(self.folder / "metrics.csv") as file:
+            with atomic_write(self.folder / "metrics.csv") as file:
                 writer = csv.DictWriter(file, fieldnames=list(self.epochs[0]))
                 writer.writeheader()
                 writer.writerows(self.epochs)
@@ -226,25 +211,6 @@ def gathered(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         index, logits = (torch.cat(gather_all_tensors(tensor)) for tensor in (index, logits))
     order = index.argsort()
     return index[order].cpu(), logits[order].cpu()
-
-
-def write_predictions(path: Path, faces: Faces, index: list[int], probabilities: list[list[float]]) -> None:
-    """index: which images of `faces`; probabilities: one row (num_classes,) for each of them."""
-    nothing = [""] * len(faces)
-    subjects, formats = (nothing if a is None else a.tolist() for a in (faces.subjects, faces.formats))
-    with written_whole(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in faces.class_names)])
-        for i, row in zip(index, probabilities, strict=True):
-            label = faces.class_names[faces.labels[i]]
-            writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
-
-
-def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[str, np.ndarray]) -> None:
-    """A file like predictions.csv for each control, under its name."""
-    folder.mkdir(exist_ok=True)
-    for name, probabilities in controls.items():
-        write_predictions(folder / f"{name}.csv", faces, index, probabilities.tolist())
 
 
 class Progress(TQDMProgressBar):

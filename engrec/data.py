@@ -18,11 +18,9 @@ from torch.utils.data import Sampler
 from engrec.datasets.prepared import Faces
 from engrec.machine.hardware import memory_of
 from engrec.splits import Split
-from engrec.transforms import standardize, to_float
+from engrec.transforms import Batch, epoch_seed, standardize, to_float
 
 log = logging.getLogger(__name__)
-
-Batch = dict[str, Tensor]
 
 
 class Batches:
@@ -115,11 +113,6 @@ class BatchIndices(Sampler[Tensor]):
             order = order[torch.randperm(len(order), generator=generator)]
         order = order[self.rank :: self.world_size].to(self.device)  # the order of an epoch in one copy
         yield from order.split(self.batch_size)[: len(self)]
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """One seed for each epoch of each run, so that an epoch draws the same whether or not the run was interrupted."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 class DataModule(pl.LightningDataModule):

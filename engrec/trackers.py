@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,10 +15,10 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from engrec.callbacks import History, written_whole
-from engrec.config import uninterrupted
 from engrec.datasets.prepared import Faces
 from engrec.machine import cluster
+from engrec.machine.files import atomic_write
+from engrec.machine.signals import uninterrupted
 from engrec.metrics import Scores, log_odds
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,14 @@ RECORD = "wandb.json"  # in the run's folder: which run at Weights & Biases is i
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
 NO_KEY = "Type logger.offline=true, or wandb login"
 ROC_POINTS, NUM_FACES = 500, 32
+
+
+class Epochs(Protocol):
+    """The history of a run: the metrics of each epoch, and the epoch with the best value of the monitored one."""
+
+    epochs: list[dict[str, float]]
+
+    def best(self, monitor: str) -> dict[str, float]: ...
 
 
 class WandbRun(WandbLogger):
@@ -92,14 +100,14 @@ class WandbRun(WandbLogger):
         if not offline:
             check_key()
 
-    def begin(self, trainer: pl.Trainer, config: dict[str, Any]) -> None:
+    def begin(self, config: dict[str, Any], history: Epochs | None) -> None:
         """Open the run, offline where the server does not, and say what it starts from."""
         # Where the client puts copies of what it sends, pictures among them: by default into the home folder.
         folders = {name: str((self.folder / "wandb" / "copies").resolve()) for name in FOLDERS}
         self.folders = {name: path for name, path in folders.items() if name not in os.environ}
         os.environ.update(self.folders)
         self.monitor = config["monitor"]
-        self.history = next((c for c in trainer.callbacks if isinstance(c, History)), None)  # pyright: ignore[reportAttributeAccessIssue]
+        self.history = history
         try:
             run = self.experiment
         except Exception as error:
@@ -110,7 +118,7 @@ class WandbRun(WandbLogger):
             run._assert_can_log_artifact = lambda artifact: None
         define_metrics(run)
         super().log_hyperparams(config | {"choices": self.choices})
-        with written_whole(self.folder / RECORD) as file:
+        with atomic_write(self.folder / RECORD) as file:
             json.dump({"id": run.id, "project": run.project, "entity": run.entity, "artifact": best_of(run.id)}, file)
         if self.source is not None:
             with unharmed():
@@ -232,14 +240,14 @@ class WandbRun(WandbLogger):
 
 
 @contextmanager
-def followed(trainer: pl.Trainer, config: dict[str, Any]) -> Iterator[None]:
+def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None = None) -> Iterator[None]:
     """The trackers' runs begin and end with this one, as it ends: one left open would take in the next trial's."""
     first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
     runs = [logger for logger in trainer.loggers if first and isinstance(logger, WandbRun)]
     status = 1
     try:
         for run in runs:
-            run.begin(trainer, config)
+            run.begin(config, history)
         yield
         status = 0
     except SystemExit as stopped:

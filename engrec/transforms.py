@@ -7,6 +7,7 @@ for one, to be standardised each.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -131,3 +132,11 @@ def ten_crop_views(images: Tensor) -> list[Tensor]:
     places = [(down, right), (0, 0), (0, 2 * right), (2 * down, 0), (2 * down, 2 * right)]
     crops = [padded[:, :, top : top + height, left : left + width] for top, left in places]
     return [view for crop in crops for view in flip_views(crop)]
+
+
+Batch = dict[str, Tensor]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """One seed for each epoch of each run, so that an epoch draws the same whether or not the run was interrupted."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

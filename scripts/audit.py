@@ -11,9 +11,11 @@ from pathlib import Path
 
 from contact_sheet import ROOT, build_dataset
 
-from engrec.config import composed, errors_in_one_line
-from engrec.evidence import audit
-from engrec.pages import page
+from engrec.config import composed
+from engrec.errors import errors_in_one_line
+from engrec.evidence.audit import NEAR, audit
+from engrec.machine.files import write_text
+from engrec.pages.audit import faults, html, markdown
 
 
 def main(arguments: list[str]) -> None:
@@ -23,16 +25,16 @@ def main(arguments: list[str]) -> None:
         "--out", type=Path, help="folder of audit.md, audit.html, faults.csv (default: outputs/audit/NAME)"
     )
     parser.add_argument(
-        "--near", type=float, default=audit.NEAR, help=f"correlation of nearly identical images (default: {audit.NEAR})"
+        "--near", type=float, default=NEAR, help=f"correlation of nearly identical images (default: {NEAR})"
     )
     options = parser.parse_intermixed_args(arguments)
     faces = build_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
-    found = audit.audit(faces, options.near)
+    found = audit(faces, options.near)
     folder = options.out or ROOT / "outputs" / "audit" / found.title.replace(" ", "-")
-    text = audit.markdown(found)
-    page.write(folder / "audit.md", text)
-    page.write(folder / "audit.html", audit.html(found, faces))
-    page.write(folder / "faults.csv", audit.faults(found, faces))
+    text = markdown(found)
+    write_text(folder / "audit.md", text)
+    write_text(folder / "audit.html", html(found, faces))
+    write_text(folder / "faults.csv", faults(found, faces))
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"{text}\n{shown}: audit.html (with pictures), audit.md, faults.csv")
 

@@ -25,14 +25,17 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from engrec import config, splits
-from engrec.callbacks import write_controls, write_predictions, written_whole
-from engrec.config import REMEDY, errors_in_one_line
+from engrec.config import REMEDY
+from engrec.console import LEAKAGE
 from engrec.datasets.prepared import Faces
+from engrec.errors import errors_in_one_line
 from engrec.evidence import baselines
 from engrec.evidence.controls import controls
-from engrec.experiment import LEAKAGE, PACKAGES, git_commit, hardware, plain, without_nan
+from engrec.machine.files import atomic_write
 from engrec.metrics import Scores, confusion_matrix
 from engrec.runs import pictures
+from engrec.runs.folder import plain
+from engrec.runs.record import PACKAGES, git_commit, hardware, without_nan, write_controls, write_predictions
 from engrec.splits import Split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,7 +179,7 @@ def write_run(
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
     config |= {"baseline": {"name": plan.baseline, **baselines.SETTINGS}, "output_dir": str(folder)}
-    with written_whole(folder / "config.yaml") as file:
+    with atomic_write(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(config)))
     write_predictions(folder / "predictions.csv", faces, split.test.tolist(), probabilities.tolist())
     write_controls(folder / "controls", faces, split.test.tolist(), controls(faces, split))
@@ -199,7 +202,7 @@ def write_run(
         "git_commit": git_commit(),
         "command": shlex.join(["python", "scripts/baseline.py", *plan.arguments]),
     }
-    with written_whole(folder / "result.json") as file:
+    with atomic_write(folder / "result.json") as file:
         json.dump(result, file, indent=2, allow_nan=False)
 
 

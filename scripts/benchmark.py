@@ -32,6 +32,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image, ImageEnhance
 from pytorch_lightning.loggers import CSVLogger
@@ -42,18 +43,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from engrec import config
-from engrec.callbacks import History, Progress, written_whole
-from engrec.config import check, errors_in_one_line
+from engrec.callbacks import History, Progress
+from engrec.config import check
+from engrec.console import say_speed
 from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
-from engrec.experiment import build_module, choose_for_machine, git_commit, hardware, say_speed, unhindered
+from engrec.errors import errors_in_one_line
+from engrec.experiment import unhindered
+from engrec.machine.files import atomic_write
 from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
 from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
+from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
+from engrec.plan import choose_for_machine
 from engrec.runs import pictures
 from engrec.runs.checkpoint_io import Saver
+from engrec.runs.record import git_commit, hardware
 from engrec.splits import Split
 from engrec.transforms import Augment
 
@@ -672,15 +679,56 @@ def write(report: Report, folder: Path) -> list[Path]:
     """NAME.json and NAME.png, named after network, precision and device."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "-".join(report.setting[key] for key in ("model", "precision", "device"))
-    with written_whole(folder / f"{name}.json") as file:
+    with atomic_write(folder / f"{name}.json") as file:
         json.dump(vars(report), file, indent=2)
     machine = report.setting["hardware"]
     title = f"{report.setting['model']}, {report.setting['precision']}, {', '.join(machine['gpus']) or machine['cpu']}"
     epochs, batches = report.growth.values()
-    picture = pictures.benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
+    picture = benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
     return [folder / f"{name}.json", picture]
 
 
 if __name__ == "__main__":
     with errors_in_one_line():
         main(sys.argv[1:])
+
+
+def benchmark(
+    speed: dict[str, list[float]],
+    pieces: dict[str, float],
+    epochs: dict[int, float],
+    batches: dict[int, float],
+    path: str | Path,
+    title: str,
+) -> Path:
+    """Four panels: images per second by way of training, milliseconds of a batch by piece, seconds of an epoch by the
+    number of images, with the line through the origin, images per second by batch size; returns the path."""
+    figure = Figure(figsize=(11, 7), facecolor="white", layout="constrained")
+    figure.suptitle(title)
+    (ways, parts), (growth, sizes) = figure.subplots(2, 2)
+    for place, values in enumerate(speed.values()):
+        middle = sorted(values)[len(values) // 2]
+        ways.barh(place, middle, color="tab:blue")
+        ways.plot(values, [place] * len(values), "|", color="black", markersize=12)
+        ways.annotate(f"{middle:,.0f}", (max(values), place), (6, 0), textcoords="offset points", va="center")
+    ways.set_yticks(range(len(speed)), [*speed])
+    ways.set(xlabel="images per second (median, and each repeat)")
+    ways.margins(x=0.15)
+    names = [name for name in pieces if name != "all of it"]
+    parts.barh(names, [1e3 * pieces[name] for name in names], color="tab:blue")
+    for place, name in enumerate(names):
+        parts.text(1e3 * max(0, pieces[name]), place, f" {1e3 * pieces[name]:,.2f}", va="center")
+    parts.set(xlabel="milliseconds a batch", xlim=(0, 1250 * max(pieces.values())))
+    growth.plot([*epochs], [*epochs.values()], "o", color="tab:blue", label="measured")
+    largest = max(epochs)
+    growth.plot([0, largest], [0, epochs[largest]], color="0.6", label="in proportion to the largest")
+    growth.set(xlabel="images", ylabel="seconds of an epoch", ylim=(0, None))
+    growth.legend(frameon=False)
+    sizes.plot(range(len(batches)), [*batches.values()], "o-", color="tab:blue")
+    sizes.set(xlabel="batch size", ylabel="images per second", ylim=(0, 1.1 * max(batches.values())))
+    sizes.set_xticks(range(len(batches)), map(str, batches))
+    for axes in (ways, parts):
+        axes.invert_yaxis()
+    for axes in (ways, parts, growth, sizes):
+        axes.spines[["top", "right"]].set_visible(False)
+    return pictures.write(figure, path)

@@ -11,7 +11,8 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
+from engrec.machine.files import atomic_write
 
 PORT = 8765
 
@@ -79,15 +80,9 @@ def export(folder: Path, path: Path, faces: bool) -> None:
     if not outputs.runs:
         raise ValueError(f"there is no run in {folder}; python train.py makes one in outputs")
     print(f"reading {folder} …", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for part in html.exported(outputs, Details(outputs, faces), str(folder)):
-                file.write(part)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        for part in html.exported(outputs, Details(outputs, faces), str(folder)):
+            file.write(part)
     counted = f"{len(outputs.runs):,} run{'s' if len(outputs.runs) != 1 else ''}"
     print(f"{path}: {counted}, {path.stat().st_size / 1e6:.1f} MB")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import summarize
 
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/demo")  # below the root; emptied first

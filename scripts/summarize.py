@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
 from engrec.evidence import comparison
-from engrec.evidence.groups import find_runs, read_groups
-from engrec.pages import report
+from engrec.evidence.groups import read_groups
+from engrec.pages import report, tables
+from engrec.runs.record import find_runs
 
 
 def main(arguments: list[str]) -> None:
@@ -27,8 +28,8 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--resamples {options.resamples}: too few for an interval, at least 100")
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     blocks = comparison.build(read_groups(find_runs(options.folders)), options.resamples)
-    print(comparison.text(blocks))
-    written = comparison.write_tables(blocks, options.out)
+    print(tables.text(blocks))
+    written = tables.write_tables(blocks, options.out)
     report.write(blocks, options.out / "summary.html")
     print("written:", *map(str, written), options.out / "summary.html")
 

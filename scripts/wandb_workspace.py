@@ -11,7 +11,8 @@ import os
 import sys
 from typing import Any
 
-from engrec.config import errors_in_one_line, logged_in
+from engrec.config import logged_in
+from engrec.errors import errors_in_one_line
 
 SCORES = ("accuracy", "balanced_accuracy", "f1", "auc")
 SETTINGS = ("optimizer.lr", "optimizer.weight_decay", "module.backbone_lr_factor", "batch_size")

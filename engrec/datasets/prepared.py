@@ -1,7 +1,6 @@
 """A data set as training reads it: arrays in memory, one .npz file on disk."""
 
 import json
-import os
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from engrec.machine.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 EXCLUDABLE = ("blank", "test_duplicates", "conflicts")
@@ -78,17 +79,10 @@ class Faces:
 
     def save(self, path: str | Path) -> None:
         """Write one .npz: nothing pickled, nothing half-written."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         arrays |= {"class_names": np.array(self.class_names), "recipe": np.array(json.dumps(self.recipe))}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_write(path, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, exclude: Sequence[str] = ()) -> Faces:

@@ -9,8 +9,8 @@ from skimage.feature import hog
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from engrec.calibration import fit_temperature
 from engrec.datasets.prepared import Faces
+from engrec.metrics import fit_temperature
 from engrec.splits import Split
 
 ORIENTATIONS, CELL, BLOCK = 9, 8, 2  # bins of 20 degrees, pixels of a cell's side, cells of a block's side

@@ -1,17 +1,14 @@
 """The runs below a folder, read back: those that differ in fold and seed alone are one group, their folds pooled."""
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
-STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order of the tables
+from engrec.runs.reading import shown
+from engrec.runs.record import STAGES, Predictions, Run, read_predictions
+
 # Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
 NOT_SETTINGS = (
     *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "logger", "task", "stage", "tta"),
@@ -20,45 +17,6 @@ NOT_SETTINGS = (
     *("speed", "callbacks.history"),
     *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("dirpath", "monitor", "mode")),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A finished run: its folder, its result.json and its configuration, nested keys joined by dots."""
-
-    folder: Path
-    result: dict[str, Any]
-    settings: dict[str, Any]
-
-    @property
-    def seed(self) -> int:
-        return self.result["seed"]
-
-    @cached_property
-    def kind(self) -> dict[str, str]:
-        """What every run says of itself."""
-        choices = self.result["choices"]
-        return {
-            "stage": self.result["stage"],
-            "data": (self.result.get("dataset") or {}).get("name", choices["dataset"]),
-            "split": choices["split"],
-            "model": choices["model"],
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """N test images in the order of their sources; subjects and formats are empty where nobody knows.
-
-    labels: int (N,), indices into class_names; probabilities: float64 (N, K).
-    """
-
-    class_names: tuple[str, ...]
-    sources: np.ndarray
-    subjects: np.ndarray
-    formats: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,63 +60,6 @@ class Group:
             and np.array_equal(self.sources, other.sources)
             and np.array_equal(self.labels, other.labels)
         )
-
-
-def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """Every finished run below these folders. Raises ValueError where there is none, or one that is not readable."""
-    folders = list(folders)
-    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise ValueError(f"{', '.join(gone)}: no such folder")
-    found = {result.parent.resolve(): result.parent for folder in folders for result in folder.rglob("result.json")}
-    if not found:
-        raise ValueError(f"no finished run (result.json) below {', '.join(map(str, folders))}")
-    return [read_run(folder) for folder in sorted(found.values())]
-
-
-def read_run(folder: Path) -> Run:
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lacking = {"stage", "seed", "choices"} - result.keys()
-        lacking = lacking or {"dataset", "split", "model"} - result["choices"].keys()
-        wrong = [] if lacking else list(impossible(result))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run it again, or remove it") from error
-    if lacking:
-        raise ValueError(
-            f"{folder / 'result.json'} lacks {', '.join(sorted(lacking))}: it is of another version; run it again, or "
-            "remove that folder"
-        )
-    if wrong:
-        raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
-    config = folder / "config.yaml"
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        return Run(folder, result, dict(flatten(settings)))
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is damaged: run it again, or remove it") from error
-
-
-def impossible(result: Mapping[str, Any]) -> Iterator[str]:
-    """What no run writes. Raises AttributeError where a value should have keys and has none."""
-    name = (result.get("dataset") or {}).get("name", "")
-    temperature = (result.get("calibration") or {}).get("temperature")
-    if result["stage"] not in STAGES:
-        yield f"stage {result['stage']!r}"
-    if type(result["seed"]) is not int:
-        yield f"seed {result['seed']!r}"
-    if any(not isinstance(value, str) for value in (name, *result["choices"].values())):
-        yield "a name that is no text"
-    if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < np.inf):
-        yield f"temperature {temperature!r}"
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Each value with the dotted path of its key; lists are values."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_groups(runs: Iterable[Run]) -> list[Group]:
@@ -214,12 +115,6 @@ def option(run: Run, key: str) -> str:
         return f"classes={','.join(names) or 'all'}"
     group = key.partition(".")[0]
     return f"{group}={run.result['choices'][group]}" if group in run.result["choices"] else ""
-
-
-def shown(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    return "null" if value is None else str(value)
 
 
 def prediction_files(runs: list[Run]) -> list[tuple[str, str]]:
@@ -308,61 +203,3 @@ def read_controls(runs: list[Run], images: Predictions) -> dict[str, np.ndarray]
             raise ValueError(f"{runs[0].folder / 'controls' / name}.csv is not of the images of predictions.csv")
         pooled[name] = whole.probabilities
     return pooled
-
-
-def read_predictions(path: Path) -> Predictions:
-    """One prediction file. Raises ValueError, with file and line, for anything that is wrong in it."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing: run it again, or remove that folder") from error
-    except (ValueError, csv.Error) as error:  # an empty file has no header
-        raise ValueError(f"{path} is empty or damaged: run it again, or remove that folder") from error
-    columns = [column for column in header if column.startswith("p_")]
-    if not {"source", "subject", "label"} <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
-        raise ValueError(
-            f"{path} has the columns {', '.join(header)}; needed, once each: source, subject, label, p_CLASS, p_CLASS"
-        )
-    if not rows:
-        raise ValueError(f"{path} has no predictions: run it again, or remove that folder")
-    if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
-        raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
-    cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    class_names = tuple(column.removeprefix("p_") for column in columns)
-    number = {name: i for i, name in enumerate(class_names)}
-    if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):
-        raise ValueError(f"{path}, line {unknown}: label {rows[unknown - 2][header.index('label')]!r} is no class")
-    if len(set(cells["source"])) < len(rows):
-        names, counts = np.unique(cells["source"], return_counts=True)
-        raise ValueError(f"{path} has {names[counts.argmax()]} {counts.max()} times: an image is to be tested once")
-    return Predictions(
-        class_names=class_names,
-        sources=np.array(cells["source"]),
-        subjects=np.array(cells["subject"]),
-        formats=np.array(cells.get("format", [""] * len(rows))),
-        labels=np.array([number[label] for label in cells["label"]]),
-        probabilities=_probabilities([cells[column] for column in columns], path),
-    )
-
-
-def _probabilities(columns: list[list[str]], path: Path) -> np.ndarray:
-    """float64 (N, K) from K columns of text."""
-    try:
-        values = np.array(columns, dtype=np.float64).T
-    except ValueError as error:
-        line = next(line for line, row in enumerate(zip(*columns, strict=True), 2) if not all(map(_is_number, row)))
-        raise ValueError(f"{path}, line {line}: {error}; a probability is a number from 0 to 1") from error
-    wrong = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > 1e-3)
-    if wrong.any():
-        line = int(wrong.argmax())
-        raise ValueError(f"{path}, line {line + 2}: {values[line].tolist()} are no probabilities that sum to 1")
-    return values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -1,17 +1,16 @@
 """Runs that Slurm or torchrun start: one name for all their processes, and one that is started again goes on."""
 
-import ctypes
 import hashlib
+import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-LIBC = ctypes.CDLL(None)
-PR_SET_PDEATHSIG = 1
+from engrec.machine import processes
 
 
 def job() -> str | None:
@@ -130,9 +129,24 @@ def scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
-def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
-    """A signal for this process when its parent dies, where Linux is."""
-    if hasattr(LIBC, "prctl"):
-        LIBC.prctl(PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # which has died meanwhile
-            os._exit(1)
+log = logging.getLogger(__name__)
+
+
+def end_with_the_first() -> None:
+    """For a process that Lightning has started: it would wait for ever for a first one that is killed."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and not by_torchrun() and not is_step():
+        processes.end_with(os.getppid(), signal.SIGKILL)
+
+
+def slurm_signals() -> dict[str, Callable[[], None]]:
+    """What is done first at the signals of a job: Slurm is asked to start it again where its time is over (sbatch
+    --signal=USR1@120) or where another job needs its place; not where a user cancels it."""
+    if job() is None:
+        return {}
+
+    def ask() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's own, which now comes: this one is at its end already
+        if why := requeue():
+            log.warning("Slurm does not start this job again: %s", why)
+
+    return {"SIGUSR1": ask, "SIGTERM": lambda: ask() if preempted() else None}

@@ -1,22 +1,17 @@
-"""Which GPUs there are, and one of them for each process of a sweep: hydra/launcher=gpus. Nothing here loads torch."""
+"""Which GPUs there are, and which of them a process may take. Nothing here loads torch."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
 
 from engrec.machine import cluster
+from engrec.machine.files import lock
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -55,7 +50,7 @@ def take(names: tuple[str, ...]) -> str:
     """
     opened = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600) for path in locks(names)]
     told = False
-    while (own := next((i for i, descriptor in enumerate(opened) if locked(descriptor)), None)) is None:
+    while (own := next((i for i, descriptor in enumerate(opened) if lock(descriptor)), None)) is None:
         if not told:
             print(f"all GPUs ({', '.join(names)}) are taken by other sweeps: waiting for one", file=sys.stderr)
             told = True
@@ -78,56 +73,17 @@ def locks(names: Sequence[str]) -> list[Path]:
     return [folder / name.replace("/", "_") for name in names]
 
 
-def locked(descriptor: int) -> bool:
-    """Whether this process has got the lock."""
-    import fcntl  # not on Windows, which gets as far as here in no other way
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@cache  # once in a process
-def worker_ends_with(launcher: int) -> None:
-    """Let this worker end when the process that launched it is gone: its trial stops as at `kill`, no other begins.
-
-    At the one signal of cluster.end_with the trial would stop, and loky's worker wait for the next, with its GPU.
-    """
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-            time.sleep(0.1)
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
+    """The environment of each trial at a time: a GPU that no other search or sweep has, or a share of the cores."""
+    found = [] if accelerator == "cpu" else visible()
+    number = workers or max(1, len(found))
+    found = [take(tuple(found)) for _ in found[:number]]  # as long as the search goes on
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // number))
+    environments = [{"OMP_NUM_THREADS": threads} for _ in range(number)]
+    for index, slot in enumerate(environments if found else []):
+        slot[VARIABLE] = found[index % len(found)]
+    return environments
 
 
-class OneGpu(Callback):
-    """Hydra's callback that gives each process of a sweep a GPU of its own, before anything of CUDA is loaded there."""
-
-    def __init__(self) -> None:
-        self.launcher, self.names = os.getpid(), ()
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """In the process that launches the others, to which this object is copied."""
-        self.names = tuple(visible())
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if os.getpid() != self.launcher:
-            worker_ends_with(self.launcher)
-            if os.getppid() != self.launcher:
-                os._exit(128 + signal.SIGTERM)
-        if not self.names:
-            return
-        try:
-            os.environ[VARIABLE] = keep(self.names)
-        except (OSError, ValueError) as error:
-            sys.exit(f"error: {error}")  # of another exception Hydra makes a warning, and the trial takes every GPU
-
-
-OmegaConf.register_new_resolver("num_gpus", lambda: len(visible()) or 1, replace=True)
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

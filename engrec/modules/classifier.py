@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from engrec.data import Batch, epoch_seed
 from engrec.metrics import Scores
+from engrec.transforms import Batch, epoch_seed
 
 
 class Classifier(pl.LightningModule):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engrec.data import Batch
 from engrec.modules.classifier import Classifier, decayed_and_not
+from engrec.transforms import Batch
 
 
 class EngagementModule(Classifier):

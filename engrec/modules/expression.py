@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from engrec.data import Batch
 from engrec.modules.classifier import Classifier
+from engrec.transforms import Batch
 
 
 class ExpressionModule(Classifier):

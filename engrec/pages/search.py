@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import optuna
+import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from engrec.machine.files import write_text
 from engrec.pages import page
 from engrec.search.outcome import Matters, best_command, chosen, importances, record, short, summary
 from engrec.search.space import Objective, Sweep, arguments, text
@@ -22,8 +24,8 @@ def write_summary(sweep: Sweep, study: optuna.Study, folder: Path, typed: str) -
         matters, why_not = {}, f"{error}.".capitalize()
     paths = [folder / "summary.md", folder / "summary.html"]
     markdown = summary(sweep, study, folder, typed, matters, why_not)
-    page.write(paths[0], markdown)
-    page.write(paths[1], html_page(sweep, study, folder, typed, matters, why_not))
+    write_text(paths[0], markdown)
+    write_text(paths[1], html_page(sweep, study, folder, typed, matters, why_not))
     return markdown, paths
 
 
@@ -44,8 +46,24 @@ def html_page(sweep: Sweep, study: optuna.Study, folder: Path, typed: str, matte
     return page.page(f"Search: {sweep.name}", sections, page.note(typed))
 
 
+def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
+    """The best first, then the pruned, then the rest."""
+    sign = sweep.objectives[0].sign
+    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}
+    trials = sorted(
+        study.get_trials(deepcopy=False),
+        key=lambda t: (order.get(t.state, 2), -sign * t.values[0] if t.values else 0, t.number),
+    )
+    rows = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
+    for trial in trials:
+        entry = record(trial, folder)
+        values = [f"{value:.4f}" for value in entry["values"] or ()] or [""] * len(sweep.objectives)
+        drawn = [short(trial.params.get(key, "")) for key in sweep.search]
+        rows.append([str(trial.number), entry["state"], *values, *drawn, f"{entry['seconds'] or 0:.1f}"])
+    return rows
+
+
 def _history(study: optuna.Study, objective: Objective, index: int) -> Any:
-    import plotly.graph_objects as go  # takes longer than a small search needs it
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     numbers, values = [t.number for t in complete], [t.values[index] for t in complete]
@@ -68,7 +86,6 @@ def _hover(trial: FrozenTrial) -> str:
 
 
 def _trade_off(study: optuna.Study, sweep: Sweep) -> Any:
-    import plotly.graph_objects as go
 
     complete, front = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), study.best_trials
     first, second = sweep.objectives
@@ -81,7 +98,6 @@ def _trade_off(study: optuna.Study, sweep: Sweep) -> Any:
 
 
 def _parallel(complete: Sequence[FrozenTrial], sweep: Sweep) -> Any:
-    import plotly.graph_objects as go
 
     axes = [_axis(key, [trial.params[key] for trial in complete], values) for key, values in sweep.search.items()]
     for index, objective in enumerate(sweep.objectives):
@@ -103,26 +119,8 @@ def _axis(key: str, drawn: Sequence[Any], values: BaseDistribution) -> dict[str,
 
 
 def _bars(evaluated: Mapping[str, Mapping[str, float]]) -> Any:
-    import plotly.graph_objects as go
 
     fig = go.Figure()
     for metric, shares in evaluated.items():
         fig.add_bar(y=list(shares), x=list(shares.values()), name=metric, orientation="h")
     return fig.update_layout(xaxis_title="share", template="plotly_white", yaxis={"autorange": "reversed"})
-
-
-def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
-    """The best first, then the pruned, then the rest."""
-    sign = sweep.objectives[0].sign
-    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}
-    trials = sorted(
-        study.get_trials(deepcopy=False),
-        key=lambda t: (order.get(t.state, 2), -sign * t.values[0] if t.values else 0, t.number),
-    )
-    rows = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
-    for trial in trials:
-        entry = record(trial, folder)
-        values = [f"{value:.4f}" for value in entry["values"] or ()] or [""] * len(sweep.objectives)
-        drawn = [short(trial.params.get(key, "")) for key in sweep.search]
-        rows.append([str(trial.number), entry["state"], *values, *drawn, f"{entry['seconds'] or 0:.1f}"])
-    return rows

@@ -11,6 +11,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from engrec.machine.files import atomic_write
 from engrec.machine.hardware import synchronize
 
 
@@ -69,14 +70,8 @@ class Saver(TorchCheckpointIO):
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with partial.open("wb") as file:  # by its path, a full disk would be a RuntimeError of torch's
-            torch.save(checkpoint, file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path, "wb") as file:  # by its path, a full disk would be a RuntimeError of torch's
+        torch.save(checkpoint, file)
 
 
 def copied_to_host(tensor: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engrec.config import explain
+from engrec.errors import explain
+from engrec.machine.files import lock, write_text
+from engrec.machine.processes import process
 
 FILE = "status.json"
 STATES = ("running", "finished", "stopped", "failed")
@@ -86,25 +87,18 @@ def alone(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"a run is at work in {folder}: wait for it, or choose another output_dir") from None
+            free = lock(descriptor)
         except (OSError, ImportError):
-            pass  # a file system, or a system, that has no such locks
+            free = True  # a file system, or a system, that has no such locks
+        if not free:
+            raise ValueError(f"a run is at work in {folder}: wait for it, or choose another output_dir")
         yield
     finally:
         os.close(descriptor)
 
 
 def write(folder: Path, status: Status) -> None:
-    partial = folder / f".{FILE}.{os.getpid()}.part"
-    try:
-        partial.write_text(json.dumps(asdict(status) | {"process": process(os.getpid())}), encoding="utf-8")
-        partial.replace(folder / FILE)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(folder / FILE, json.dumps(asdict(status) | {"process": process(os.getpid())}))
 
 
 def status_of(folder: Path) -> Status:
@@ -144,20 +138,3 @@ def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
     if known is not None and not 0 < int(known["pid"]) < 2**31:
         raise ValueError(f"{FILE} names no process")
     return known, at
-
-
-def process(pid: int) -> dict[str, Any] | None:
-    """A process of this machine, told apart from a later one with its number by boot and clock tick, or by date; None
-    where there is none, or one that has ended and is not yet taken notice of."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.is_file():
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        state, *fields = stat.rpartition(")")[2].split()
-        began = "" if state in "ZX" else f"{boot.read_text().strip()} {fields[18]}"
-    else:
-        command = ["ps", "-o", "lstart=", "-p", str(pid)]
-        began = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return {"pid": pid, "began": began} if began else None

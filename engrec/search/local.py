@@ -1,6 +1,5 @@
 """Trials as processes of this machine."""
 
-import json
 import math
 import os
 import select
@@ -8,15 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from engrec.machine import cluster
-from engrec.runs import status
-from engrec.search.runs import last_lines
+from engrec.machine import processes
+from engrec.machine.processes import _read_record, _signal_groups, _tied_to, outside_of_jobs
+from engrec.runs.folder import last_lines
 
-OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
 GRACE = 15.0  # seconds that a process has to end after SIGTERM
 
 
@@ -104,9 +100,9 @@ class Launcher:
     def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
         """Nothing: what a killed search left running in these folders is ended."""
         found = [known for folder in folders if (known := _read_record(folder / "process.json")) is not None]
-        until, alive = time.monotonic() + GRACE, [one["pid"] for one in found if status.process(one["pid"]) == one]
+        until, alive = time.monotonic() + GRACE, [one["pid"] for one in found if processes.process(one["pid"]) == one]
         _signal_groups(alive, signal.SIGTERM)
-        while alive := [one["pid"] for one in found if status.process(one["pid"]) == one]:
+        while alive := [one["pid"] for one in found if processes.process(one["pid"]) == one]:
             time.sleep(0.02)
             if time.monotonic() > until:
                 _signal_groups(alive, signal.SIGKILL)
@@ -114,33 +110,3 @@ class Launcher:
 
     def said(self, folder: Path) -> str:
         return last_lines(folder / "stderr.log")
-
-
-def outside_of_jobs(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Slurm says of the job that a process is in, but with what Slurm itself is found by.
-
-    A run that reads those would take itself for one of the job's tasks, or for a job that was started again.
-    """
-    return {key: value for key, value in environ.items() if key == "SLURM_CONF" or not key.startswith(OF_A_JOB)}
-
-
-def _signal_groups(pids: Sequence[int], signum: int) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signum)
-
-
-def _tied_to(parent: int, record: Path) -> None:
-    """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
-    cluster.end_with(parent)
-    partial = record.with_name(".process.json.part")
-    partial.write_text(json.dumps(status.process(os.getpid())), encoding="utf-8")
-    partial.replace(record)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return {"pid": int(known["pid"]), "began": str(known["began"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

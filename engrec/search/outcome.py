@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from engrec.pages import page
+from engrec.machine.files import write_text
 from engrec.search.space import Objective, Sweep, arguments, merged, text
 
 Matters = dict[str, dict[str, float]]  # for each objective each key's share of what makes a trial good
@@ -51,7 +51,7 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in sweep.objectives],
         "trials": records,
     }
-    page.write(folder / "sweep.json", json.dumps(whole, indent=1, allow_nan=False))
+    write_text(folder / "sweep.json", json.dumps(whole, indent=1, allow_nan=False))
     metrics = [objective.metric for objective in sweep.objectives]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -68,7 +68,7 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
                 *(entry[k] or "" for k in ("seconds", "epochs", "folder")),
             ]
         )
-    page.write(folder / "trials.csv", file.getvalue())
+    write_text(folder / "trials.csv", file.getvalue())
 
 
 def importances(study: optuna.Study, sweep: Sweep) -> Matters:

@@ -13,58 +13,29 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from engrec.config import quoted
-from engrec.search.drawing import build_pruner, build_sampler
+from engrec.errors import quoted
+from engrec.runs.folder import remove_checkpoints, saved_at
+from engrec.search.launcher import TAKEN, Job, Launcher
 from engrec.search.outcome import record, write_state
-from engrec.search.runs import figures, remove_checkpoints, saved_at
-from engrec.search.space import Sweep, arguments, key_of, merged
+from engrec.search.space import Sweep, arguments, figures, key_of, merged
+from engrec.search.study import build_pruner, build_sampler
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
 HOPELESS = 5  # failed trials, before any other, that end a search
 WRITTEN = 2.0  # seconds between two versions of sweep.json and trials.csv
-TAKEN = 1000  # status of a run whose machine was taken away, or its time over, which is no fault of its own
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]  # the disk, or the user's share of it
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # statuses of the stopped
-
-
-class Job(Protocol):
-    """A run that was started. ended: its exit status, negative for a signal, or TAKEN; None while it lives. stop: have
-    it end, which takes a while. doing: what it does if it does not run yet, such as waiting in a queue."""
-
-    @property
-    def doing(self) -> str: ...
-    def ended(self) -> int | None: ...
-    def stop(self) -> None: ...
-
-
-AnyJob = TypeVar("AnyJob", bound=Job)
-
-
-class Launcher(Protocol[AnyJob]):
-    """Where runs are: slots has an entry for each that goes on at the same time, left_over what a dead search left.
-
-    wait: until one of them ends, or so long. end: stop them all, and return when they are gone. said: the last words
-    of a run that ended in this folder.
-    """
-
-    @property
-    def slots(self) -> Sequence[Any]: ...
-    def start(self, command: Sequence[str], folder: Path, slot: int) -> AnyJob: ...
-    def left_over(self, folders: Sequence[Path]) -> Mapping[Path, AnyJob]: ...
-    def wait(self, jobs: Sequence[AnyJob], seconds: float) -> None: ...
-    def end(self, jobs: Sequence[AnyJob]) -> None: ...
-    def said(self, folder: Path) -> str: ...
 
 
 class Watch(Protocol):

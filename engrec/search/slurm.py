@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engrec.config import nearest
-from engrec.pages import page
+from engrec.errors import nearest
+from engrec.machine.files import write_text
+from engrec.machine.processes import outside_of_jobs
+from engrec.runs.folder import last_lines
 from engrec.runs.status import KILLED, status_of
-from engrec.search.local import outside_of_jobs
-from engrec.search.runs import last_lines
-from engrec.search.search import TAKEN
+from engrec.search.launcher import TAKEN
 
 EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
 UNANSWERED = 600.0  # seconds without an answer that end a search
@@ -163,7 +163,7 @@ class Launcher:
         return self._known(number, folder, before)
 
     def _known(self, number: str, folder: Path, before: float | None = None) -> Job:
-        page.write(folder / "job.json", json.dumps({"slurm": number}))
+        write_text(folder / "job.json", json.dumps({"slurm": number}))
         self.jobs[number] = job = Job(number, folder, before)
         return job
 

@@ -1,5 +1,6 @@
 """What is searched: a sweep's YAML, its objectives, the space that values are drawn from; values as Hydra has them."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from engrec.config import nearest
+from engrec.errors import nearest
 
 Direction = Literal["minimize", "maximize"]
 SCORE = re.compile(r"val/(accuracy|balanced_accuracy|f1|auc|loss)")
@@ -216,3 +217,25 @@ def merged(*overrides: Sequence[str]) -> list[str]:
 def arguments(params: Mapping[str, Any]) -> list[str]:
     """Drawn values as overrides."""
     return [f"{key}={text(value)}" for key, value in params.items()]
+
+
+def figures(result: dict[str, Any], objectives: Sequence[Objective]) -> dict[str, float]:
+    """The objectives of a run's result.json. Raises ValueError for one that is missing or not a finite number."""
+    found = {}
+    for metric in (objective.metric for objective in objectives):
+        try:
+            value = _figure(result, metric)
+        except (KeyError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"{metric} is not in it") from error
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{metric} is undefined")
+        found[metric] = float(value)
+    return found
+
+
+def _figure(result: dict[str, Any], metric: str) -> Any:
+    if metric.startswith("val/"):
+        return result["validation"][metric]
+    if metric == "seconds_per_epoch":  # of training; the test and the start of the process are not in it
+        return result["num_images"]["train"] / result["train_images_per_second"]
+    return result[metric]

@@ -1,18 +1,24 @@
 """The folder of a search: one search at a time has it, and its journal is always readable."""
 
+import copy
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
+from engrec.machine.files import lock
 from engrec.search.space import Sweep, text
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -69,18 +75,14 @@ def locked(folder: Path) -> Iterator[int]:
 
     The lock goes with the process, however it ends, and with those that were forked from it and keep the descriptor.
     """
-    import fcntl  # not on Windows
-
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file.fileno()):
             file.seek(0)
             raise ValueError(
                 f"{folder} is being searched already, by process {file.read().strip() or 'unknown'}: stop that one, or "
                 "type another folder="
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -134,3 +136,30 @@ def _difference(before: Any, now: Any) -> str:
 
 def _shown(values: Sequence[Any]) -> str:
     return " ".join(text(value) for value in values) or "nothing"
+
+
+class LastValue(MedianPruner):
+    """Optuna's median, for values that are the best so far: the last one is compared, as a mean over folds may fall."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        trial, step = copy.copy(trial), trial.last_step
+        if step is not None:
+            trial.intermediate_values = {step: trial.intermediate_values[step]}
+        return super().prune(study, trial)
+
+
+def build_pruner(node: Mapping[str, Any] | None, steps: int) -> BasePruner:
+    """steps: of a whole trial, counted from 1."""
+    if node is None:
+        return NopPruner()
+    numbers = {key: value for key, value in node.items() if key != "name"}
+    return LastValue(**numbers) if node["name"] == "median" else HyperbandPruner(max_resource=steps, **numbers)
+
+
+def build_sampler(sweep: Sweep, number: int, draw: int = 0) -> BaseSampler:
+    """For one draw of one trial: the same after a restart as without one."""
+    seed = int(np.random.SeedSequence([sweep.seed, number, draw]).generate_state(1)[0])
+    if sweep.sampler["name"] == "random":
+        return RandomSampler(seed)
+    numbers = {key: value for key, value in sweep.sampler.items() if key != "name"}
+    return TPESampler(seed=seed, constant_liar=True, **numbers)

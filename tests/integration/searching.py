@@ -53,7 +53,7 @@ DRIVER = """
 import os, sys
 from engrec.search import jobs, processes
 import sweep
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
 processes.GRACE, jobs.EVERY = 0.5, 0.3
 sweep.check = lambda cfg: None
 with errors_in_one_line():

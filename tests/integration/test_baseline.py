@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from engrec.evidence import groups
+from engrec.runs import record
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge", "ignore:all .* of test are of class")
@@ -44,7 +45,7 @@ def test_every_fold_leaves_a_run_that_pools(typed, tmp_path, capsys):
     assert [f"test of fold {i}: accuracy 0." in printed for i in range(3)] == [True] * 3
     assert printed.rstrip().endswith("python scripts/summarize.py out")
     assert "leakage" not in printed
-    runs = groups.find_runs([tmp_path / "out"])
+    runs = record.find_runs([tmp_path / "out"])
     assert [run.folder.name for run in runs] == ["0", "1", "2"]
     [group] = groups.read_groups(runs)
     assert len(group.labels) == 60

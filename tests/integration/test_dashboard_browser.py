@@ -15,14 +15,13 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
+from finished_runs import some_images, take, write_run
 
 from engrec.datasets.synthetic import render
-from engrec.evidence.groups import Predictions
-from engrec.runs import status
+from engrec.machine import processes
+from engrec.runs.record import Predictions
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
-from runs import some_images, take, write_run  # noqa: E402
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking")
@@ -220,7 +219,7 @@ def outputs(tmp_path_factory):
         "command": "python train.py",
     }
     (live / "status.json").write_text(
-        json.dumps(said | {"host": socket.gethostname(), "process": status.process(os.getpid())})
+        json.dumps(said | {"host": socket.gethostname(), "process": processes.process(os.getpid())})
     )
     (write_run(root / "broken", some_images()) / "result.json").write_text("{")
     search_folder(root / "sweeps" / "small")

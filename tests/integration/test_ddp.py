@@ -16,8 +16,9 @@ from commands import FEW, SMALL, Folder, wait_for
 from hydra.utils import instantiate
 
 from engrec import checkpoint
-from engrec.experiment import build_data, build_trainer, choose_for_machine
-from engrec.runs import status
+from engrec.experiment import build_data, build_trainer
+from engrec.machine import processes
+from engrec.plan import choose_for_machine
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 START = ["stage=scratch", *SMALL, *FEW, *TWO]
@@ -152,7 +153,7 @@ def test_a_killed_run_leaves_no_process_behind(folder):
     os.kill(process.pid, signal.SIGKILL)
     folder.finish(process)
     deadline = time.monotonic() + 30
-    while status.process(other) is not None:
+    while processes.process(other) is not None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

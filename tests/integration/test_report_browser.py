@@ -12,8 +12,9 @@ import pytest
 
 from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
-from engrec.evidence.groups import find_runs, read_groups
+from engrec.evidence.groups import read_groups
 from engrec.pages import report
+from engrec.runs.record import find_runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLASSES = ("disengaged", "engaged")

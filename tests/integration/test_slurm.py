@@ -17,7 +17,8 @@ from hydra.utils import instantiate
 from slurm_cluster import Cluster, free_ports, missing
 
 from engrec import checkpoint
-from engrec.experiment import build_data, build_trainer, choose_for_machine
+from engrec.experiment import build_data, build_trainer
+from engrec.plan import choose_for_machine
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 RUN = ["stage=scratch", *SMALL, *FEW, "trainer=plain", "max_epochs=5"]

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from omegaconf import OmegaConf
 
-from engrec.search import runs, search, space
+from engrec.runs.folder import last_lines
+from engrec.search import search, space
 from engrec.search.study import open_study
 
 SMALL = {
@@ -66,7 +67,7 @@ class Launcher:
         return {folder: job for folder, job in self.left.items() if folder in folders}
 
     def said(self, folder):
-        return runs.last_lines(folder / "stderr.log")
+        return last_lines(folder / "stderr.log")
 
 
 WATCH = SimpleNamespace(draw=lambda searching: None, settled=lambda searching, record: None)

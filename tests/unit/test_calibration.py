@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 from torchmetrics.classification import MulticlassCalibrationError
 
-from engrec.calibration import compare, expected_calibration_error, fit_temperature, negative_log_likelihood
+from engrec.metrics import compare, expected_calibration_error, fit_temperature, negative_log_likelihood
 
 
 def overconfident(num_images=400, num_classes=3, factor=3.0, seed=0):

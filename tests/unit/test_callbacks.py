@@ -12,20 +12,12 @@ import pytorch_lightning as pl
 import torch
 
 from engrec import metrics
-from engrec.calibration import fit_temperature
-from engrec.callbacks import (
-    Calibration,
-    History,
-    Predictions,
-    Progress,
-    ViewPredictions,
-    gathered,
-    write_predictions,
-    written_whole,
-)
+from engrec.callbacks import Calibration, History, Predictions, Progress, ViewPredictions, gathered
 from engrec.data import DataModule
-from engrec.metrics import confusion_matrix
+from engrec.machine.files import atomic_write
+from engrec.metrics import confusion_matrix, fit_temperature
 from engrec.modules.engagement import EngagementModule
+from engrec.runs.record import write_predictions
 from engrec.splits import Split
 from engrec.transforms import flip_views, standardize, ten_crop_views, to_float
 
@@ -37,10 +29,10 @@ def read(path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write("first")
         assert not path.exists()
-    with suppress(KeyboardInterrupt), written_whole(path) as file:
+    with suppress(KeyboardInterrupt), atomic_write(path) as file:
         file.write("sec")
         raise KeyboardInterrupt
     assert path.read_text() == "first"

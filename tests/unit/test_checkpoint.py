@@ -6,9 +6,10 @@ import pickle
 import pytest
 import torch
 
-from engrec import checkpoint, experiment
+from engrec import checkpoint
 from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
+from engrec.modules import build
 from engrec.modules.expression import ExpressionModule
 
 MODEL = {"_target_": "engrec.models.vgg.VGG", "norm": "batch", "width": 0.05, "dense": []}
@@ -146,7 +147,7 @@ def data(make_faces):
 
 
 def test_the_tested_module_is_the_saved_one(content, path, data):
-    module = experiment.tested_module(str(path), data)
+    module = build.tested_module(str(path), data)
     assert isinstance(module, ExpressionModule)
     assert all(torch.equal(value, content["state_dict"][name]) for name, value in module.state_dict().items())
 
@@ -168,9 +169,9 @@ def test_the_tested_module_is_the_saved_one(content, path, data):
 def test_a_checkpoint_that_names_other_code_is_not_built(content, path, data, target):
     parameters = content["hyper_parameters"]
     torch.save(content | {"hyper_parameters": parameters | {"model": {"_target_": target, "command": "exit"}}}, path)
-    assert f"{target}, which is not code of engrec" in refused(experiment.tested_module, str(path), data)
+    assert f"{target}, which is not code of engrec" in refused(build.tested_module, str(path), data)
     torch.save(content | {"module": target}, path)
-    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(experiment.tested_module, str(path), data)
+    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(build.tested_module, str(path), data)
 
 
 def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, monkeypatch):
@@ -181,7 +182,7 @@ def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, m
         changed = parameters | {place: parameters[place] | {"norm": nested, "lr": nested}}
         torch.save(content | {"hyper_parameters": changed}, path)
         try:
-            experiment.tested_module(str(path), data)
+            build.tested_module(str(path), data)
         except Exception as error:  # what is said does not matter here
             assert place == "model", error  # noqa: PT017
     assert not (tmp_path / "executed").exists()

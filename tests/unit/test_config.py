@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
-from engrec import config
-from engrec.config import check, explain, logged_in
+from engrec import errors
+from engrec.config import check, logged_in
+from engrec.errors import explain
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -214,11 +215,11 @@ def test_wandb_is_offline_without_a_key(compose, tmp_path, monkeypatch):
 
 
 def test_errors_of_the_user_leave_one_line_and_status_1():
-    with pytest.raises(SystemExit) as end, config.errors_in_one_line():
+    with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
         raise ValueError("this\nis  wrong")
     assert end.value.code == "error: this is wrong"
 
 
 def test_errors_of_the_program_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), config.errors_in_one_line():
+    with pytest.raises(ZeroDivisionError), errors.errors_in_one_line():
         raise ZeroDivisionError

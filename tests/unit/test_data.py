@@ -12,8 +12,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.data import Batches, BatchIndices, DataModule, ahead, epoch_seed
+from engrec.data import Batches, BatchIndices, DataModule, ahead
 from engrec.splits import Split
+from engrec.transforms import epoch_seed
 
 
 def batches(num_images=23, batch_size=4, shuffle=True, seed=0, epoch=0, rank=0, world_size=1):

@@ -9,17 +9,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from engrec import experiment
-from engrec.config import uninterrupted
+from engrec import console, plan
+from engrec.console import say_calibration, say_split, warn_if_leaking, warn_if_not_the_first
 from engrec.data import DataModule
-from engrec.experiment import (
-    say_calibration,
-    say_split,
-    signals_end_the_run,
-    warn_if_leaking,
-    warn_if_not_the_first,
-)
+from engrec.experiment import signals_end_the_run
 from engrec.machine import cluster
+from engrec.machine.signals import uninterrupted
+from engrec.runs.folder import finished, going_on
 from engrec.splits import Split
 
 
@@ -48,7 +44,7 @@ def test_the_split_is_said_in_words(compose, data, overrides, said):
 def test_only_a_split_that_leaks_is_warned_of(compose, caplog, split):
     with caplog.at_level(logging.WARNING):
         warn_if_leaking(compose("stage=scratch", f"split={split}"))
-    assert [record.getMessage() for record in caplog.records] == [experiment.LEAKAGE] * (split == "random")
+    assert [record.getMessage() for record in caplog.records] == [console.LEAKAGE] * (split == "random")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +132,7 @@ def test_a_terminated_job_is_requeued_if_it_was_preempted(monkeypatch, state, as
 
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(cluster, "scontrol", scontrol)
-    with pytest.raises(SystemExit) as end, signals_end_the_run(**experiment.slurm_signals()):
+    with pytest.raises(SystemExit) as end, signals_end_the_run(**cluster.slurm_signals()):
         signal.raise_signal(signal.SIGTERM)
     assert end.value.code == 143
     assert said.count("requeue") == asked
@@ -144,7 +140,7 @@ def test_a_terminated_job_is_requeued_if_it_was_preempted(monkeypatch, state, as
 
 def test_outside_slurm_its_signals_are_left_alone(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert experiment.slurm_signals() == {}
+    assert cluster.slurm_signals() == {}
 
 
 @pytest.fixture
@@ -162,31 +158,31 @@ def folder_of(compose, tmp_path):
 def test_a_job_that_is_started_again_goes_on(monkeypatch, compose, folder_of):
     folder = folder_of("stage=finetune", "init_from=FILE", "trainer.precision=32-true", "speed.fused_optimizer=true")
     cfg = compose("stage=finetune", "init_from=FILE")
-    assert not experiment.going_on(cfg, folder)
+    assert not going_on(cfg, folder)
     assert (cfg.ckpt_path, cfg.init_from) == (None, "FILE")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert experiment.going_on(cfg, folder)
+    assert going_on(cfg, folder)
     assert (cfg.ckpt_path, cfg.init_from) == (str(folder / "last.ckpt"), None)
     (folder / "last.ckpt").unlink()
     again = compose("stage=finetune", "init_from=FILE")
-    assert experiment.going_on(again, folder)
+    assert going_on(again, folder)
     assert (again.ckpt_path, again.init_from) == (None, "FILE")
 
 
 def test_a_test_has_no_last(compose, tmp_path):
     with pytest.raises(ValueError, match=r"type the checkpoint to test, …/best\.ckpt"):
-        experiment.going_on(compose("stage=test", "ckpt_path=last", f"output_dir={tmp_path}"), tmp_path)
+        going_on(compose("stage=test", "ckpt_path=last", f"output_dir={tmp_path}"), tmp_path)
 
 
 def test_ckpt_path_last_needs_a_folder(compose, tmp_path):
     with pytest.raises(ValueError, match="type output_dir=outputs/… too"):
-        experiment.going_on(compose("ckpt_path=last"), tmp_path)
+        going_on(compose("ckpt_path=last"), tmp_path)
 
 
 def test_ckpt_path_last_starts_where_there_is_nothing_to_go_on_with(compose, tmp_path):
     cfg = compose("ckpt_path=last", f"output_dir={tmp_path}")
-    assert not experiment.going_on(cfg, tmp_path)
+    assert not going_on(cfg, tmp_path)
     assert cfg.ckpt_path is None
 
 
@@ -200,15 +196,15 @@ def test_ckpt_path_last_starts_where_there_is_nothing_to_go_on_with(compose, tmp
 def test_it_does_not_go_on_with_another_run(compose, folder_of, other):
     folder = folder_of()
     with pytest.raises(ValueError, match="holds another run, with"):
-        experiment.going_on(compose("ckpt_path=last", other), folder)
+        going_on(compose("ckpt_path=last", other), folder)
 
 
 def test_nor_with_one_that_started_elsewhere(compose, folder_of):
     folder = folder_of("stage=finetune", "init_from=FILE")
-    assert experiment.going_on(compose("stage=finetune", "init_from=./FILE", "ckpt_path=last"), folder)
-    assert experiment.going_on(compose("stage=finetune", "init_from=null", "ckpt_path=last"), folder)
+    assert going_on(compose("stage=finetune", "init_from=./FILE", "ckpt_path=last"), folder)
+    assert going_on(compose("stage=finetune", "init_from=null", "ckpt_path=last"), folder)
     with pytest.raises(ValueError, match="holds another run, which started from FILE"):
-        experiment.going_on(compose("stage=finetune", "init_from=OTHER", "ckpt_path=last"), folder)
+        going_on(compose("stage=finetune", "init_from=OTHER", "ckpt_path=last"), folder)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "a: [", "a: b: c"])
@@ -216,23 +212,23 @@ def test_a_damaged_configuration_is_said(compose, folder_of, text):
     folder = folder_of()
     (folder / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
-        experiment.going_on(compose("ckpt_path=last"), folder)
+        going_on(compose("ckpt_path=last"), folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"metrics": 3}', '{"metrics": {"test/auc": []}}'])
 def test_a_damaged_result_is_said(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=r"result\.json is damaged"):
-        experiment.finished(tmp_path)
+        finished(tmp_path)
 
 
 def test_a_test_in_a_job_that_is_started_again_is_done_once(monkeypatch, compose, folder_of):
     folder = folder_of("stage=test", "ckpt_path=FILE")
-    assert not experiment.going_on(compose("stage=test", "ckpt_path=FILE"), folder)
+    assert not going_on(compose("stage=test", "ckpt_path=FILE"), folder)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     cfg = compose("stage=test", "ckpt_path=FILE")
-    assert experiment.going_on(cfg, folder)
+    assert going_on(cfg, folder)
     assert cfg.ckpt_path == "FILE"
 
 
@@ -260,19 +256,19 @@ def test_a_run_that_goes_on_keeps_what_was_chosen_for_it_unless_other_is_typed(c
     (tmp_path / "last.ckpt").touch()
     folder = [f"output_dir={tmp_path}", f"ckpt_path={tmp_path / 'last.ckpt'}"]
     cfg = compose("trainer.accelerator=cpu", *folder, *typed)
-    assert experiment.choose_for_machine(cfg) == "as the run that goes on had it"
+    assert plan.choose_for_machine(cfg) == "as the run that goes on had it"
     assert [cfg.trainer.precision, cfg.speed.memory_format, cfg.speed.fused_optimizer] == expected
 
 
 def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
     cfg = compose("trainer.accelerator=cpu")
-    why = experiment.choose_for_machine(cfg)
+    why = plan.choose_for_machine(cfg)
     assert "ms" in why
     assert cfg.trainer.precision in ("bf16-mixed", "32-true")
     assert cfg.speed.memory_format in ("channels_last", "contiguous")
     assert cfg.speed.fused_optimizer is True
     plain = compose("trainer.accelerator=cpu", "trainer=plain")
-    experiment.choose_for_machine(plain)
+    plan.choose_for_machine(plain)
     assert (plain.trainer.precision, plain.speed.memory_format) == ("32-true", "contiguous")
     assert plain.speed.fused_optimizer is False
 
@@ -280,12 +276,12 @@ def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
 def test_gradients_are_clipped_by_an_optimizer_that_is_not_fused(compose):
     clipped = ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1"]
     cfg = compose(*clipped)
-    experiment.choose_for_machine(cfg)
+    plan.choose_for_machine(cfg)
     assert cfg.speed.fused_optimizer is False
     with pytest.raises(ValueError, match=r"not clipped in bf16-mixed with speed.fused_optimizer=true: type false"):
-        experiment.choose_for_machine(compose(*clipped, "speed.fused_optimizer=true"))
+        plan.choose_for_machine(compose(*clipped, "speed.fused_optimizer=true"))
 
 
 def test_all_gpus_where_there_is_none_is_said(compose):
     with pytest.raises(ValueError, match=r"type trainer.devices=2"):
-        experiment.choose_for_machine(compose("trainer=ddp", "trainer.accelerator=cpu"))
+        plan.choose_for_machine(compose("trainer=ddp", "trainer.accelerator=cpu"))

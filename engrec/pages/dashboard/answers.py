@@ -16,9 +16,11 @@ import numpy as np
 
 from engrec.datasets import prepared, synthetic
 from engrec.datasets.prepared import Faces
-from engrec.evidence.groups import Group, Run, pool, read_groups, read_predictions, read_run
+from engrec.evidence.groups import Group, pool, read_groups
 from engrec.pages import page
-from engrec.pages.dashboard.records import MOST_BYTES, Entry, Outputs, number, read_history, read_json, read_text
+from engrec.pages.dashboard.records import Entry, Outputs, read_history
+from engrec.runs.reading import MOST_BYTES, number, read_json, read_text
+from engrec.runs.record import Run, read_predictions, read_run
 
 MOST_POINTS = 1000  # of a learning curve
 MOST_KEPT = 1000  # answers
@@ -112,7 +114,7 @@ class Details:
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Confusion matrix and ROC curves of predictions.csv."""
         from engrec.evidence.statistics import SCORES, Draws, scores
-        from engrec.pages import report  # with torch and scikit-learn, for which the table does not wait
+        from engrec.pages.figures import GRID, roc
 
         said = read_predictions(_plain(entry, "predictions.csv"))
         labels, p, size = said.labels, said.probabilities, len(said.class_names)
@@ -122,14 +124,12 @@ class Details:
         curves = []
         for k in [1] if size == 2 else range(size):
             if 0 < (labels == k).sum() < len(labels):
-                curves.append(
-                    {"name": said.class_names[k], "true": rounded([0, *report.roc(labels == k, ranked[:, k])])}
-                )
+                curves.append({"name": said.class_names[k], "true": rounded([0, *roc(labels == k, ranked[:, k])])})
         found = scores(p, labels, Draws.all_once(len(labels)))
         return {
             "classes": list(said.class_names),
             "confusion": confusion.tolist(),
-            "false": rounded([0, *report.GRID]),
+            "false": rounded([0, *GRID]),
             "curves": curves,
             "images": len(labels),
             "people": len(set(said.subjects.tolist())) if (said.subjects != "").all() else None,
@@ -138,12 +138,12 @@ class Details:
 
     def mistakes(self, entry: Entry) -> dict[str, Any]:
         """The images that the run is surest of and wrong about."""
-        from engrec.pages import report
+        from engrec.pages.faces import caption, shrunk, surest_mistakes
 
         _plain(entry, "predictions.csv")
         run = _run(entry)
         group = pool({"model": "", "stage": "", "split": ""}, [run])
-        wrong = report.surest_mistakes(group)
+        wrong = surest_mistakes(group)
         faces = faces_of(run)
         drawn = faces.recipe.get("importer") == "synthetic"
         if not (drawn or self.all_faces):
@@ -152,10 +152,8 @@ class Details:
         shown = [int(i) for i in wrong[:MOST_MISTAKES]]
         if lacking := [source for source in group.sources[shown].tolist() if source not in where]:
             raise ValueError(f"the data set has no image {lacking[0]}: it is not what was tested on")
-        pictures = [
-            page.picture(report.shrunk(faces.images[where[source]])) for source in group.sources[shown].tolist()
-        ]
-        captions = [report.caption(group, i) for i in shown]
+        pictures = [page.picture(shrunk(faces.images[where[source]])) for source in group.sources[shown].tolist()]
+        captions = [caption(group, i) for i in shown]
         return {
             "drawn": drawn,
             "wrong": len(wrong),
@@ -237,11 +235,11 @@ def _figures(figures: Any) -> dict[str, dict[str, Any]]:
 
 def _intervals(block: Any) -> dict[str, Any]:
     """What they are over, and the sign of those that are over few."""
-    from engrec.evidence import comparison
+    from engrec.pages.tables import legend
 
     few = 2 <= block.draws.num_groups < ENOUGH
     return {
-        "legend": f"{FEW} {comparison.legend(block)}" if few else comparison.legend(block),
+        "legend": f"{FEW} {legend(block)}" if few else legend(block),
         "sign": " †" if few else "",
     }
 
@@ -290,10 +288,10 @@ def faces_of(run: Run) -> Faces:
 
     What a run says is read, never called: these two functions alone are known here.
     """
-    from engrec.pages import report
+    from engrec.pages.faces import prepared_path
 
     if run.settings.get("dataset._target_") != "engrec.datasets.synthetic.render":
-        path = report.prepared_path(run)
+        path = prepared_path(run)
         return _prepared(path, path.stat().st_mtime_ns)
     names = ("task", "num_train", "num_val", "num_test", "images_per_subject", "seed", "label_noise")
     given = {name: run.settings[f"dataset.{name}"] for name in names if f"dataset.{name}" in run.settings}

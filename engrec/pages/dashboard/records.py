@@ -4,10 +4,8 @@ Nothing that lies there is trusted: what cannot be read is a record that says wh
 """
 
 import csv
-import errno
 import hashlib
 import json
-import math
 import os
 import re
 import stat
@@ -18,23 +16,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from engrec.evidence.groups import NOT_SETTINGS, STAGES, flatten, shown
+from engrec.evidence.groups import NOT_SETTINGS
+from engrec.runs.reading import (
+    MOST_BYTES,
+    mapping,
+    number,
+    plain,
+    read_json,
+    read_settings,
+    read_text,
+    word,
+)
+from engrec.runs.record import STAGES
 from engrec.runs.status import status_of
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
 READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
+DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
-MOST_BYTES = {"config.yaml": 2**18, "result.json": 2**22, "metrics.csv": 2**24, "status.json": 2**16}
 MOST_BYTES |= {"sweep.json": 2**26, "predictions.csv": 2**27}
-MOST_SETTINGS, MOST_LETTERS, DEEPEST = 1000, 400, 24
 SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "loss")
 SILENT = 60.0  # seconds without a new sweep.json, after which a search no longer goes on
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
-SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
-ALIAS = re.compile(r"(?:^|[:\-\[{,])\s*\*\w", re.MULTILINE)
 
 Seen = dict[str, tuple[int, int]]  # name of a file to when it was written, in ns, and its size
 
@@ -113,9 +117,9 @@ class Outputs:
     def _trials(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The folder of each trial of each search, from which its runs learn that they were pruned."""
         for key, entry in self.searches.items():
-            for number, state, error in entry.read["trials"]:
-                path = str(Path(entry.read["path"]) / "trials" / str(number))
-                yield path, {"search": key, "trial": number, "state": state, "error": error}
+            for trial, state, error in entry.read["trials"]:
+                path = str(Path(entry.read["path"]) / "trials" / str(trial))
+                yield path, {"search": key, "trial": trial, "state": state, "error": error}
 
 
 def identity(path: str) -> str:
@@ -146,103 +150,6 @@ def walk(root: Path) -> Iterator[tuple[str, Seen]]:
             continue  # gone meanwhile, or not ours to read
         if files:
             yield path or ".", files
-
-
-def read_text(path: Path, tail: int | None = None) -> str:
-    """A plain file, or the last bytes of it. Raises ValueError for what is none, or larger than any run writes."""
-    try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError(f"{path.name} is a link, which is not followed") from error
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
-    with os.fdopen(number, "rb") as file:
-        at = os.fstat(number)
-        if not stat.S_ISREG(at.st_mode):
-            raise ValueError(f"{path.name} is no plain file")
-        if tail is not None:
-            file.seek(max(0, at.st_size - tail))
-            return file.read(tail).decode("utf-8", "replace")
-        if at.st_size > MOST_BYTES[path.name]:
-            raise ValueError(f"{path.name} has {at.st_size / 1e6:,.0f} MB, which no run writes")
-        try:
-            return file.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path.name} is no text") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    text = read_text(path)
-    try:
-        node = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is damaged (line {error.lineno}: {error.msg})") from error
-    except ValueError as error:
-        raise ValueError(f"{path.name} is damaged (a number that no run writes)") from error
-    except RecursionError as error:
-        raise ValueError(f"{path.name} is nested more deeply than any run writes") from error
-    if not isinstance(node, dict):
-        raise ValueError(f"{path.name} is damaged (no list of keys)")
-    return node
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """config.yaml with its keys joined by dots; a value is text, a finite number, true, false or null."""
-    text = read_text(path)
-    if ALIAS.search(text):  # a few lines of them stand for more than fits into memory
-        raise ValueError(f"{path.name} has aliases (*name), which no run writes")
-    try:
-        node = by_section(text)
-        if not isinstance(node, dict):
-            raise ValueError("it has no settings")
-        settings = {str(key)[:MOST_LETTERS]: plain(value) for key, value in flatten(node)}
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        said = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
-        raise ValueError(f"{path.name} is damaged ({said})") from error
-    if len(settings) > MOST_SETTINGS:
-        raise ValueError(f"{path.name} has {len(settings):,} settings, which no run has")
-    return settings
-
-
-def by_section(text: str) -> Any:
-    """YAML, a key of the top at a time: most runs have most of them in common, and those are parsed once."""
-    before, *sections = SECTION.split(text)
-    if before.strip() or not sections:
-        return _parsed(text)
-    node: dict[str, Any] = {}
-    try:
-        for section in sections:
-            node |= _parsed(section)
-    except (yaml.YAMLError, TypeError):  # a text that goes on at the beginning of a line
-        return _parsed(text)
-    return node
-
-
-@lru_cache(4096)
-def _parsed(text: str) -> Any:
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    return shown(value)[:MOST_LETTERS]
-
-
-def number(value: Any) -> float | None:
-    """What is a finite number; None for all else."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return value if known else None
-
-
-def word(value: Any) -> str:
-    return value[:MOST_LETTERS] if isinstance(value, str) else ""
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def read_history(path: Path) -> tuple[dict[str, list[float | None]], str]:

@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from engrec.pages.dashboard.records import mapping, number, plain, word
+from engrec.runs.reading import mapping, number, plain, word
 from engrec.search import outcome
 from engrec.search.space import Objective, Sweep, text
 

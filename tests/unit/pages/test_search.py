@@ -3,7 +3,8 @@
 import pytest
 from searches import parsed
 
-from engrec.search import runs
+from engrec.runs import folder
+from engrec.search import space
 
 
 def test_costs_are_read_from_what_a_run_measured(tmp_path):
@@ -13,9 +14,9 @@ def test_costs_are_read_from_what_a_run_measured(tmp_path):
         "validation": {"val/loss": 0.5}, "num_images": {"train": 600}, "train_images_per_second": 200.0,
         "num_parameters": 7, "seconds": 99.0,
     }  # fmt: skip
-    assert runs.figures(written, objectives) == dict(zip(metrics, [0.5, 3.0, 200.0, 7.0], strict=True))
+    assert space.figures(written, objectives) == dict(zip(metrics, [0.5, 3.0, 200.0, 7.0], strict=True))
     with pytest.raises(ValueError, match="seconds_per_epoch is not in it"):
-        runs.figures(written | {"train_images_per_second": None}, objectives)
+        space.figures(written | {"train_images_per_second": None}, objectives)
 
 
 @pytest.mark.parametrize(
@@ -24,5 +25,5 @@ def test_costs_are_read_from_what_a_run_measured(tmp_path):
 )
 def test_the_end_of_a_log_is_without_what_a_bar_has_overwritten(tmp_path, log, said):
     (tmp_path / "log").write_text(log)
-    assert runs.last_lines(tmp_path / "log") == said
-    assert runs.last_lines(tmp_path / "none") == ""
+    assert folder.last_lines(tmp_path / "log") == said
+    assert folder.last_lines(tmp_path / "none") == ""

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import summarize
-from runs import some_images, take, write_run
+from finished_runs import some_images, take, write_run
 
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
 
 SCRIPT = Path(summarize.__file__)
 WRITTEN = {"summary.csv", "differences.csv", "subjects.csv", "summary.md"}
@@ -104,13 +104,32 @@ def test_nothing_is_written_when_a_run_is_damaged(runs, tmp_path, capsys):
 def test_a_summary_that_was_there_is_whole_when_a_new_one_fails(runs, tmp_path, monkeypatch):
     main(runs, "--resamples", 100, "--out", tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    partial = Path.write_text
+    opened = Path.open
 
-    def full(path, text, **options):
-        partial(path, text[:10], **options)
-        raise OSError("no space left on device")
+    class Full:
+        """A file on a disk that is full after ten letters."""
 
-    monkeypatch.setattr(Path, "write_text", full)
+        def __init__(self, path, *arguments, **options):
+            self.file = opened(path, *arguments, **options)
+            self.write = self.half if path.suffix == ".part" else self.file.write
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __iter__(self):
+            return iter(self.file)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def half(self, text):
+            self.file.write(text[:10])
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *arguments, **options: Full(*arguments, **options))
     with pytest.raises(SystemExit, match="error: no space left on device"):
         main(runs, "--resamples", 200, "--out", tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

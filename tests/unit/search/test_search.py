@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from searches import Launcher, Made, good, interrupted, parsed, result, searched, states
 
 from engrec import checkpoint
-from engrec.config import explain, quoted
+from engrec.errors import explain, quoted
 from engrec.search import outcome, study
-from engrec.search.search import TAKEN
+from engrec.search.launcher import TAKEN
 
 
 def test_what_is_told_is_what_the_runs_wrote(tmp_path):

@@ -1,5 +1,6 @@
 """A checkpoint on the disk is whole and is of one moment, whoever writes it; what waits is the newest."""
 
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_what_cannot_be_written_is_raised_and_the_one_before_stays(tmp_path, mon
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which is Linux's")
 def test_a_full_disk_is_an_error_of_the_system(tmp_path):
-    (tmp_path / ".last.ckpt.part").symlink_to("/dev/full")
+    (tmp_path / f".last.ckpt.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         Saver().save_checkpoint(checkpoint(1.0), tmp_path / "last.ckpt")
     assert not [*tmp_path.iterdir()]

@@ -11,7 +11,8 @@ import sweep as script
 from omegaconf import OmegaConf
 from searches import Launcher, Made, interrupted, parsed, searched
 
-from engrec.search import space
+from engrec.machine import gpus
+from engrec.search import checking, space, typed
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,19 @@ from engrec.search import space
 )
 def test_what_is_mistyped_is_said(arguments, said):
     with pytest.raises(ValueError, match=said):
-        script.parse(arguments)
+        typed.parse(arguments)
 
 
 def test_what_is_typed_goes_where_it_belongs():
-    typed = script.parse(
+    options = typed.parse(
         ["sweep=small", "n_trials=7", "workers=2", "timeout=9", "folds=[0,2]", "seed=3", "batch_size=16"]
     )
-    assert (typed.n_trials, typed.workers, typed.timeout) == (7, 2, 9)
-    assert typed.sweep.folds == (0, 2)
-    assert {"seed=3", "batch_size=16"} <= set(typed.sweep.overrides)
-    assert typed.freed == ("batch_size",)
-    assert typed.folder == Path("outputs/sweeps/small")
-    assert typed.command.startswith("python scripts/sweep.py sweep=small n_trials=7")
+    assert (options.n_trials, options.workers, options.timeout) == (7, 2, 9)
+    assert options.sweep.folds == (0, 2)
+    assert {"seed=3", "batch_size=16"} <= set(options.sweep.overrides)
+    assert options.freed == ("batch_size",)
+    assert options.folder == Path("outputs/sweeps/small")
+    assert options.command.startswith("python scripts/sweep.py sweep=small n_trials=7")
 
 
 @pytest.mark.parametrize(
@@ -64,37 +65,37 @@ def test_what_is_typed_goes_where_it_belongs():
     ],
 )
 def test_trials_that_could_not_be_compared_are_refused(compose, changes, said):
-    sweep = space.read(script.sweep_file("small"))
+    sweep = space.read(typed.sweep_file("small"))
     with pytest.raises(ValueError, match=said):
-        script.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
+        checking.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
 
 
 def test_every_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch, tmp_path):
     def given(workers):
         """To a search of its own, as the last one's GPUs are taken."""
         monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(dir=tmp_path))
-        return [slot["CUDA_VISIBLE_DEVICES"] for slot in script.slots("auto", workers)]
+        return [slot["CUDA_VISIBLE_DEVICES"] for slot in gpus.slots("auto", workers)]
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(script, "cores", lambda: 9)
+    monkeypatch.setattr(gpus, "cores", lambda: 9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert script.slots("auto", None) == [{"OMP_NUM_THREADS": "9"}]
-    assert script.slots("auto", 4) == [{"OMP_NUM_THREADS": "2"}] * 4
-    assert script.slots("auto", 20) == [{"OMP_NUM_THREADS": "1"}] * 20
+    assert gpus.slots("auto", None) == [{"OMP_NUM_THREADS": "9"}]
+    assert gpus.slots("auto", 4) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert gpus.slots("auto", 20) == [{"OMP_NUM_THREADS": "1"}] * 20
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
     assert given(None) == ["3", "GPU-8f"]
     assert given(3) == ["3", "GPU-8f", "3"]
     assert given(1) == ["3"]
-    [left] = script.slots("auto", 1)
+    [left] = gpus.slots("auto", 1)
     assert left["CUDA_VISIBLE_DEVICES"] == "GPU-8f"
-    assert "CUDA_VISIBLE_DEVICES" not in script.slots("cpu", 2)[0]
+    assert "CUDA_VISIBLE_DEVICES" not in gpus.slots("cpu", 2)[0]
 
 
 def test_pruning_knows_the_most_epochs_that_a_trial_may_have(tmp_path):
     cfg = OmegaConf.create({"max_epochs": 8})
-    assert script.most_epochs(parsed(tmp_path), cfg) == 8
-    assert script.most_epochs(parsed(tmp_path, search={"max_epochs": {"low": 2, "high": 20}}), cfg) == 20
-    assert script.most_epochs(parsed(tmp_path, search={"max_epochs": {"choices": [30, 5]}}), cfg) == 30
+    assert checking.most_epochs(parsed(tmp_path), cfg) == 8
+    assert checking.most_epochs(parsed(tmp_path, search={"max_epochs": {"low": 2, "high": 20}}), cfg) == 20
+    assert checking.most_epochs(parsed(tmp_path, search={"max_epochs": {"choices": [30, 5]}}), cfg) == 30
 
 
 def test_the_command_itself_does_without_what_takes_long_to_load():
@@ -113,7 +114,7 @@ def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, mon
 
     def locked_later(folder):
         with pytest.raises(KeyboardInterrupt):
-            searched(folder, script.parse(arguments).sweep, interrupted)
+            searched(folder, typed.parse(arguments).sweep, interrupted)
         last.touch()
         return locked(folder)
 
@@ -121,7 +122,7 @@ def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, mon
         raise ValueError("the network is nowhere")
 
     monkeypatch.setattr(script, "locked", locked_later)
-    monkeypatch.setattr(script, "check", check)
+    monkeypatch.setattr(checking, "check", check)
     monkeypatch.setattr(script, "announce", lambda *_: None)
     monkeypatch.setattr(script.local, "Launcher", lambda _: Launcher(lambda o, f: Made(f, [0.5] * 9)))
     try:

@@ -11,9 +11,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
-from engrec.evidence.groups import find_runs, read_groups
+from engrec.evidence.groups import read_groups
 from engrec.evidence.statistics import Draws, expected_calibration_error
-from engrec.pages import report
+from engrec.pages import faces, figures, report, tables
+from engrec.runs import reading
+from engrec.runs.record import find_runs
 
 CLASSES = ("bored", "calm", "keen")
 
@@ -129,7 +131,7 @@ def test_every_part_is_there_in_order(page):
 def test_the_tables_are_those_of_the_summary(page):
     [block], text = page
     shown = unescape(re.sub(r"\n(p |±)", r" \1", text).replace(" −\n", " − "))
-    for rows in (comparison.figure_rows(block), comparison.difference_rows(block), comparison.format_rows(block)):
+    for rows in (tables.figure_rows(block), tables.difference_rows(block), tables.format_rows(block)):
         for row in rows[1:]:
             assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in shown
 
@@ -149,7 +151,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
 
 def test_a_model_has_one_colour_on_the_whole_page_and_controls_are_grey(page):
     [block], text = page
-    looks = report.assign_looks(block.labels)
+    looks = figures.assign_looks(block.labels)
     assert len({look.colour for look in looks.values()}) == 2
     for traces in figure_data(text):
         for trace in traces:
@@ -159,11 +161,11 @@ def test_a_model_has_one_colour_on_the_whole_page_and_controls_are_grey(page):
     controls = [
         trace for trace in figure_data(text)[0] if trace["hoverinfo"] == "text" and "majority" in trace["hovertext"]
     ]
-    assert {trace["marker"]["color"] for trace in controls} == {report.GREY}
+    assert {trace["marker"]["color"] for trace in controls} == {figures.GREY}
 
 
 def test_a_page_of_many_models_tells_all_of_them_apart():
-    looks = report.assign_looks(f"model {i}" for i in range(25))
+    looks = figures.assign_looks(f"model {i}" for i in range(25))
     assert len(set(looks.values())) == 25
 
 
@@ -201,8 +203,8 @@ def test_roc_is_the_curve_under_which_the_auc_lies(seed):
     rng = np.random.default_rng(seed)
     positive = rng.random(5000) < 0.3
     ranked = np.round(rng.normal(size=5000) + positive, 1)  # with ties
-    curve = report.roc(positive, ranked)
-    assert np.trapezoid(curve, report.GRID) == pytest.approx(roc_auc_score(positive, ranked), abs=0.003)
+    curve = figures.roc(positive, ranked)
+    assert np.trapezoid(curve, figures.GRID) == pytest.approx(roc_auc_score(positive, ranked), abs=0.003)
     assert (np.diff(curve) >= 0).all()
     assert curve[-1] == 1
 
@@ -212,8 +214,8 @@ def test_precision_at_each_recall_is_that_of_the_threshold_which_reaches_it(seed
     rng = np.random.default_rng(seed)
     positive = rng.random(300) < 0.3
     ranked = np.round(rng.normal(size=300) + positive, 1)
-    curve = report.precision_recall(positive, ranked)
-    for recall, precision in zip(report.GRID.clip(1e-6), curve, strict=True):
+    curve = figures.precision_recall(positive, ranked)
+    for recall, precision in zip(figures.GRID.clip(1e-6), curve, strict=True):
         thresholds = sorted(set(ranked), reverse=True)
         first = next(t for t in thresholds if (ranked[positive] >= t).mean() >= recall - 1e-9)
         assert precision == pytest.approx(positive[ranked >= first].mean())
@@ -231,7 +233,7 @@ def test_the_curves_name_the_auc_of_the_first_seed(page):
 def test_bins_give_the_calibration_error(page):
     group = page[0][0].groups[0]
     p, labels = group.probabilities[0], group.labels
-    confidence, right, counts = report.bins(p, labels)
+    confidence, right, counts = figures.bins(p, labels)
     some = counts > 0
     gap = (counts[some] * np.abs(confidence - right)[some]).sum() / counts.sum()
     assert gap == pytest.approx(expected_calibration_error(p, labels, Draws.all_once(len(labels)))[0])
@@ -257,7 +259,7 @@ def test_confusions_are_counts_of_the_first_seed(page):
 
 def test_people_have_the_accuracy_of_the_table_of_subjects(page):
     [block], _ = page
-    names, counts, right = report.by_person(block)
+    names, counts, right = figures.by_person(block)
     for row in block.subjects:
         at = names.index(row["subject"])
         assert counts[at].sum() == int(row["images"])
@@ -274,7 +276,7 @@ def test_of_two_classes_people_have_a_recall_for_each(tmp_path):
 
 def test_the_surest_mistakes_come_first(page):
     for group in page[0][0].groups:
-        p, wrong = group.probabilities[0], report.surest_mistakes(group)
+        p, wrong = group.probabilities[0], faces.surest_mistakes(group)
         assert set(wrong.tolist()) == {i for i, row in enumerate(p) if row.argmax() != group.labels[i]}
         assert (np.diff(p[wrong].max(1)) <= 0).all()
 
@@ -303,7 +305,7 @@ def test_pictures_are_those_of_the_sources(tmp_path):
     blocks = blocks_of(tmp_path)
     text, group = report.html(blocks), blocks[0].groups[0]
     shown = re.findall(r'<img src="([^"]*)"[^>]*alt="([^"]*)"', text)
-    worst = report.surest_mistakes(group)[: report.PICTURES_EACH]
+    worst = faces.surest_mistakes(group)[: faces.PICTURES_EACH]
     order = [source for source, *_ in images[::-1]]
     assert len(shown) == len(worst) > 4
     for (uri, caption), i in zip(shown, worst, strict=True):
@@ -323,7 +325,7 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
         p = random_probabilities(images, 3, seed=i, skill=0)
         write_run(tmp_path / f"run{i}", images, p, config=PREPARED.format(tmp_path / "faces.npz"), model=f"m{i}")
     text = report.html(blocks_of(tmp_path))
-    assert text.count("<img") == report.MOST_PICTURES
+    assert text.count("<img") == faces.MOST_PICTURES
     assert len(text) < 12e6
 
 
@@ -353,9 +355,9 @@ def test_why_there_are_no_pictures_is_said(tmp_path, config, reason):
 
 def test_large_pictures_are_made_as_small_as_they_are_shown(make_faces):
     large = make_faces(2, size=200, channels=3).images[0]
-    assert report.shrunk(large).shape == (3, report.SIDE, report.SIDE)
+    assert faces.shrunk(large).shape == (3, faces.SIDE, faces.SIDE)
     small = make_faces(2, size=48).images[0]
-    assert report.shrunk(small) is small
+    assert faces.shrunk(small) is small
 
 
 def test_a_class_without_test_images_leaves_the_rest_of_the_page(tmp_path):
@@ -414,7 +416,7 @@ def test_learning_curves_are_those_of_the_files(page):
     [block], text = page
     lines = [t for t in figure_data(text)[6] if t["mode"] == "lines"]
     assert len(lines) == 8 * 2  # val/loss and the monitored metric
-    history = report.read_history(block.groups[0].runs[0].folder / "metrics.csv")
+    history = reading.read_history(block.groups[0].runs[0].folder / "metrics.csv")
     assert lines[0]["x"] == [1, 2, 3, 4]
     assert lines[0]["y"] == history["val/loss"]
     assert lines[1]["y"] == history["val/accuracy"]
@@ -422,17 +424,17 @@ def test_learning_curves_are_those_of_the_files(page):
 
 
 def test_long_histories_are_thinned():
-    values = report._thin(list(range(5000)))
-    assert len(values) == report.MOST_POINTS
+    values = figures._thin(list(range(5000)))
+    assert len(values) == figures.MOST_POINTS
     assert (values[0], values[-1]) == (0, 4999)
-    assert report._thin([3.0, 4.0]) == [3.0, 4.0]
+    assert figures._thin([3.0, 4.0]) == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("text", ["epoch,val/loss\n0,high\n", "epoch,val/loss\n0\n1,2,3\n", 'epoch\n"'])
 def test_a_damaged_history_is_said(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(ValueError, match=r"metrics\.csv is damaged .*: run it again, or remove it"):
-        report.read_history(tmp_path / "metrics.csv")
+        reading.read_history(tmp_path / "metrics.csv")
 
 
 def test_the_page_is_written_whole(page, tmp_path):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from engrec.runs import status
+from engrec.machine import processes
 from engrec.search import local
 
 
@@ -13,12 +13,12 @@ def test_a_process_is_known_by_more_than_its_number():
     one = subprocess.Popen(["sleep", "60"])
     time.sleep(0.02)
     two = subprocess.Popen(["sleep", "60"])
-    assert status.process(one.pid) == status.process(one.pid)
-    assert status.process(one.pid)["began"] != status.process(two.pid)["began"]
+    assert processes.process(one.pid) == processes.process(one.pid)
+    assert processes.process(one.pid)["began"] != processes.process(two.pid)["began"]
     for process in (one, two):
         process.kill()
         process.wait()
-    assert status.process(one.pid) is None
+    assert processes.process(one.pid) is None
 
 
 def test_what_a_trial_started_itself_ends_with_it(tmp_path):
@@ -32,7 +32,7 @@ def test_what_a_trial_started_itself_ends_with_it(tmp_path):
     assert job.ended() == 0
     assert (tmp_path / "slot").read_text() == "7\n"
     child = int((tmp_path / "child").read_text())
-    while status.process(child) is not None:
+    while processes.process(child) is not None:
         assert time.monotonic() - start < 10
 
 
@@ -42,7 +42,7 @@ def test_another_process_with_the_number_of_a_dead_trial_is_left_alone(tmp_path)
     (tmp_path / "process.json").write_text(json.dumps(record))
     local.Launcher([{}]).left_over([tmp_path])
     assert other.poll() is None
-    (tmp_path / "process.json").write_text(json.dumps(status.process(other.pid)))
+    (tmp_path / "process.json").write_text(json.dumps(processes.process(other.pid)))
     local.Launcher([{}]).left_over([tmp_path])
     assert other.wait(5) == -signal.SIGTERM
 

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from runs import decided, some_images, take, unknown_people, write_run
+from finished_runs import decided, some_images, take, unknown_people, write_run
 from scipy import stats
 from sklearn import metrics as sk
 
 from engrec.evidence import comparison
-from engrec.evidence.groups import find_runs, read_groups
+from engrec.evidence.groups import read_groups
 from engrec.evidence.statistics import SCORES
+from engrec.pages import tables
+from engrec.runs.record import find_runs
 
 SEEDS = (0, 1, 2)
 
@@ -112,8 +114,8 @@ def test_the_interval_is_over_people_where_they_are_known_and_over_images_elsewh
     widths = [np.ptp([f.low, f.high]) for b in (people, unknown) for f in [b.figures["finetune vgg_small"]["accuracy"]]]
     assert widths[0] > 2 * widths[1]
     assert (people.draws.num_groups, unknown.draws.num_groups) == (20, 120)
-    assert "bootstrap over 20 people" in comparison.legend(people)
-    assert "bootstrap over images (nobody knows who is seen)" in comparison.legend(unknown)
+    assert "bootstrap over 20 people" in tables.legend(people)
+    assert "bootstrap over images (nobody knows who is seen)" in tables.legend(unknown)
     assert "of 20 people" in people.title
     assert "people" not in unknown.title
     assert unknown.subjects == []
@@ -124,16 +126,16 @@ def test_what_is_undefined_is_said(tmp_path):
     write_run(tmp_path / "run", images)
     block = block_of(tmp_path)
     assert np.isnan(block.figures["finetune vgg_small"]["AUC"].value)
-    [row] = comparison.figure_rows(block)[1:]
+    [row] = tables.figure_rows(block)[1:]
     assert row[3 + SCORES.index("AUC")] == "undefined"
 
 
 def test_one_person_has_figures_without_intervals(tmp_path):
     write_run(tmp_path / "run", some_images(12, per_subject=12))
     block = block_of(tmp_path)
-    [row] = comparison.figure_rows(block)[1:]
+    [row] = tables.figure_rows(block)[1:]
     assert not any("[" in cell or "nan" in cell for cell in row)
-    assert "nan" not in comparison.text([block])
+    assert "nan" not in tables.text([block])
 
 
 # Labels and blocks
@@ -221,8 +223,8 @@ def test_every_pair_of_groups_is_compared_once(tmp_path):
         write_run(tmp_path / str(i), some_images(seed=i), choices={"model": f"m{i}"})
     block = block_of(tmp_path, 100)
     assert len({frozenset((d.one, d.other)) for d in block.differences}) == 21
-    assert len(comparison.difference_rows(block)) == 1 + comparison.MOST_DIFFERENCES
-    assert f"{21 - comparison.MOST_DIFFERENCES} more in differences.csv" in comparison.difference_legend(block)
+    assert len(tables.difference_rows(block)) == 1 + tables.MOST_DIFFERENCES
+    assert f"{21 - tables.MOST_DIFFERENCES} more in differences.csv" in tables.difference_legend(block)
 
 
 # Controls and verdicts
@@ -362,7 +364,7 @@ def test_the_calibrated_error_is_that_of_the_tempered_probabilities(tmp_path):
     block = block_of(tmp_path)
     assert block.figures["finetune vgg_small"]["ECE"].value == pytest.approx(0.99 - 0.75)
     assert block.calibrated == {"finetune vgg_small": pytest.approx(0, abs=1e-9)}
-    header, *rows = comparison.figure_rows(block)
+    header, *rows = tables.figure_rows(block)
     assert header[-1] == "ECE calibrated"
     assert {row[0]: row[-1] for row in rows} == {"finetune vgg_small": "0.0", "scratch vgg_small": ""}
 
@@ -384,7 +386,7 @@ def test_within_a_format_only_its_images_count(tmp_path):
         assert count == inside.sum()
         assert figures["accuracy"].value == sk.accuracy_score(images.labels[inside], chosen[inside])
         assert figures["balanced accuracy"].value == figures["AUC"].value == 0.5
-    assert "Within each format" in comparison.text([block])
+    assert "Within each format" in tables.text([block])
 
 
 def test_one_format_or_none_is_no_table(tmp_path):
@@ -392,7 +394,7 @@ def test_one_format_or_none_is_no_table(tmp_path):
         write_run(tmp_path / name / "run", replace(some_images(), formats=np.full(60, kind)))
         block = block_of(tmp_path / name)
         assert block.within_formats == []
-        assert "Within each format" not in comparison.text([block])
+        assert "Within each format" not in tables.text([block])
 
 
 def test_the_table_of_subjects_by_hand(tmp_path):
@@ -440,27 +442,27 @@ def cells(line):
 
 
 def test_the_text_is_a_heading_and_whole_tables(varied):
-    lines = comparison.text(varied).splitlines()
+    lines = tables.text(varied).splitlines()
     assert [line for line in lines if line.startswith("## ")] == [f"## {block.title}" for block in varied]
-    tables = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
-    tables = [table.strip().splitlines() for table in tables if table.strip()]
-    assert len(tables) == 2 + 1 + 2  # figures of both, differences of one, formats of both
-    for table in tables:
+    found = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
+    whole = [table.strip().splitlines() for table in found if table.strip()]
+    assert len(whole) == 2 + 1 + 2  # figures of both, differences of one, formats of both
+    for table in whole:
         assert len({len(cells(line)) for line in table}) == 1
         assert len({len(line) for line in table}) == 1  # aligned
         assert set(table[1]) == {"|", "-"}
-    assert "nan" not in comparison.text(varied)
+    assert "nan" not in tables.text(varied)
 
 
 def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
-    written = comparison.write_tables(varied, tmp_path / "new" / "out")
+    written = tables.write_tables(varied, tmp_path / "new" / "out")
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(path.name for path in written)
-    assert (tmp_path / "new" / "out" / "summary.md").read_text() == comparison.text(varied)
-    tables = {}
+    assert (tmp_path / "new" / "out" / "summary.md").read_text() == tables.text(varied)
+    read = {}
     for name in ("summary", "differences", "subjects"):
         with (tmp_path / "new" / "out" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            tables[name] = list(csv.DictReader(file, strict=True))
-    figures = {(row["test set"], row["name"], row["within"], row["score"]): row for row in tables["summary"]}
+            read[name] = list(csv.DictReader(file, strict=True))
+    figures = {(row["test set"], row["name"], row["within"], row["score"]): row for row in read["summary"]}
     expected = {
         (block.title, name, within, score): (count, figure)
         for block in varied
@@ -477,14 +479,14 @@ def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
         found = [float(row[column]) for column in ("value", "low", "high", "sd over seeds")]
         np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, figure.sd], rtol=1e-5, atol=1e-12)
     differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in SCORES]
-    assert [(r["test set"], r["one"], r["other"], r["score"]) for r in tables["differences"]] == differences
+    assert [(r["test set"], r["one"], r["other"], r["score"]) for r in read["differences"]] == differences
     d = varied[0].differences[0]
     figure, p = d.figures["accuracy"]
-    found = [float(tables["differences"][0][column]) for column in ("difference", "low", "high", "p", "mcnemar p")]
+    found = [float(read["differences"][0][column]) for column in ("difference", "low", "high", "p", "mcnemar p")]
     np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, p, d.mcnemar], rtol=1e-5)
     rows = [(block.title, row["subject"], row.items()) for block in varied for row in block.subjects]
     subjects = [(title, who, k, v) for title, who, items in rows for k, v in items if k != "subject"]
-    assert [tuple(row.values()) for row in tables["subjects"]] == subjects
+    assert [tuple(row.values()) for row in read["subjects"]] == subjects
 
 
 def test_the_text_does_not_depend_on_the_order_of_the_runs(tmp_path):
@@ -492,4 +494,4 @@ def test_the_text_does_not_depend_on_the_order_of_the_runs(tmp_path):
         for i, (stage, seed, fold) in enumerate(itertools.product(("finetune", "scratch"), (0, 1), (0, 1))):
             folder = tmp_path / str(order) / f"{order * i + 10:02d}"
             write_run(folder, take(some_images(seed=seed), slice(fold, None, 2)), stage=stage, seed=seed, fold=fold)
-    assert comparison.text(blocks_of(tmp_path / "1")) == comparison.text(blocks_of(tmp_path / "-1"))
+    assert tables.text(blocks_of(tmp_path / "1")) == tables.text(blocks_of(tmp_path / "-1"))

@@ -16,7 +16,8 @@ from scipy.stats.contingency import association
 from engrec.datasets.prepared import Faces, without
 from engrec.datasets.synthetic import render
 from engrec.evidence import audit as module
-from engrec.evidence.audit import audit, faults, html, markdown
+from engrec.evidence.audit import audit
+from engrec.pages.audit import faults, html, markdown
 
 
 @pytest.fixture(scope="module")

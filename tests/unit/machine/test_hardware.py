@@ -26,7 +26,7 @@ from engrec.machine.hardware import (
     time_convolutions,
 )
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 FAST, FLOAT32, CONTIGUOUS = ("bf16-mixed", "channels_last"), ("32-true", "channels_last"), ("bf16-mixed", "contiguous")
 RATIOS = pytest.mark.parametrize(
     ("ratio", "kept"),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from searches import parsed
 
-from engrec.config import check, quoted
-from engrec.search import space
+from engrec.config import check
+from engrec.errors import quoted
+from engrec.search import checking, space
 
 SWEEPS = sorted((script.ROOT / "conf" / "sweep").glob("*.yaml"))
 
@@ -25,12 +26,12 @@ def test_every_key_of_every_sweep_is_one_of_the_configuration(compose, path):
     sweep = space.read(path)
     needed = [f"init_from={path}"] if "stage=finetune" in sweep.overrides else []
     for key, values in sweep.search.items():
-        drawn = script.example(values, 1)
+        drawn = checking.example(values, 1)
         cfg = compose(*space.merged(sweep.overrides, needed, space.arguments({key: drawn})))
         check(cfg)
         if not OmegaConf.is_config(OmegaConf.select(cfg, key)):  # a group's option is no value
             assert OmegaConf.select(cfg, key) == drawn
-    script.check_fits(sweep, cfg)
+    checking.check_fits(sweep, cfg)
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

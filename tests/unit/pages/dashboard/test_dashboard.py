@@ -20,16 +20,17 @@ import optuna
 import pytest
 import yaml
 from aiohttp.test_utils import TestServer
+from finished_runs import CLASSES, some_images, take, write_run
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from runs import CLASSES, some_images, take, write_run
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from engrec.config import errors_in_one_line
+from engrec.errors import errors_in_one_line
 from engrec.evidence import comparison, groups
+from engrec.machine import processes
 from engrec.pages.dashboard import html, records, server, trials
 from engrec.pages.dashboard.answers import Details, faces_of
 from engrec.pages.dashboard.records import Outputs
-from engrec.runs import status
+from engrec.runs import reading, record, status
 from engrec.search import outcome
 from engrec.search.space import Objective, Sweep
 
@@ -150,7 +151,7 @@ def test_a_run_that_dies_is_noticed_though_no_file_changes(tmp_path):
     folder = made(tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     said = {"state": "running", "started": 1.0, "ended": None, "error": None, "command": None}
-    said |= {"host": socket.gethostname(), "process": status.process(process.pid)}
+    said |= {"host": socket.gethostname(), "process": processes.process(process.pid)}
     (folder / "status.json").write_text(json.dumps(said))
     (folder / "result.json").unlink()
     outputs = looked(tmp_path)
@@ -249,7 +250,7 @@ def test_a_configuration_read_in_parts_is_that_read_as_a_whole(text):
         except yaml.YAMLError:
             return "damaged"
 
-    assert said(records.by_section) == said(yaml.safe_load)
+    assert said(reading.by_section) == said(yaml.safe_load)
 
 
 def test_a_history_counts_up_to_where_it_is_damaged(tmp_path):
@@ -288,7 +289,7 @@ def test_whatever_a_run_says_becomes_plain_json(tmp_path):
     run = records_of(outputs)["run"]
     json.dumps(run, allow_nan=False)
     assert list(run["test"].values()) == [None] * 5
-    assert len(run["settings"]["odd.d"]) == records.MOST_LETTERS
+    assert len(run["settings"]["odd.d"]) == reading.MOST_LETTERS
 
 
 def test_answers_about_damaged_predictions_say_what_is_wrong(tmp_path):
@@ -326,7 +327,7 @@ def test_a_group_has_the_figures_of_the_summary(tmp_path):
     outputs = looked(tmp_path)
     [group] = {run["group"] for run in records_of(outputs).values()}
     said = Details(outputs, True).answer("group", group)
-    [block] = comparison.build(groups.read_groups(groups.find_runs([tmp_path])), 2000)
+    [block] = comparison.build(groups.read_groups(record.find_runs([tmp_path])), 2000)
     for name, figures in block.figures.items():
         for score, figure in figures.items():
             assert said["figures"][name][score]["value"] == pytest.approx(figure.value, abs=1e-6)
@@ -345,7 +346,7 @@ def test_a_group_takes_the_latest_of_runs_alike_and_whole_seeds_alone(tmp_path):
     [group] = {run["group"] for run in records_of(outputs).values()}
     said = Details(outputs, True).answer("group", group)
     assert (said["repeated"], said["incomplete"]) == (1, 1)
-    kept = [groups.read_run(tmp_path / name) for name in ("0", "2")]
+    kept = [record.read_run(tmp_path / name) for name in ("0", "2")]
     [block] = comparison.build(groups.read_groups(kept), 100)
     [figures] = block.figures.values()
     [told] = said["figures"].values()
@@ -435,12 +436,12 @@ def test_drawn_faces_are_drawn_again_and_nothing_else_that_a_run_names(tmp_path)
             "seed": 1,
         }
     }
-    run = groups.read_run(made(tmp_path / "run", settings=drawn))
+    run = record.read_run(made(tmp_path / "run", settings=drawn))
     assert faces_of(run).recipe["importer"] == "synthetic"
-    many = groups.read_run(made(tmp_path / "many", settings={"dataset": drawn["dataset"] | {"num_test": 10**9}}))
+    many = record.read_run(made(tmp_path / "many", settings={"dataset": drawn["dataset"] | {"num_test": 10**9}}))
     with pytest.raises(ValueError, match="50,000"):
         faces_of(many)
-    other = groups.read_run(made(tmp_path / "other", settings={"dataset": {"_target_": "os.system", "path": "x"}}))
+    other = record.read_run(made(tmp_path / "other", settings={"dataset": {"_target_": "os.system", "path": "x"}}))
     with pytest.raises(ValueError, match="not a prepared file"):
         faces_of(other)
 

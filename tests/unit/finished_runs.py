@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import yaml
 
-from engrec.evidence.groups import Predictions
+from engrec.runs.record import Predictions
 
 CLASSES = ("disengaged", "engaged")
 FORMATS = ("JPEG L 48x48", "JPEG L 50x48", "PNG RGB 48x48")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import ARRAYS, CLASSES, decided, some_images, take, unknown_people, write_predictions, write_run
+from finished_runs import ARRAYS, CLASSES, decided, some_images, take, unknown_people, write_predictions, write_run
 
-from engrec import callbacks
-from engrec.evidence.groups import STAGES, find_runs, read_groups, read_predictions, read_run
+from engrec.evidence.groups import read_groups
+from engrec.runs import record
+from engrec.runs.record import STAGES, find_runs, read_predictions, read_run
 
 
 def groups_of(folder):
@@ -32,7 +33,7 @@ def test_what_a_run_writes_is_read_back(tmp_path, make_faces):
     faces = make_faces(12, 3, formats=np.array([f"PNG L {i}x9" for i in range(12)]))
     faces = replace(faces, sources=np.array([f'Zoë, "{i}" \n.png' for i in range(12)]), class_names=("a,", "p_b", "ü"))
     index, probabilities = [7, 2, 9, 11], np.random.default_rng(0).dirichlet(np.ones(3), 4)
-    callbacks.write_predictions(tmp_path / "predictions.csv", faces, index, probabilities.tolist())
+    record.write_predictions(tmp_path / "predictions.csv", faces, index, probabilities.tolist())
     found = read_predictions(tmp_path / "predictions.csv")
     assert found.class_names == faces.class_names
     assert_same_images(found, faces.select(np.array(index)))
@@ -40,7 +41,7 @@ def test_what_a_run_writes_is_read_back(tmp_path, make_faces):
 
 
 def test_what_nobody_knows_is_empty(tmp_path, make_faces):
-    callbacks.write_predictions(tmp_path / "p.csv", make_faces(4, subjects=None), [0, 1], [[0.5, 0.5], [0, 1]])
+    record.write_predictions(tmp_path / "p.csv", make_faces(4, subjects=None), [0, 1], [[0.5, 0.5], [0, 1]])
     found = read_predictions(tmp_path / "p.csv")
     assert found.subjects.tolist() == found.formats.tolist() == ["", ""]
 

@@ -9,7 +9,8 @@ from searches import parsed, result, searched, states
 
 from engrec.runs import status
 from engrec.search import slurm as jobs
-from engrec.search.search import FROM_OUTSIDE, TAKEN
+from engrec.search.launcher import TAKEN
+from engrec.search.search import FROM_OUTSIDE
 
 
 class Slurm:

@@ -8,8 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from torch import nn
 
-from engrec.experiment import build_module, choose_for_machine
 from engrec.models.lrn import LocalResponseNorm
+from engrec.modules.build import build_module
+from engrec.plan import choose_for_machine
 from engrec.transforms import Augment
 
 SMALL = ["model.width=0.05", "model.dense=[8]", "batch_size=6", "trainer.accelerator=cpu", "trainer.precision=32-true"]

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from engrec.runs.status import FILE, SILENCE, process, reported, status_of
+from engrec.machine.processes import process
+from engrec.runs.status import FILE, SILENCE, reported, status_of
 
 
 def written(folder):

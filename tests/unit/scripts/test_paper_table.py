@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from engrec.config import check
+from engrec.pages import paper
 
 CLASSES = ["disengaged", "engaged"]
 FOLDS = 2
@@ -326,9 +327,9 @@ def test_the_papers_figures_stand_beneath_each_row(tmp_path, capsys):
     text = (tmp_path / "table.md").read_text()
     assert text in capsys.readouterr().out
     names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-    for row, name in paper_table.ROWS.items():
+    for row, name in paper.ROWS.items():
         assert names[names.index(name) + 1] == f"{name}, in the paper"
-        if row not in paper_table.PAPER:
+        if row not in paper.PAPER:
             assert cells(text, f"{name}, in the paper")[1:] == ["–"] * 4
             continue
         accuracy, f1, balanced = (float(cell) / 100 for cell in cells(text, f"{name}, in the paper")[1:4])
@@ -348,7 +349,7 @@ def test_what_is_significant_is_said_as_the_intervals_have_it(tmp_path):
     for one, other in (("Engagement model", "VGG from scratch"), ("VGG from scratch", "CNN")):
         [said] = [line for line in text.splitlines() if line.startswith(f"- {one} − {other} ")]
         certain, _, chance = said.partition("NOT")
-        for column, cell in zip(paper_table.COLUMNS, cells(text, f"{one} − {other}")[:4], strict=True):
+        for column, cell in zip(paper.COLUMNS, cells(text, f"{one} − {other}")[:4], strict=True):
             low, high = (float(edge) for edge in cell.partition("[")[2].partition("]")[0].split(","))
             beyond = low > 0 or high < 0
             assert (f" {column} (" in certain) == beyond

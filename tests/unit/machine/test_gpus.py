@@ -1,7 +1,6 @@
 """GPUs are counted as CUDA would, and no two processes have one of them, in processes of their own."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -9,6 +8,7 @@ import textwrap
 import pytest
 from omegaconf import OmegaConf
 
+from engrec.config import Registered
 from engrec.machine import gpus
 
 TAKES = """
@@ -108,6 +108,7 @@ def test_there_may_be_none(nvidia_smi):
 @pytest.mark.parametrize(("given", "number"), [("4,5,6", 3), ("0", 1), ("", 1)])
 def test_a_sweep_has_as_many_workers(monkeypatch, given, number):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    Registered()
     assert OmegaConf.create({"n_jobs": "${num_gpus:}"}).n_jobs == number
 
 
@@ -145,33 +146,3 @@ def test_a_link_is_not_used(machine):
     (machine / f"engrec-gpus-{os.getuid()}").symlink_to(machine / "elsewhere")
     with pytest.raises(ValueError, match="set TMPDIR"):
         gpus.take(("0", "1"))
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_ends_with_the_process_that_launched_it(how, busy):
-    """A worker that is busy stops its trial, as signals_end_the_run has it, and does not begin another."""
-    stopped = "signals_end_the_run()" if busy else "nullcontext()"
-    worker = f"""
-        import os, time
-        from contextlib import nullcontext
-        from engrec.machine import gpus
-        from engrec.config import signals_end_the_run
-        launcher = gpus.OneGpu()
-        launcher.launcher = os.getppid()
-        try:
-            launcher.on_job_start(None)
-            with {stopped}:
-                print("begun", flush=True)
-                time.sleep(60)
-        except SystemExit as stopped:
-            print("stopped", stopped.code, flush=True)
-        launcher.on_job_start(None)
-        print("another", flush=True)
-    """
-    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {textwrap.dedent(worker)!r}])"
-    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(how)
-    assert process.stdout.read() == ("stopped 143\n" if busy else "")  # to its end: the worker has gone
-    process.wait()

@@ -1,0 +1,40 @@
+"""Files that are complete or absent, and locks that end with their process."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file that appears under its name only when it is complete; mode: "w" is text in UTF-8, "wb" bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open(mode, newline=None if "b" in mode else "", encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def lock(descriptor: int) -> bool:
+    """Whether this process has the lock of an open file or folder now; the kernel releases it when the process ends.
+
+    Raises OSError or ImportError where the file system or the operating system has no such locks.
+    """
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

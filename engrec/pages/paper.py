@@ -1,0 +1,145 @@
+"""The paper's table, made again from runs."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engrec.machine.files import write_text
+
+if TYPE_CHECKING:
+    from engrec.evidence.comparison import Block, Difference
+    from engrec.evidence.groups import Group
+
+
+def make_table(out: Path, resamples: int) -> None:
+    """Print the table of what is below the folder, and write it with summarize.py's."""
+    import torch
+
+    from engrec.evidence import comparison
+    from engrec.pages import report, tables
+
+    torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
+    groups, notes = read_rows(out)
+    blocks = comparison.build(list(groups.values()), resamples)
+    if len(blocks) > 1:
+        raise ValueError(f"{out}: the rows are of different test images: {'; '.join(b.title for b in blocks)}")
+    text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
+    print(f"\n{text}")
+    write_text(out / "table.md", text)
+    paths = tables.write_tables(blocks, out / "summary")
+    report.write(blocks, out / "summary" / "summary.html")
+    print("written:", *map(str, [out / "table.md", *paths, out / "summary" / "summary.html"]))
+
+
+def read_rows(out: Path) -> tuple[dict[str, "Group"], list[str]]:
+    """Each row's runs pooled over folds, and in words what is left out: seeds that lack folds which others have."""
+    from engrec.evidence.groups import read_groups
+    from engrec.runs.record import find_runs
+
+    found = {row: find_runs([out / row]) for row in ROWS if any((out / row).glob("*/result.json"))}
+    if not found:
+        raise ValueError(
+            f"no finished run below {out}/{{{','.join(ROWS)}}}: leave out --table-only, or type another --out"
+        )
+    has = {row: by_seed(run.folder for run in runs) for row, runs in found.items()}
+    every = set().union(*(folds for seeds in has.values() for folds in seeds.values()))
+    groups, notes = {}, []
+    for row, runs in found.items():
+        whole = {seed for seed, folds in has[row].items() if folds == every}
+        for seed in sorted(has[row].keys() - whole):
+            notes.append(f"{ROWS[row]} seed {seed} is left out: it has {len(has[row][seed])} of {len(every)} folds")
+        plain = [g for g in read_groups([r for r in runs if r.seed in whole]) if not g.name["views"]] if whole else []
+        if len(plain) > 1:
+            differ = "; ".join(group.name["settings"] for group in plain)
+            raise ValueError(f"{out / row} holds runs of different settings ({differ}): type another --out")
+        if plain:
+            groups[row] = replace(plain[0], name=plain[0].name | {"stage": "", "model": ROWS[row], "settings": ""})
+    if not groups:
+        raise ValueError(f"{out}: no row has all folds: leave out --table-only")
+    folds = max((run.settings.get("split.num_folds", 0) for runs in found.values() for run in runs), default=0)
+    if len(every) < folds and every != {None}:
+        notes.append(f"only {len(every)} of {folds} folds have been run: the other people are not tested")
+    return groups, notes
+
+
+def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
+    """Which folds each seed has, from the names of the run folders."""
+    found: dict[int, set[int | None]] = {}
+    for folder in folders:
+        if (match := re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", folder.name)) is None:
+            raise ValueError(f"{folder} is no run of this table: seedS-foldK; move it elsewhere")
+        found.setdefault(int(match[1]), set()).add(None if match[2] is None else int(match[2]))
+    return found
+
+
+def table_text(block: "Block", present: Sequence[str], notes: Sequence[str]) -> str:
+    """The whole table in Markdown."""
+    from engrec.evidence.statistics import p_text
+    from engrec.pages.tables import difference_legend, table
+
+    lines = [f"## {block.title}", "", table(figure_rows(block, present)), "", legend(block), ""]
+    lines += [*(f"- {note}." for note in notes), ""] if notes else []
+    if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
+        differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
+        cells = [["difference", *COLUMNS, "McNemar"]]
+        for d in differences:
+            cells.append([f"{d.one} − {d.other}", *(d.cell(score) for score in COLUMNS), p_text(d.mcnemar)])
+        chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
+        lines += [table(cells), "", f"{difference_legend(block)} {chance}", ""]
+        lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
+    return "\n".join([*lines, *(f"- {line}" for line in block.verdicts), ""])
+
+
+def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
+    """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
+    cells = [["", "seeds", *COLUMNS]]
+    seeds = dict(zip(block.labels, block.groups, strict=True))
+    for row, name in ROWS.items():
+        if row in present:
+            ours = [str(len(seeds[name].seeds)), *(str(block.figures[name][score]) for score in COLUMNS)]
+        else:
+            ours = ["", *["not run"] * len(COLUMNS)]
+        papers = [f"{PAPER[row][s]:.2f}" if s in PAPER.get(row, {}) else "–" for s in COLUMNS]
+        cells += [[name, *ours], [f"{name}, in the paper", "", *papers]]
+    controls = [name for name in block.figures if name not in seeds]
+    return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
+
+
+def legend(block: "Block") -> str:
+    over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
+    several = any(len(g.seeds) > 1 for g in block.groups)
+    seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""
+    levels = len(block.groups[0].class_names)
+    other = f" They are of two classes, and not to be compared with {levels}." if levels > 2 else ""
+    return (
+        f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. The paper's figures are of "
+        f"{PAPERS_DATA}; what it calls AUC is balanced accuracy.{other}"
+    )
+
+
+def verdict(difference: "Difference") -> str:
+    """A difference in words: in which scores it is more than the chance of who was tested."""
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for score in COLUMNS:
+        figure, p = difference.figures[score]
+        said[p < 0.05].append(f"{score} ({100 * figure.value:+.1f})")
+    name = f"{difference.one} − {difference.other}"
+    if not said[True]:
+        return f"{name} is NOT significant in {', nor in '.join(said[False])}."
+    rest = f", NOT in {', nor in '.join(said[False])}" if said[False] else ""
+    return f"{name} is significant in {', '.join(said[True])}{rest}."
+
+
+# Of Nezami et al. 2019, in per cent. What they call AUC is (TPR + TNR) / 2 of hard decisions: balanced accuracy here.
+PAPER = {
+    "hog_svm": {"accuracy": 59.88, "F1": 67.38, "balanced accuracy": 62.87},
+    "cnn": {"accuracy": 65.70, "F1": 71.01, "balanced accuracy": 68.27},
+    "vgg_scratch": {"accuracy": 66.28, "F1": 70.41, "balanced accuracy": 68.41},
+    "engagement": {"accuracy": 72.38, "F1": 73.90, "balanced accuracy": 73.74},
+}
+PAPERS_DATA = "688 images of its authors' own data, which were never published"
+ROWS = {"hog_svm": "HOG + SVM", "cnn": "CNN", "vgg_scratch": "VGG from scratch", "engagement": "Engagement model"}
+DIFFERENCES = [("engagement", "vgg_scratch"), ("engagement", "cnn"), ("vgg_scratch", "cnn"), ("engagement", "hog_svm")]
+COLUMNS = ("accuracy", "F1", "balanced accuracy", "AUC")

@@ -1,0 +1,146 @@
+"""The files of a run's folder, read although they may be damaged or hostile."""
+
+import csv
+import errno
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Each value with the dotted path of its key; lists are values."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)
+
+
+MOST_BYTES = {"config.yaml": 2**18, "result.json": 2**22, "metrics.csv": 2**24, "status.json": 2**16}
+MOST_SETTINGS, MOST_LETTERS = 1000, 400
+ALIAS = re.compile(r"(?:^|[:\-\[{,])\s*\*\w", re.MULTILINE)
+SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)
+
+
+def read_text(path: Path, tail: int | None = None) -> str:
+    """A plain file, or the last bytes of it. Raises ValueError for what is none, or larger than any run writes."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path.name} is a link, which is not followed") from error
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+    with os.fdopen(number, "rb") as file:
+        at = os.fstat(number)
+        if not stat.S_ISREG(at.st_mode):
+            raise ValueError(f"{path.name} is no plain file")
+        if tail is not None:
+            file.seek(max(0, at.st_size - tail))
+            return file.read(tail).decode("utf-8", "replace")
+        if at.st_size > MOST_BYTES[path.name]:
+            raise ValueError(f"{path.name} has {at.st_size / 1e6:,.0f} MB, which no run writes")
+        try:
+            return file.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path.name} is no text") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        node = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is damaged (line {error.lineno}: {error.msg})") from error
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged (a number that no run writes)") from error
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested more deeply than any run writes") from error
+    if not isinstance(node, dict):
+        raise ValueError(f"{path.name} is damaged (no list of keys)")
+    return node
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """config.yaml with its keys joined by dots; a value is text, a finite number, true, false or null."""
+    text = read_text(path)
+    if ALIAS.search(text):  # a few lines of them stand for more than fits into memory
+        raise ValueError(f"{path.name} has aliases (*name), which no run writes")
+    try:
+        node = by_section(text)
+        if not isinstance(node, dict):
+            raise ValueError("it has no settings")
+        settings = {str(key)[:MOST_LETTERS]: plain(value) for key, value in flatten(node)}
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        said = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
+        raise ValueError(f"{path.name} is damaged ({said})") from error
+    if len(settings) > MOST_SETTINGS:
+        raise ValueError(f"{path.name} has {len(settings):,} settings, which no run has")
+    return settings
+
+
+def by_section(text: str) -> Any:
+    """YAML, a key of the top at a time: most runs have most of them in common, and those are parsed once."""
+    before, *sections = SECTION.split(text)
+    if before.strip() or not sections:
+        return _parsed(text)
+    node: dict[str, Any] = {}
+    try:
+        for section in sections:
+            node |= _parsed(section)
+    except (yaml.YAMLError, TypeError):  # a text that goes on at the beginning of a line
+        return _parsed(text)
+    return node
+
+
+@lru_cache(4096)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return shown(value)[:MOST_LETTERS]
+
+
+def number(value: Any) -> float | None:
+    """What is a finite number; None for all else."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return value if known else None
+
+
+def word(value: Any) -> str:
+    return value[:MOST_LETTERS] if isinstance(value, str) else ""
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Column to its values; empty where the run has no epochs. Raises ValueError for what is no table of numbers."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file, strict=True)
+        columns = list(zip(*rows, strict=True)) or [()] * len(header)
+        return {name: [float(x or "nan") for x in column] for name, column in zip(header, columns, strict=True)}
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error}): run it again, or remove it") from error

@@ -1,0 +1,229 @@
+"""What a run leaves: result.json, predictions.csv, controls; written here and read back."""
+
+import csv
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from engrec.datasets.prepared import Faces
+from engrec.machine.files import atomic_write
+from engrec.runs.folder import (
+    typed,
+)
+from engrec.runs.reading import flatten
+
+PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+
+
+def without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its configuration."""
+    return {
+        "hardware": hardware(),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "git_commit": git_commit(),
+        "command": typed(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"gpus": names, "cpu": cpu_name(), "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "-dirty" where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_predictions(path: Path, faces: Faces, index: list[int], probabilities: list[list[float]]) -> None:
+    """index: which images of `faces`; probabilities: one row (num_classes,) for each of them."""
+    nothing = [""] * len(faces)
+    subjects, formats = (nothing if a is None else a.tolist() for a in (faces.subjects, faces.formats))
+    with atomic_write(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in faces.class_names)])
+        for i, row in zip(index, probabilities, strict=True):
+            label = faces.class_names[faces.labels[i]]
+            writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
+
+
+def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[str, np.ndarray]) -> None:
+    """A file like predictions.csv for each control, under its name."""
+    folder.mkdir(exist_ok=True)
+    for name, probabilities in controls.items():
+        write_predictions(folder / f"{name}.csv", faces, index, probabilities.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run: its folder, its result.json and its configuration, nested keys joined by dots."""
+
+    folder: Path
+    result: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.result["seed"]
+
+    @cached_property
+    def kind(self) -> dict[str, str]:
+        """What every run says of itself."""
+        choices = self.result["choices"]
+        return {
+            "stage": self.result["stage"],
+            "data": (self.result.get("dataset") or {}).get("name", choices["dataset"]),
+            "split": choices["split"],
+            "model": choices["model"],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N test images in the order of their sources; subjects and formats are empty where nobody knows.
+
+    labels: int (N,), indices into class_names; probabilities: float64 (N, K).
+    """
+
+    class_names: tuple[str, ...]
+    sources: np.ndarray
+    subjects: np.ndarray
+    formats: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+def read_run(folder: Path) -> Run:
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        lacking = {"stage", "seed", "choices"} - result.keys()
+        lacking = lacking or {"dataset", "split", "model"} - result["choices"].keys()
+        wrong = [] if lacking else list(impossible(result))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run it again, or remove it") from error
+    if lacking:
+        raise ValueError(
+            f"{folder / 'result.json'} lacks {', '.join(sorted(lacking))}: it is of another version; run it again, or "
+            "remove that folder"
+        )
+    if wrong:
+        raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
+    config = folder / "config.yaml"
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        return Run(folder, result, dict(flatten(settings)))
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is damaged: run it again, or remove it") from error
+
+
+def impossible(result: Mapping[str, Any]) -> Iterator[str]:
+    """What no run writes. Raises AttributeError where a value should have keys and has none."""
+    name = (result.get("dataset") or {}).get("name", "")
+    temperature = (result.get("calibration") or {}).get("temperature")
+    if result["stage"] not in STAGES:
+        yield f"stage {result['stage']!r}"
+    if type(result["seed"]) is not int:
+        yield f"seed {result['seed']!r}"
+    if any(not isinstance(value, str) for value in (name, *result["choices"].values())):
+        yield "a name that is no text"
+    if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < np.inf):
+        yield f"temperature {temperature!r}"
+
+
+def read_predictions(path: Path) -> Predictions:
+    """One prediction file. Raises ValueError, with file and line, for anything that is wrong in it."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: run it again, or remove that folder") from error
+    except (ValueError, csv.Error) as error:  # an empty file has no header
+        raise ValueError(f"{path} is empty or damaged: run it again, or remove that folder") from error
+    columns = [column for column in header if column.startswith("p_")]
+    if not {"source", "subject", "label"} <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
+        raise ValueError(
+            f"{path} has the columns {', '.join(header)}; needed, once each: source, subject, label, p_CLASS, p_CLASS"
+        )
+    if not rows:
+        raise ValueError(f"{path} has no predictions: run it again, or remove that folder")
+    if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
+        raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
+    cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    class_names = tuple(column.removeprefix("p_") for column in columns)
+    number = {name: i for i, name in enumerate(class_names)}
+    if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):
+        raise ValueError(f"{path}, line {unknown}: label {rows[unknown - 2][header.index('label')]!r} is no class")
+    if len(set(cells["source"])) < len(rows):
+        names, counts = np.unique(cells["source"], return_counts=True)
+        raise ValueError(f"{path} has {names[counts.argmax()]} {counts.max()} times: an image is to be tested once")
+    return Predictions(
+        class_names=class_names,
+        sources=np.array(cells["source"]),
+        subjects=np.array(cells["subject"]),
+        formats=np.array(cells.get("format", [""] * len(rows))),
+        labels=np.array([number[label] for label in cells["label"]]),
+        probabilities=_probabilities([cells[column] for column in columns], path),
+    )
+
+
+def _probabilities(columns: list[list[str]], path: Path) -> np.ndarray:
+    """float64 (N, K) from K columns of text."""
+    try:
+        values = np.array(columns, dtype=np.float64).T
+    except ValueError as error:
+        line = next(line for line, row in enumerate(zip(*columns, strict=True), 2) if not all(map(_is_number, row)))
+        raise ValueError(f"{path}, line {line}: {error}; a probability is a number from 0 to 1") from error
+    wrong = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > 1e-3)
+    if wrong.any():
+        line = int(wrong.argmax())
+        raise ValueError(f"{path}, line {line + 2}: {values[line].tolist()} are no probabilities that sum to 1")
+    return values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order of the tables
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every finished run below these folders. Raises ValueError where there is none, or one that is not readable."""
+    folders = list(folders)
+    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ValueError(f"{', '.join(gone)}: no such folder")
+    found = {result.parent.resolve(): result.parent for folder in folders for result in folder.rglob("result.json")}
+    if not found:
+        raise ValueError(f"no finished run (result.json) below {', '.join(map(str, folders))}")
+    return [read_run(folder) for folder in sorted(found.values())]

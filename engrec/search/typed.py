@@ -1,0 +1,138 @@
+"""What is typed to start a search."""
+
+import argparse
+import shlex
+from dataclasses import dataclass, fields, replace
+from math import inf, isnan
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from engrec.config import Config
+from engrec.errors import CONF, nearest
+from engrec.search import slurm, space
+from engrec.search.space import Sweep, key_of
+
+OURS = ("sweep", "n_trials", "workers", "folder", "timeout", "folds", "launcher")
+RESERVED = {
+    "output_dir": "each trial has its own folder: type folder= for that of the search",
+    "ckpt_path": "each trial starts anew: type init_from= for the weights to start from",
+    "run": "each trial has its own folder: type folder= for that of the search",
+}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The command's own arguments; overrides are train.py's."""
+
+    sweep: Sweep
+    folder: Path
+    n_trials: int
+    workers: int | None
+    timeout: float
+    slurm: slurm.Options | None  # None: trials are processes of this machine
+    freed: tuple[str, ...]  # keys that the overrides took out of the search
+    command: str
+
+
+def parse(arguments: list[str]) -> Typed:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "arguments", nargs="*", metavar="KEY=VALUE",
+        help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): results in all; workers: trials at a time (one "
+        "for each GPU, else 1); folder (outputs/sweeps/NAME); timeout: seconds; folds=[0,1,2]: a trial is their mean; "
+        "launcher=slurm: trials are jobs of Slurm, with slurm.partition= and the like; and any override of train.py",
+    )  # fmt: skip
+    given = parser.parse_args(arguments).arguments
+    for argument in given:
+        if "=" not in argument:
+            raise ValueError(f"{argument}: every argument is KEY=VALUE, such as sweep=small or n_trials=20")
+    ours = {key: value for key, _, value in (a.partition("=") for a in given) if key in OURS}
+    slurm = {key.removeprefix("slurm."): value for key, _, value in (a.partition("=") for a in given) if of_slurm(key)}
+    overrides = [a for a in given if (key := a.partition("=")[0]) not in OURS and not of_slurm(key)]
+    for override in overrides:
+        check_override(key_of(override))
+    sweep = space.read(sweep_file(ours.get("sweep")))
+    freed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
+    sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
+    return Typed(
+        sweep=sweep,
+        folder=Path(ours.get("folder") or Path("outputs", "sweeps", sweep.name)),
+        n_trials=whole("n_trials", ours.get("n_trials", "20")),
+        workers=whole("workers", ours["workers"]) if "workers" in ours else None,
+        timeout=seconds(ours.get("timeout")),
+        slurm=options_of_slurm(ours.get("launcher", "local"), slurm),
+        freed=freed,
+        command=shlex.join(["python", "scripts/sweep.py", *given]),
+    )
+
+
+def of_slurm(key: str) -> bool:
+    return key.startswith("slurm.")
+
+
+def options_of_slurm(launcher: str, given: dict[str, str]) -> slurm.Options | None:
+    """None for launcher=local."""
+    if launcher not in ("local", "slurm"):
+        close = nearest(launcher, ("local", "slurm"))
+        raise ValueError(f"launcher={launcher} is not known{close}; allowed: local, slurm")
+    if given and launcher == "local":
+        raise ValueError(f"slurm.{next(iter(given))} is for trials that are jobs of Slurm: type launcher=slurm")
+    return slurm.read_options(given) if launcher == "slurm" else None
+
+
+def check_override(key: str) -> None:
+    """Raise ValueError for what a trial cannot have, and for misspelt arguments of the search itself."""
+    if key in RESERVED:
+        raise ValueError(f"{key} cannot be set in a search: {RESERVED[key]}")
+    if key.partition(".")[0] == "hydra":
+        raise ValueError(f"{key} cannot be set in a search: its trials are plain runs")
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    known = groups | {field.name for field in fields(Config)}
+    if key.partition(".")[0] not in known and "@" not in key and (close := nearest(key, OURS)):
+        raise ValueError(f"there is no {key}{close}; the search takes {', '.join(OURS)} and train.py's overrides")
+
+
+def sweeps() -> list[str]:
+    return sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
+
+
+def sweep_file(name: str | None) -> Path:
+    """From the name of one of conf/sweep, or the path of another YAML."""
+    if not name:
+        raise ValueError(f"missing sweep, what is searched: sweep= with {', '.join(sweeps())}, or the path of a YAML")
+    if name in sweeps():
+        return CONF / "sweep" / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise ValueError(f"sweep={name} is not a file")
+        return Path(name)
+    raise ValueError(f"sweep={name} is not there{nearest(name, sweeps())}; allowed: {', '.join(sweeps())}, or a YAML")
+
+
+def whole(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{key}={value} is not a whole number from 1")
+    return int(value)
+
+
+def seconds(value: str | None) -> float:
+    try:
+        number = inf if value is None else float(value)
+    except ValueError:
+        number = -1.0
+    if isnan(number) or number <= 0:
+        raise ValueError(f"timeout={value} is not a number of seconds, such as timeout=3600")
+    return number
+
+
+def with_folds(sweep: Sweep, value: str | None) -> Sweep:
+    """folds=[0,1,2], or null for one run as it is."""
+    if value is None:
+        return sweep
+    folds = OmegaConf.to_container(OmegaConf.create({"folds": OmegaConf.create(f"folds: {value}").folds}))
+    assert isinstance(folds, dict)
+    found = folds["folds"]
+    found = [] if found is None else found if isinstance(found, list) else [found]
+    space.check_folds(found)
+    return replace(sweep, folds=tuple(found))
