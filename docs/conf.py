@@ -1,0 +1,56 @@
+"""The documentation as a site: `make docs`."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# Pages that GitHub shows elsewhere; here their text stands in front of what the page of that name holds.
+ELSEWHERE = {
+    "index": "README.md",
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "outputs": "outputs/README.md",
+}
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+
+project = "engrec"
+copyright = "the authors of engrec, MIT licence"
+extensions = ["myst_parser", "autodoc2"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = "engrec"
+html_show_sphinx = False
+
+myst_heading_anchors = 3
+
+# Every module below engrec/, read and not imported; docstrings are prose with Markdown in it.
+autodoc2_packages = ["../engrec"]
+autodoc2_output_dir = "api"
+autodoc2_docstring_parser_regexes = [(r".*", "myst")]
+autodoc2_hidden_objects = ["dunder", "inherited", "private"]
+
+
+def moved(link: re.Match[str], folder: Path) -> str:
+    """A link of a Markdown file in `folder`, as it is written from docs/."""
+    target = (folder / link[1]).resolve()
+    for page, file in ELSEWHERE.items():
+        if target == ROOT / file:
+            return f"{page}.md"
+    return os.path.relpath(target, ROOT / "docs")
+
+
+def with_links_of_the_site(_app: Any, page: str, source: list[str]) -> None:
+    if page.startswith("api/"):
+        return
+    file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
+    before = file.read_text(encoding="utf-8") if page in ELSEWHERE else ""
+    source[0] = LINK.sub(lambda link: moved(link, file.parent), before) + LINK.sub(
+        lambda link: moved(link, ROOT / "docs"), source[0]
+    )
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", with_links_of_the_site)
