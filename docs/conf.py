@@ -14,6 +14,7 @@ ELSEWHERE = {
     "outputs": "outputs/README.md",
 }
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+INTERVAL = re.compile(r"(\[[+−]?[\d.]+,) ([+−]?[\d.]+\])")
 
 project = "engrec"
 copyright = "the authors of engrec, MIT licence"
@@ -23,12 +24,15 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "engrec"
 html_show_sphinx = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 myst_heading_anchors = 3
 
 # Every module below engrec/, read and not imported; docstrings are prose with Markdown in it.
 autodoc2_packages = ["../engrec"]
 autodoc2_output_dir = "api"
+autodoc2_sort_names = True
 autodoc2_docstring_parser_regexes = [(r".*", "myst")]
 autodoc2_hidden_objects = ["dunder", "inherited", "private"]
 
@@ -47,9 +51,9 @@ def with_links_of_the_site(_app: Any, page: str, source: list[str]) -> None:
         return
     file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
     before = file.read_text(encoding="utf-8") if page in ELSEWHERE else ""
-    source[0] = LINK.sub(lambda link: moved(link, file.parent), before) + LINK.sub(
-        lambda link: moved(link, ROOT / "docs"), source[0]
-    )
+    text = LINK.sub(lambda link: moved(link, file.parent), before)
+    text += LINK.sub(lambda link: moved(link, ROOT / "docs"), source[0])
+    source[0] = INTERVAL.sub("\\1\N{NO-BREAK SPACE}\\2", text)  # an interval stays on one line
 
 
 def setup(app: Any) -> None:
