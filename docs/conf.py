@@ -33,6 +33,18 @@ myst_heading_anchors = 3
 autodoc2_packages = ["../engrec"]
 autodoc2_output_dir = "api"
 autodoc2_sort_names = True
+autodoc2_index_template = """\
+Reference
+=========
+
+Every module of engrec, from its docstrings. :doc:`/architecture` says where to start.
+
+.. toctree::
+   :titlesonly:
+{% for package in top_level %}
+   {{ package }}
+{%- endfor %}
+"""
 autodoc2_docstring_parser_regexes = [(r".*", "myst")]
 autodoc2_hidden_objects = ["dunder", "inherited", "private"]
 
