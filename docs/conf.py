@@ -58,8 +58,10 @@ def moved(link: re.Match[str], folder: Path) -> str:
     return os.path.relpath(target, ROOT / "docs")
 
 
-def with_links_of_the_site(_app: Any, page: str, source: list[str]) -> None:
+def for_the_site(_app: Any, page: str, source: list[str]) -> None:
     if page.startswith("api/"):
+        # autodoc2 gives a field without a default the value None.
+        source[0] = re.sub(r"(:type: .*\n) +:value: None\n", r"\1", source[0])
         return
     file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
     before = file.read_text(encoding="utf-8") if page in ELSEWHERE else ""
@@ -69,4 +71,4 @@ def with_links_of_the_site(_app: Any, page: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", with_links_of_the_site)
+    app.connect("source-read", for_the_site)
