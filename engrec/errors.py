@@ -1,6 +1,7 @@
 """What a user got wrong, in one line."""
 
 import difflib
+import errno
 import logging
 import re
 import sys
@@ -12,8 +13,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+BAD_CHECKPOINT, NO_SPACE = 65, 74  # as EX_DATAERR and EX_IOERR of sysexits.h
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: damaged, of another program, or of another network than this run's."""
 
 
 def nearest(word: str, known: Any) -> str:
@@ -33,7 +39,7 @@ def quoted(path: Path) -> str:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what a user can get wrong into one line and exit status 1; hydra.verbose=true shows the traceback too."""
+    """Turn what a user can get wrong into one line and an exit status; hydra.verbose=true shows the traceback too."""
     try:
         yield
     except KeyboardInterrupt:
@@ -43,7 +49,18 @@ def errors_in_one_line() -> Iterator[None]:
             raise
         if any(argument.startswith("hydra.verbose=") for argument in sys.argv):
             traceback.print_exc()
-        sys.exit(f"error: {explain(error)}")
+        message, status = f"error: {explain(error)}", exit_status(error)
+        if status == 1:
+            sys.exit(message)
+        print(message, file=sys.stderr)
+        sys.exit(status)
+
+
+def exit_status(error: BaseException) -> int:
+    """1, or what another program asks for: BAD_CHECKPOINT, NO_SPACE (of the disk, or of the user's share of it)."""
+    if isinstance(error, CheckpointError):
+        return BAD_CHECKPOINT
+    return NO_SPACE if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
 
 
 @contextmanager
