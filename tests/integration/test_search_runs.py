@@ -169,7 +169,7 @@ def test_another_search_in_the_folder_is_refused(searching):
 
 def test_what_is_found_wrong_while_trials_run_stops_them_and_nothing_is_left(searching):
     """A key that is unknown to the class that it is for, which has to be loaded to know."""
-    searching.driver = DRIVER.replace("sweep.check = lambda cfg: None\n", "")
+    searching.driver = DRIVER.replace("checking.check = lambda cfg: None\n", "")
     status, _, err = searching.run("n_trials=500", "+model.heigth=3", mode="slow")
     assert status == 1
     assert one_line(err).startswith("error: model.heigth is unknown")
