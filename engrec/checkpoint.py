@@ -6,21 +6,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from engrec.errors import CheckpointError
+
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of engrec, tensors and plain values only. Raises ValueError for anything else."""
+    """A checkpoint of engrec, tensors and plain values only. Raises CheckpointError for anything else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a foreign or truncated file makes of the unpickler is not foreseeable
-        raise ValueError(
+        raise CheckpointError(
             f"{path} is not a checkpoint that can be read safely: it is damaged, or of another program"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
-        raise ValueError(
+        raise CheckpointError(
             f"{path} is a file of torch, but not a checkpoint of engrec: it lacks state_dict or hyper_parameters"
         )
     if lacking := {"model", "class_names", "preprocessing"} - checkpoint["hyper_parameters"].keys():
-        raise ValueError(
+        raise CheckpointError(
             f"{path} is not a checkpoint of engrec: its hyper_parameters lack {', '.join(sorted(lacking))}"
         )
     return checkpoint
@@ -29,7 +31,7 @@ def read(path: str | Path) -> dict[str, Any]:
 def load_backbone(backbone: nn.Module, path: str | Path, preprocessing: dict[str, Any]) -> None:
     """Fill `backbone` with the checkpoint's, every tensor of it.
 
-    Raises ValueError when the checkpoint is of another network, or was trained on images prepared in another way.
+    Raises CheckpointError when the checkpoint is of another network, or was trained on images prepared in another way.
     """
     checkpoint = read(path)
     check_preprocessing(checkpoint, path, preprocessing)
@@ -38,7 +40,7 @@ def load_backbone(backbone: nn.Module, path: str | Path, preprocessing: dict[str
     if difference := _difference(backbone.state_dict(), weights):
         model = checkpoint["hyper_parameters"].get("model", {})
         settings = " ".join(f"model.{k}={v}" for k, v in model.items() if k != "_target_")
-        raise ValueError(
+        raise CheckpointError(
             f"{path} holds a {model.get('_target_', 'network').rpartition('.')[2]} ({settings}), this run's model is "
             f"another ({type(backbone).__name__}: {difference}); choose the same model= for both"
         )
@@ -55,35 +57,35 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
-    """Raise ValueError unless the checkpoint's images were prepared as these are."""
+    """Raise CheckpointError unless the checkpoint's images were prepared as these are."""
     theirs = checkpoint["hyper_parameters"]["preprocessing"]
     if theirs != preprocessing:
-        raise ValueError(
+        raise CheckpointError(
             f"{path} was trained on images of {_say(theirs)}; these are {_say(preprocessing)}: prepare them alike"
         )
 
 
 def check_classes(checkpoint: dict[str, Any], path: str | Path, class_names: tuple[str, ...]) -> None:
-    """Raise ValueError unless the checkpoint tells apart just these classes."""
+    """Raise CheckpointError unless the checkpoint tells apart just these classes."""
     theirs = tuple(checkpoint["hyper_parameters"]["class_names"])
     if theirs != tuple(class_names):
-        raise ValueError(
+        raise CheckpointError(
             f"{path} tells {len(theirs)} classes apart ({', '.join(theirs)}), the data set has {len(class_names)} "
             f"({', '.join(class_names)}); choose the dataset= it was trained for, or start anew with init_from={path}"
         )
 
 
 def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_parameters: dict[str, Any]) -> None:
-    """Raise ValueError unless a training with these hyper-parameters can go on from the checkpoint as if it had never
-    been interrupted."""
+    """Raise CheckpointError unless a training with these hyper-parameters can resume from the checkpoint as if it had
+    never been interrupted."""
     if "optimizer_states" not in checkpoint:
-        raise ValueError(
+        raise CheckpointError(
             f"{path} holds weights alone; a training goes on from its last.ckpt (or type init_from={path})"
         )
     for name, ours in hyper_parameters.items():
         theirs = checkpoint["hyper_parameters"].get(name)
         if theirs != ours:
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} was trained with {name}={theirs}, this run has {name}={ours}; go on with the same"
             )
 

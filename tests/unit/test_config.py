@@ -1,5 +1,6 @@
 """What is wrong with a configuration is said before anything is built, all of it, on one line."""
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -223,3 +224,19 @@ def test_errors_of_the_user_leave_one_line_and_status_1():
 def test_errors_of_the_program_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), errors.errors_in_one_line():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.CheckpointError("last.ckpt is damaged"), 65),
+        (OSError(errno.ENOSPC, "No space left on device"), 74),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 74),
+    ],
+)
+def test_a_bad_checkpoint_and_a_full_disk_have_exit_statuses_of_their_own(capsys, error, status):
+    for raised in (error, ValueError("what it means")):
+        with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
+            raise raised from error if raised is not error else None
+        assert end.value.code == status
+        assert capsys.readouterr().err.startswith("error: ")
