@@ -60,7 +60,8 @@ def test_the_best_trials_command_trains_as_it_did(tmp_path):
     command = outcome.best_command(searching.sweep, best)
     assert command.startswith("python train.py stage=scratch x=")
     words = dict(word.split("=", 1) for word in command.split()[2:])
-    assert words == {key: value for key, value in launcher.started[best.number].items() if key != "output_dir"}
+    started = launcher.started[best.number]
+    assert words == {key: value for key, value in started.items() if key not in ("output_dir", "ckpt_path")}
 
 
 def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):

@@ -10,7 +10,7 @@ from searches import parsed, result, searched, states
 from engrec.runs import status
 from engrec.search import slurm
 from engrec.search.launcher import TAKEN
-from engrec.search.search import FROM_OUTSIDE
+from engrec.search.trial import FROM_OUTSIDE
 
 
 class Slurm:
@@ -25,7 +25,7 @@ class Slurm:
             raise OSError("squeue: Unable to contact slurm controller")
         if command[0] == "squeue":
             names = command[-1].removeprefix("--name=").split(",")
-            return "".join(f"{'|'.join(line)}\n" for line in self.known if line[2] in names)
+            return "".join(f"{number}|{state}|{name}|0|\n" for number, state, name in self.known if name in names)
         self.known = [(n, "CANCELLED" if n == command[1] else state, name) for n, state, name in self.known]
         return ""
 
@@ -165,6 +165,14 @@ def test_a_run_says_itself_how_it_ended_where_slurm_does_not(tmp_path, said, slu
         (tmp_path / "result.json").touch()
     job.saw(slurms)
     job.since -= 4 * slurm.EVERY
+    assert job.ended() == expected
+
+
+@pytest.mark.parametrize(("code", "expected"), [("16640", 65), ("65:0", 65), ("18944", 74), ("0", 1), ("9", 1)])
+def test_a_failed_job_has_the_exit_status_of_its_run(cluster, launcher, tmp_path, monkeypatch, code, expected):
+    job = launcher._known("7", *folders(tmp_path, 1))
+    monkeypatch.setattr(slurm, "ask", lambda *_: f"7|FAILED|{slurm.job_name(job.folder)}|{code}|\n")
+    launcher.look()
     assert job.ended() == expected
 
 
