@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-BAD_CHECKPOINT, NO_SPACE = 65, 74  # as EX_DATAERR and EX_IOERR of sysexits.h
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
+BAD_CHECKPOINT, DISK_FULL = 65, 74  # exit statuses that a search acts upon: EX_DATAERR and EX_IOERR of sysexits.h
 
 
 class CheckpointError(ValueError):
@@ -56,11 +56,15 @@ def errors_in_one_line() -> Iterator[None]:
         sys.exit(status)
 
 
-def exit_status(error: BaseException) -> int:
-    """1, or what another program asks for: BAD_CHECKPOINT, NO_SPACE (of the disk, or of the user's share of it)."""
+def exit_status(error: BaseException | None) -> int:
+    """1, or what tells a bad checkpoint or a full disk from all other errors."""
+    if error is None:
+        return 1
     if isinstance(error, CheckpointError):
         return BAD_CHECKPOINT
-    return NO_SPACE if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DISK_FULL
+    return exit_status(error.__cause__)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engrec import checkpoint
+from engrec.errors import CheckpointError, exit_status
 from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules import build
@@ -219,3 +220,20 @@ def test_a_training_goes_on_only_as_it_was(content, path):
     for name, other in (("seed", 1), ("optimizer", {"lr": 1}), ("model", {})):
         message = refused(checkpoint.check_continues, whole, path, parameters | {name: other})
         assert f"{name}={parameters[name]}, this run has {name}={other}" in message
+
+
+def of_weights_alone(path):
+    checkpoint.check_continues({}, path, {})
+
+
+def of_other_settings(path):
+    checkpoint.check_continues({"optimizer_states": [], "hyper_parameters": {"seed": 0}}, path, {"seed": 1})
+
+
+@pytest.mark.parametrize("wrong", [checkpoint.read, of_weights_alone, of_other_settings])
+def test_a_checkpoint_that_cannot_be_used_has_an_exit_status_of_its_own(tmp_path, wrong):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=str(path)) as error:
+        wrong(path)
+    assert exit_status(error.value) == 65

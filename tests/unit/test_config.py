@@ -233,12 +233,14 @@ def test_errors_of_the_program_keep_their_traceback():
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.CheckpointError("last.ckpt is damaged"), errors.BAD_CHECKPOINT),
-        (OSError(errno.ENOSPC, "No space left on device"), errors.NO_SPACE),
+        (errors.CheckpointError("last.ckpt is damaged"), 65),
+        (OSError(errno.ENOSPC, "No space left on device"), 74),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 74),
     ],
 )
-def test_other_programs_tell_errors_apart_by_the_exit_status(capsys, error, status):
-    with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
-        raise error
-    assert end.value.code == status
-    assert capsys.readouterr().err == f"error: {error}\n"
+def test_a_bad_checkpoint_and_a_full_disk_have_exit_statuses_of_their_own(capsys, error, status):
+    for raised in (error, ValueError("what it means")):
+        with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
+            raise raised from error if raised is not error else None
+        assert end.value.code == status
+        assert capsys.readouterr().err.startswith("error: ")
