@@ -19,11 +19,10 @@ from engrec.datasets.prepared import Faces
 from engrec.machine import cluster
 from engrec.machine.files import atomic_write
 from engrec.machine.signals import uninterrupted
-from engrec.metrics import Scores, log_odds
+from engrec.metrics import higher_is_better, log_odds, logged
 
 log = logging.getLogger(__name__)
 
-SCORES = [score.__name__ for score in Scores.definitions if score.__name__ != "recalls"]
 RECORD = "wandb.json"  # in the run's folder: which run at Weights & Biases is its own
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
 NO_KEY = "Type logger.offline=true, or wandb login"
@@ -319,8 +318,8 @@ def shown_paths(run: Any) -> list[str]:
 def define_metrics(run: Any) -> None:
     """Curves over epochs; in the table of runs the best value stands, not the last."""
     for side in ("train", "val"):
-        for score in (*SCORES, "loss"):
-            best = "min" if score == "loss" else "max"
+        for score in logged():
+            best = "max" if higher_is_better(score) else "min"
             run.define_metric(f"{side}/{score}", step_metric="epoch", summary=best)
     run.define_metric("lr", step_metric="epoch")
     run.define_metric("best/*", step_metric="epoch", hidden=True)

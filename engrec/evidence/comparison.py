@@ -9,7 +9,7 @@ import numpy as np
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import SCORES, Draws, interval, mcnemar, p_text, p_value, scores
+from engrec.evidence.statistics import Draws, interval, mcnemar, p_text, p_value, score_names, scores
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Block:
     def _per_seed(self, probabilities: np.ndarray, draws: Draws, first: bool = False) -> dict[str, np.ndarray]:
         every = [scores(p, self.groups[0].labels, draws) for p in probabilities]
         if first:
-            return {score: np.array([one[score][0] for one in every]) for score in SCORES}
-        return {score: np.mean([one[score] for one in every], axis=0) for score in SCORES}
+            return {score: np.array([one[score][0] for one in every]) for score in score_names()}
+        return {score: np.mean([one[score] for one in every], axis=0) for score in score_names()}
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Figure]]:
@@ -108,7 +108,7 @@ class Block:
                     *interval(self.resampled[name][score], self.draws.num_groups),
                     float(points[score].std(ddof=1)) if len(points[score]) > 1 else np.nan,
                 )
-                for score in SCORES
+                for score in score_names()
             }
             for name, points in self.points.items()
         }
@@ -130,7 +130,7 @@ class Block:
 
     def difference(self, one: str, other: str) -> Difference:
         number, figures = self.draws.num_groups, {}
-        for score in SCORES:
+        for score in score_names():
             drawn = self.resampled[one][score] - self.resampled[other][score]
             value = float(self.points[one][score].mean() - self.points[other][score].mean())
             figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
@@ -179,7 +179,7 @@ class Block:
             return f"{label}: the gauge of leakage is not among these runs (the same command with split=random)."
         gauge = next((g for g in same if g.name["settings"] == group.name["settings"]), same[0])
         leaky = Draws.all_once(len(gauge.labels))
-        there = {s: np.mean([scores(p, gauge.labels, leaky)[s] for p in gauge.probabilities]) for s in SCORES}
+        there = {s: np.mean([scores(p, gauge.labels, leaky)[s] for p in gauge.probabilities]) for s in score_names()}
         said = ", ".join(
             f"{score} {100 * there[score]:.1f} against {100 * self.figures[label][score].value:.1f}"
             for score in ("accuracy", "balanced accuracy", "AUC")
@@ -213,7 +213,7 @@ class Block:
                 float(np.mean([p[s] for p in points])),
                 *interval(np.mean([d[s] for d in drawn], axis=0), draws.num_groups),
             )
-            for s in SCORES
+            for s in score_names()
         }
 
     @cached_property

@@ -15,8 +15,8 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from engrec.evidence.comparison import Block, Figure
-from engrec.evidence.statistics import NUM_BINS, SCORES
-from engrec.metrics import log_odds
+from engrec.evidence.statistics import NUM_BINS
+from engrec.metrics import compared, display_name, log_odds
 from engrec.pages import page
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
@@ -56,19 +56,23 @@ def assign_looks(labels: Iterable[str]) -> dict[str, Look]:
 
 
 def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> str:
-    """A panel for each score, ECE apart, with the value and the 95 % interval of each row: name, look, figures.
+    """A panel for each score, with the value and the 95 % interval of each row: name, look, figures. Those of which
+    less is better stand apart.
 
     reference: score to the value of its dotted line.
     """
+    high, low = ([name for name, m in compared().items() if m.higher_is_better == better] for better in (True, False))
     fig = make_subplots(
-        cols=len(SCORES) + 1,
-        specs=[[*({} for _ in SCORES[:-1]), None, {}]],
-        column_widths=[*(1 for _ in SCORES[:-1]), 0.06, 1],
-        subplot_titles=[*SCORES[:-1], f"{SCORES[-1]} (low is good)"],
+        cols=len(high) + 1 + len(low),
+        specs=[[*({} for _ in high), None, *({} for _ in low)]],
+        column_widths=[*(1 for _ in high), 0.06, *(1 for _ in low)],
+        subplot_titles=[*high, *(f"{score} (low is good)" for score in low)],
         shared_yaxes=True,
         horizontal_spacing=0.018,
     )
-    for column, score in zip((*range(1, len(SCORES)), len(SCORES) + 1), SCORES, strict=True):
+    for column, score in enumerate((*high, None, *low), 1):
+        if score is None:  # the gap
+            continue
         place: Any = {"row": 1, "col": column}
         for y, (name, look, figures) in enumerate(rows):
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
@@ -79,9 +83,8 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
         at = [100 * reference[score]] if score in reference else []
         ends = at + [100 * end for *_, of in rows for end in (of[score].value, of[score].low, of[score].high)]
         ends = [end for end in ends if np.isfinite(end)] or [0, 100]
-        low, high = min(ends), max(ends)
-        pad = max(0.08 * (high - low), 0.5)
-        fig.update_xaxes(range=_short([low - pad, high + pad]), **place)
+        pad = max(0.08 * (max(ends) - min(ends)), 0.5)
+        fig.update_xaxes(range=_short([min(ends) - pad, max(ends) + pad]), **place)
         _dotted(fig, at * 2, [-0.6, len(rows) - 0.4], **place)
     names = [_wrapped(name, 34) for name, *_ in rows]
     fig.update_yaxes(range=[len(rows) - 0.4, -0.6], tickvals=list(range(len(rows))), ticktext=names, automargin=True)
@@ -275,8 +278,7 @@ def learning(block: Block, looks: Mapping[str, Look]) -> str:
                 mark = {"mode": "markers", "marker": looks[label].marker(), "hoverinfo": "skip", "showlegend": False}
                 fig.add_scatter(**point, **mark, **style)
     for column, name in enumerate(panels, 1):
-        title = name.replace("val/", "validation ").replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
-        fig.update_yaxes(title=text(title), row=1, col=column)
+        fig.update_yaxes(title=text(display_name(name)), row=1, col=column)
     last = max(history["epoch"][-1] for *_, history in read)
     fig.update_xaxes(title="epoch", tick0=0, dtick=max(1, 5 * round(last / 40)), range=[0.8, last + 1.4])
     note = "A line for each run; its mark is the epoch that was kept."

@@ -9,7 +9,7 @@ import numpy as np
 
 from engrec.datasets import prepared
 from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES
+from engrec.evidence.statistics import score_names
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
 from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
@@ -116,7 +116,7 @@ def differences(block: Block, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = intervals(rows, dict.fromkeys(SCORES, 0.0))
+    forest = intervals(rows, dict.fromkeys(score_names(), 0.0))
     note = "An interval that crosses 0 leaves open which of the two is better. "
     cells = [
         [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in tables.difference_rows(block)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES, p_text, p_value
+from engrec.evidence.statistics import p_text, p_value, score_names
 from engrec.machine.files import write_text
 
 
@@ -24,7 +24,7 @@ def text(blocks: Iterable[Block]) -> str:
 
 
 def figure_rows(block: Block) -> list[list[str]]:
-    rows = [["", "runs", "seeds", *SCORES, *(["ECE calibrated"] if block.calibrated else [])]]
+    rows = [["", "runs", "seeds", *score_names(), *(["ECE calibrated"] if block.calibrated else [])]]
     runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
         counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
@@ -34,9 +34,9 @@ def figure_rows(block: Block) -> list[list[str]]:
 
 
 def difference_rows(block: Block) -> list[list[str]]:
-    rows = [["difference", *SCORES, "McNemar"]]
+    rows = [["difference", *score_names(), "McNemar"]]
     for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in SCORES]
+        cells = [difference.cell(score) for score in score_names()]
         rows.append([f"{difference.one} − {difference.other}", *cells, p_text(difference.mcnemar)])
     return rows
 

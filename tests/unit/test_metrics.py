@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from engrec.metrics import Scores, accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls
+from engrec.metrics import accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls
+from engrec.modules.scores import Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 

@@ -113,7 +113,7 @@ class Details:
 
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Confusion matrix and ROC curves of predictions.csv."""
-        from engrec.evidence.statistics import SCORES, Draws, scores
+        from engrec.evidence.statistics import Draws, scores
         from engrec.pages.figures import GRID, roc
 
         said = read_predictions(_plain(entry, "predictions.csv"))
@@ -133,7 +133,7 @@ class Details:
             "curves": curves,
             "images": len(labels),
             "people": len(set(said.subjects.tolist())) if (said.subjects != "").all() else None,
-            "scores": {score: rounded([found[score][0]], 6)[0] for score in SCORES},
+            "scores": {score: rounded(values, 6)[0] for score, values in found.items()},
         }
 
     def mistakes(self, entry: Entry) -> dict[str, Any]:

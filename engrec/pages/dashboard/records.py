@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engrec.evidence.groups import NOT_SETTINGS
+from engrec.metrics import higher_is_better, logged
 from engrec.runs.reading import (
     MOST_BYTES,
     mapping,
@@ -35,7 +36,6 @@ READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
 DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
 MOST_BYTES |= {"sweep.json": 2**26, "predictions.csv": 2**27}
-SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "loss")
 SILENT = 60.0  # seconds without a new sweep.json, after which a search no longer goes on
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
@@ -247,8 +247,8 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
         "epochs": epochs,
         "max_epochs": number(settings.get("max_epochs")),
         "best_epoch": number(validation.get("epoch")),
-        "val": {score: number(validation.get(f"val/{score}")) for score in SCORES},
-        "test": {score: number(scores.get(f"test/{score}")) for score in SCORES},
+        "val": {score: number(validation.get(f"val/{score}")) for score in logged()},
+        "test": {score: number(scores.get(f"test/{score}")) for score in logged()},
         "seconds": number(result.get("seconds")),
         "written": max(at for at, _ in files.values()) / 1e9,
         "dated": _dated(settings.get("run")),
@@ -281,7 +281,7 @@ def best_epoch(history: Mapping[str, list[float | None]], monitor: Any) -> dict[
     known = [i for i, value in enumerate(column) if value is not None]
     if not known:
         return {}
-    sign = -1 if str(monitor).endswith("loss") else 1
+    sign = 1 if higher_is_better(str(monitor)) else -1
     best = max(known, key=lambda i: sign * (column[i] or 0.0))
     return {name: values[best] for name, values in history.items()}
 

@@ -141,7 +141,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
     traces = figure_data(text)[0]
     dots = [trace for trace in traces if trace["mode"] == "markers"]
     whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
-    figures = [of[score] for score in report.SCORES for of in block.figures.values()]
+    figures = [of[score] for score in report.score_names() for of in block.figures.values()]
     assert len(figures) == 5 * 3
     for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
         assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
