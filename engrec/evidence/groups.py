@@ -51,7 +51,7 @@ class Group:
 
     @property
     def leaks(self) -> bool:
-        """Whether its split puts a person on two sides on purpose: a gauge of leakage, not a result."""
+        """Whether its split puts one person into train and test on purpose: a leakage check, not a result."""
         return self.name["split"] == "random"
 
     def same_images(self, other: "Group") -> bool:

@@ -14,7 +14,7 @@ import torch
 from plotly.subplots import make_subplots
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from engrec.evidence.comparison import Block, Figure
+from engrec.evidence.comparison import Comparison, Figure
 from engrec.evidence.statistics import NUM_BINS
 from engrec.metrics import compared, display_name, log_odds
 from engrec.pages import page
@@ -91,7 +91,7 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
     return _drawn(fig, 100 + sum(14 + 18 * (1 + name.count("<br>")) for name in names), legend=False)
 
 
-def curves(block: Block, looks: Mapping[str, Look]) -> str:
+def curves(block: Comparison, looks: Mapping[str, Look]) -> str:
     """ROC and precision-recall of the first seed; of more than two classes the mean of each against the rest."""
     labels, num_classes = block.groups[0].labels, len(block.groups[0].class_names)
     classes = [1] if num_classes == 2 else list(range(num_classes))
@@ -135,7 +135,7 @@ def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     return precision[::-1][np.searchsorted(recall[::-1], np.maximum(GRID - 1e-9, 1e-9))]
 
 
-def confusions(block: Block) -> str:
+def confusions(block: Comparison) -> str:
     group = block.groups[0]
     names, size = [_wrapped(name, 14) for name in group.class_names], len(group.class_names)
     fig, places = _panels(block.labels, 4 if size <= 4 else 2)
@@ -156,7 +156,7 @@ def confusions(block: Block) -> str:
     return _drawn(fig, (300 if size <= 4 else 460) * places[-1][0], legend=False) + page.note(note)
 
 
-def reliability(block: Block, looks: Mapping[str, Look]) -> str:
+def reliability(block: Comparison, looks: Mapping[str, Look]) -> str:
     """How often a model is right when it says so, over bins of its confidence; before and after the temperature."""
     fig, places = _panels(block.labels, 4)
     labels = block.groups[0].labels
@@ -193,7 +193,7 @@ def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
         return np.bincount(number, confidence, NUM_BINS) / counts, np.bincount(number, right, NUM_BINS) / counts, counts
 
 
-def subjects(block: Block, looks: Mapping[str, Look]) -> str:
+def subjects(block: Comparison, looks: Mapping[str, Look]) -> str:
     """Who is recognised and who is not: a dot for each person and model, the largest for those with most images."""
     first = block.groups[0]
     if not first.by_subject:
@@ -230,7 +230,7 @@ def subjects(block: Block, looks: Mapping[str, Look]) -> str:
     return _drawn(fig, 120 + 200 * len(panels) + 20 * len(block.groups)) + note
 
 
-def by_person(block: Block) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+def by_person(block: Comparison) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """P people, their images of each class (P, K), and for each group how many of those are right, mean over seeds."""
     first = block.groups[0]
     names, who = np.unique(first.subjects, return_inverse=True)
@@ -248,7 +248,7 @@ def _told(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -> 
     return ", ".join(said) + " right"
 
 
-def learning(block: Block, looks: Mapping[str, Look]) -> str:
+def learning(block: Comparison, looks: Mapping[str, Look]) -> str:
     """Validation over the epochs, a line for each run; the mark is the epoch that was kept."""
     runs: dict[Path, tuple[str, Run]] = {}
     for label, group in zip(block.labels, block.groups, strict=True):

@@ -164,6 +164,7 @@ class Details:
     def group(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Folds pooled, seeds averaged: each score with its interval, for the model and its controls."""
         from engrec.evidence import comparison
+        from engrec.evidence.verdicts import judge_alone
 
         if not entries:
             raise ValueError("none of its runs has finished")
@@ -181,7 +182,7 @@ class Details:
             "incomplete": len(latest) - len(kept),  # of seeds that lack folds which others have
             "title": block.title,
             **_intervals(block),
-            "verdicts": [line for line in block.verdicts if "gauge of leakage" not in line],
+            "verdicts": [verdict.text for verdict in judge_alone(block)],
         }
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
