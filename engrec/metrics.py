@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 COLDEST, HOTTEST = 0.05, 20.0  # the temperatures that are searched
+NUM_BINS = 15  # of the expected calibration error
 
 
 def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
@@ -82,6 +83,37 @@ def log_odds(logits: Tensor) -> Tensor:
     return (wide - others).round(decimals=12).float()
 
 
+def logits_of(probabilities: np.ndarray) -> Tensor:
+    """Probabilities (N, K) as logits, float64: their logarithm, finite where one is 0."""
+    import torch
+
+    return torch.from_numpy(probabilities).double().clamp_min(1e-45).log()
+
+
+def log_odds_of(probabilities: np.ndarray) -> np.ndarray:
+    """What curves and AUC rank by, (N, K), from probabilities."""
+    return log_odds(logits_of(probabilities)).numpy()
+
+
+def roc(scores: np.ndarray, positive: np.ndarray, limit: int | None = None) -> np.ndarray:
+    """The ROC curve as points (false positive rate, true positive rate), (P, 2), from (0, 0) to (1, 1).
+
+    The exact curve has a point for each distinct score; those between which it is straight are left out. More points
+    than `limit` are left out evenly. Empty where one of the two kinds does not occur.
+    """
+    if positive.all() or not positive.any():
+        return np.empty((0, 2))
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
+    counts = np.stack([np.cumsum(~positive[order])[last], np.cumsum(positive[order])[last]], 1)
+    counts = np.concatenate([[[0, 0]], counts])
+    steps = np.diff(counts, axis=0)
+    bends = steps[:-1, 0] * steps[1:, 1] != steps[:-1, 1] * steps[1:, 0]
+    points = counts[np.concatenate([[True], bends, [True]])] / counts[-1]
+    number = len(points) if limit is None else min(limit, len(points))
+    return points[np.linspace(0, len(points) - 1, number).round().astype(int)]
+
+
 def _ranked_area(scores: Tensor, is_positive: Tensor) -> Tensor:
     """Mann–Whitney: the share of pairs (positive, negative) that are ranked rightly, a tie counting half."""
     import torch
@@ -133,13 +165,22 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-    """The mean distance between confidence and accuracy, over equal-width bins of the top probability, each bin
-    counting as many times as it has images; probabilities (N, K), labels (N,). NaN when a probability is."""
-    if np.isnan(probabilities).any():
-        return np.nan
+def confidence_bins(
+    probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each image (N,) the equal-width bin of its top probability, from 0, that probability, and whether the
+    prediction is right; probabilities (N, K), labels (N,)."""
     confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)  # each has its upper end
+    return bins, confidence, right
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """The mean distance between confidence and accuracy over the bins of the top probability, each bin weighted by its
+    images (Guo et al., On Calibration of Modern Neural Networks, ICML 2017); NaN when a probability is."""
+    if np.isnan(probabilities).any():
+        return np.nan
+    bins, confidence, right = confidence_bins(probabilities, labels, num_bins)
     return float(np.abs(np.bincount(bins, confidence - right)).sum() / len(labels))
 
 

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from engrec.metrics import METRICS, Metric, compared, log_odds
-
-NUM_BINS = 15  # of the expected calibration error
+from engrec.metrics import METRICS, NUM_BINS, Metric, compared, confidence_bins, log_odds_of, logits_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +75,7 @@ class Drawn:
     def each(self, metric: Metric) -> np.ndarray:
         """A metric of the table on each draw, (R,), one after the other, its samples repeated as they were drawn."""
         assert metric.function is not None
-        logits = torch.from_numpy(self.probabilities).double().clamp_min(1e-45).log()
-        targets, found = torch.from_numpy(self.labels), []
+        logits, targets, found = logits_of(self.probabilities), torch.from_numpy(self.labels), []
         for weights in self.draws.weights():
             for times in weights.astype(int):
                 index = torch.from_numpy(np.repeat(np.arange(len(times)), times))
@@ -119,7 +116,7 @@ def f1(drawn: Drawn) -> np.ndarray:
 
 def auc(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
     """Area under the ranked ROC curve on each draw, (R,); of more than two classes the mean, each against the rest."""
-    ranked_by = log_odds(torch.from_numpy(probabilities).double().clamp_min(1e-45).log()).numpy()
+    ranked_by = log_odds_of(probabilities)
     classes = [1] if ranked_by.shape[1] == 2 else range(ranked_by.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         areas = [
@@ -142,13 +139,8 @@ def _area(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
-    """The mean distance between confidence and accuracy on each draw, (R,).
-
-    Over NUM_BINS equal bins of the top probability, weighted by their samples (Guo et al., On Calibration of Modern
-    Neural Networks, ICML 2017).
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    """The mean distance between confidence and accuracy on each draw, (R,)."""
+    bins, confidence, right = confidence_bins(probabilities, labels)
     gaps = np.zeros((len(labels), NUM_BINS))
     gaps[np.arange(len(labels)), bins] = confidence - right
     return np.abs(draws.sums(gaps)).sum(1) / draws.sums(np.ones((len(labels), 1)))[:, 0]

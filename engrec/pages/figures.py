@@ -12,11 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from engrec.evidence.comparison import Comparison, Figure
-from engrec.evidence.statistics import NUM_BINS
-from engrec.metrics import compared, display_name, log_odds
+from engrec.metrics import NUM_BINS, compared, confidence_bins, confusion_matrix, display_name, log_odds_of
+from engrec.metrics import roc as exact_roc
 from engrec.pages import page
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
@@ -100,7 +100,7 @@ def curves(block: Comparison, looks: Mapping[str, Look]) -> str:
         return page.note("Undefined: a class has no test image.")
     fig = make_subplots(cols=2, horizontal_spacing=0.09)
     for name, group in zip(block.labels, block.groups, strict=True):
-        ranked = log_odds(torch.from_numpy(group.probabilities[0]).double().clamp_min(1e-45).log()).numpy()
+        ranked = log_odds_of(group.probabilities[0])
         sides = [(labels == k, ranked[:, k]) for k in classes]
         average = np.mean([average_precision_score(*side) for side in sides])
         area = f"AUC {100 * block.points[name]['AUC'][0]:.1f}, average precision {100 * average:.1f}"
@@ -124,8 +124,7 @@ def curves(block: Comparison, looks: Mapping[str, Look]) -> str:
 
 def roc(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """The true positive rate at each false positive rate of GRID."""
-    false, true, _ = roc_curve(positive, ranked, drop_intermediate=False)
-    return np.interp(GRID, false, true)
+    return np.interp(GRID, *exact_roc(ranked, positive).T)
 
 
 def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -140,8 +139,7 @@ def confusions(block: Comparison) -> str:
     names, size = [_wrapped(name, 14) for name in group.class_names], len(group.class_names)
     fig, places = _panels(block.labels, 4 if size <= 4 else 2)
     for (row, column), one in zip(places, block.groups, strict=True):
-        counts = np.zeros((size, size), dtype=int)
-        np.add.at(counts, (group.labels, one.probabilities[0].argmax(1)), 1)
+        counts = confusion_matrix(*map(torch.from_numpy, (one.probabilities[0], group.labels))).int().numpy()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         cells = [[f"{s:.0%}<br>{c:,}" for s, c in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
         heat = go.Heatmap(z=[_short(line, 3) for line in shares], text=cells, zmin=0, zmax=1, xgap=1, ygap=1)
@@ -186,8 +184,7 @@ def reliability(block: Comparison, looks: Mapping[str, Look]) -> str:
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share right and images (NUM_BINS,) in each bin of the top probability; NaN where it is empty."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    number = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    number, confidence, right = confidence_bins(probabilities, labels)
     counts = np.bincount(number, minlength=NUM_BINS)
     with np.errstate(invalid="ignore"):
         return np.bincount(number, confidence, NUM_BINS) / counts, np.bincount(number, right, NUM_BINS) / counts, counts

@@ -17,6 +17,7 @@ import numpy as np
 from engrec.datasets import prepared, synthetic
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, pool, read_groups
+from engrec.metrics import confusion_matrix, log_odds_of
 from engrec.pages import page
 from engrec.pages.dashboard.records import Entry, Outputs, read_history
 from engrec.runs.reading import MOST_BYTES, number, read_json, read_text
@@ -113,13 +114,14 @@ class Details:
 
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Confusion matrix and ROC curves of predictions.csv."""
+        import torch
+
         from engrec.evidence.statistics import Draws, scores
         from engrec.pages.figures import GRID, roc
 
         said = read_predictions(_plain(entry, "predictions.csv"))
         labels, p, size = said.labels, said.probabilities, len(said.class_names)
-        confusion = np.zeros((size, size), dtype=int)
-        np.add.at(confusion, (labels, p.argmax(1)), 1)
+        confusion = confusion_matrix(*map(torch.from_numpy, (p, labels))).int()
         ranked = log_odds_of(p)
         curves = []
         for k in [1] if size == 2 else range(size):
@@ -218,15 +220,6 @@ class Details:
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
     return [round(float(value), digits) if math.isfinite(value) else None for value in values]
-
-
-def log_odds_of(probabilities: np.ndarray) -> np.ndarray:
-    """What ROC curves rank by, (N, K), as the metrics do."""
-    import torch
-
-    from engrec.metrics import log_odds
-
-    return log_odds(torch.from_numpy(probabilities).double().clamp_min(1e-45).log()).numpy()
 
 
 def _figures(figures: Any) -> dict[str, dict[str, Any]]:

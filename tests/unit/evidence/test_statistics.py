@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from engrec.evidence.statistics import NUM_BINS, Draws, auc, interval, mcnemar, p_value, score_names, scores
+from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_value, score_names, scores
+from engrec.metrics import NUM_BINS
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 
