@@ -8,15 +8,7 @@ import numpy as np
 
 from engrec.runs.reading import shown
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
-
-# Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
-NOT_SETTINGS = (
-    *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "logger", "task", "stage", "tta"),
-    *("trainer.accelerator", "trainer.precision", "trainer.max_epochs", "trainer.benchmark"),
-    "trainer.strategy",
-    *("speed", "callbacks.history"),
-    *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("dirpath", "monitor", "mode")),
-)
+from engrec.runs.settings import is_setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +77,7 @@ def read_groups(runs: Iterable[Run]) -> list[Group]:
 def differing(runs: list[Run]) -> list[str]:
     """The settings that are not the same in all of these runs."""
     keys = sorted({key for run in runs for key in run.settings})
-    keys = [key for key in keys if not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)]
-    return [key for key in keys if differ(key, runs)]
+    return [key for key in keys if is_setting(key) and differ(key, runs)]
 
 
 def differ(key: str, runs: list[Run]) -> bool:

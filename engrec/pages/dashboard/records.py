@@ -12,11 +12,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engrec.evidence.groups import NOT_SETTINGS
 from engrec.metrics import higher_is_better, logged
 from engrec.runs.reading import (
     MOST_BYTES,
@@ -29,6 +27,7 @@ from engrec.runs.reading import (
     word,
 )
 from engrec.runs.record import STAGES
+from engrec.runs.settings import is_setting
 from engrec.runs.status import status_of
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
@@ -267,12 +266,6 @@ def _dated(run: Any) -> float | None:
         return time.mktime(time.strptime(str(run), "%Y-%m-%d_%H-%M-%S"))
     except (ValueError, OverflowError):
         return None
-
-
-@lru_cache(4096)
-def is_setting(key: str) -> bool:
-    """Whether a difference in it is one between two kinds of runs, and not of where they lie or what follows of it."""
-    return not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)
 
 
 def best_epoch(history: Mapping[str, list[float | None]], monitor: Any) -> dict[str, float | None]:
