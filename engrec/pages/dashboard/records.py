@@ -3,7 +3,6 @@
 Nothing that lies there is trusted: what cannot be read is a record that says why. Symbolic links are not followed.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from engrec.runs.reading import (
     MOST_BYTES,
     mapping,
     number,
+    parse_history,
     plain,
     read_json,
     read_settings,
@@ -154,28 +154,11 @@ def walk(root: Path) -> Iterator[tuple[str, Seen]]:
 def read_history(path: Path) -> tuple[dict[str, list[float | None]], str]:
     """metrics.csv: column to values, and what is wrong with it, up to where that is; empty if nothing."""
     try:
-        rows = csv.reader(read_text(path).splitlines(), strict=True)
-        header = next(rows, [])
-        columns: list[list[float | None]] = [[] for _ in header]
-        if "epoch" not in header or len(set(header)) < len(header):
-            return {}, f"{path.name} has no column of epochs"
-        for line, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                return dict(zip(header, columns, strict=True)), f"{path.name}, line {line}: {len(row)} cells"
-            for column, cell in zip(columns, map(_value, row), strict=True):
-                column.append(cell)
-    except (ValueError, csv.Error) as error:
-        return {}, str(error) if str(error).startswith(path.name) else f"{path.name} is damaged ({error})"
-    if None in columns[header.index("epoch")]:
-        return {}, f"{path.name} has an epoch that is no number"
-    return dict(zip(header, columns, strict=True)), ""
-
-
-def _value(cell: str) -> float | None:
-    try:
-        return number(float(cell))
-    except ValueError:
-        return None
+        columns, problem = parse_history(read_text(path))
+    except ValueError as error:
+        return {}, str(error)
+    finite = {name: [number(value) for value in values] for name, values in columns.items()}
+    return finite, f"{path.name}, {problem}" if problem else ""
 
 
 def read_run(folder: Path, path: str, files: Seen, before: dict[str, Any] | None = None) -> dict[str, Any]:
