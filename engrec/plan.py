@@ -17,6 +17,7 @@ from engrec.config import check
 from engrec.machine import cluster
 from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.runs import folder as run_folder
+from engrec.runs.settings import differences
 
 chosen_once = cache(choose)  # so that all trials of a sweep in one process have the same
 
@@ -174,7 +175,7 @@ def resolve_resuming(cfg: DictConfig, folder: Path, typed: Command) -> bool:
     asked = (given == "last" and cfg.stage != "test") or cluster.restarted()
     if not asked or not (folder / "config.yaml").is_file():
         return False
-    if found := run_folder.differences(plain(cfg), run_folder.config_of(folder)):
+    if found := differences(plain(cfg), run_folder.config_of(folder)):
         raise ValueError(f"{folder} holds another run, {found[0]}: choose another {typed.folder_key}")
     if cfg.stage != "test" and (folder / "last.ckpt").is_file():
         cfg.ckpt_path, cfg.init_from = str(folder / "last.ckpt"), None

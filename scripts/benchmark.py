@@ -52,10 +52,10 @@ from engrec.datasets.prepared import load as load_prepared
 from engrec.errors import errors_in_one_line
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
-from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
+from engrec.modules.scores import Scores
 from engrec.plan import Plan, choose_for_machine, plan
 from engrec.runs import pictures
 from engrec.runs.checkpoint_io import Saver
