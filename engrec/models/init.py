@@ -4,7 +4,7 @@ from torch import nn
 
 
 def init_he(module: nn.Module) -> None:
-    """He et al. 2015, for layers before a ReLU; use with nn.Module.apply. Normalisation layers keep torch's defaults."""
+    """He et al. 2015, for layers before a ReLU; for nn.Module.apply. Normalisation layers keep torch's defaults."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
