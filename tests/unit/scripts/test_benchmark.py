@@ -28,7 +28,7 @@ def test_what_has_no_effect_is_refused(composed):
 
 
 def test_the_usual_network_is_the_same_network_in_torchs_own_parts(composed):
-    cfg = composed(SMALL)
+    cfg = composed(["model=vgg_lrn", *SMALL])
     choose_for_machine(cfg)
     data = benchmark.data_of(cfg, benchmark.random_faces(24))
     ours, theirs = (
