@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 log = logging.getLogger(__name__)
-NOT_OF_THE_RUN = ("ckpt_path", "output_dir", "run", "logger", "callbacks.progress", "trainer.devices", "task")
+NOT_OF_THE_RUN = (
+    "ckpt_path", "output_dir", "run", "logger", "callbacks.progress", "trainer.devices", "task",
+    "speed._target_",  # Speed has moved; older runs name its former place
+)  # fmt: skip
 FOLDERS = ("folder", "dirpath", "default_root_dir")
 
 
