@@ -33,7 +33,8 @@ REMEDY = {
 
 @dataclass
 class Config:
-    """The values of conf/config.yaml. What starts missing is filled by the user, or nulled by the stages without it."""
+    """The values of conf/config.yaml. Missing values are set by the user, or to null by the stages that do not need
+    them."""
 
     stage: str = MISSING
     task: str | None = MISSING
@@ -60,7 +61,7 @@ class Config:
 
 
 def logged_in(variable: str, url: str) -> bool:
-    """Whether this user has a key for the service at `url`: in the environment variable, or in the netrc file."""
+    """Whether the user has a key for the service at `url`: in the environment variable, or in the netrc file."""
     if os.environ.get(variable):
         return True
     try:
@@ -70,11 +71,11 @@ def logged_in(variable: str, url: str) -> bool:
 
 
 class Registered:
-    """Tells Hydra of the schema and OmegaConf of the resolvers of conf/: done by the commands that compose a
-    configuration, and again in each process of a sweep, where this object arrives pickled with what is to run."""
+    """Registers the schema with Hydra and the resolvers of conf/ with OmegaConf: on creation, and again when it is
+    unpickled in a process of a sweep, where it arrives with the function to run."""
 
     def __init__(self) -> None:
-        # Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
+        # Hydra then raises exceptions instead of printing them; errors_in_one_line prints them.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         ConfigStore.instance().store(name="schema", node=Config)
         resolvers: dict[str, Callable[..., Any]] = {
@@ -86,7 +87,7 @@ class Registered:
         }
         for name, function in resolvers.items():
             OmegaConf.register_new_resolver(name, function, replace=True)
-        # Kept once it is known, as Hydra keeps its "now": trials are resolved elsewhere, and later.
+        # Cached, as Hydra caches its "now": trials are resolved in other processes, and later.
         OmegaConf.register_new_resolver("sweep_name", cluster.sweep_name, replace=True, use_cache=True)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -138,7 +139,7 @@ def _values(cfg: DictConfig) -> Iterator[str]:
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
             yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
-    from engrec.metrics import logged  # here, as numpy takes a moment that --help need not wait for
+    from engrec.metrics import logged  # imported here: numpy would delay --help
 
     if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
         yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
@@ -162,7 +163,7 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
     elif cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
         yield "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
     elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
-        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
+        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
 
 
 def _signatures(cfg: DictConfig) -> Iterator[str]:

@@ -180,7 +180,7 @@ def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(f
     log.seek(0)
     said = log.read()
     assert process.returncode == 0, said[-3000:]
-    assert "going on from" in said
+    assert "resuming from" in said
     assert [*run.parent.iterdir()] == [run]
     assert (run / "metrics.csv").read_bytes() == (folder.path / "whole" / "metrics.csv").read_bytes()
     before, after = (json.loads((path / "result.json").read_text()) for path in (folder.path / "whole", run))

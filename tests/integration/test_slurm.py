@@ -224,4 +224,4 @@ def test_trials_of_a_sweep_are_jobs_with_a_gpu_each_and_go_on_as_others_do(clust
     first, second = folder.path / "sweep" / "0", folder.path / "sweep" / "1"
     assert written(first) == written(second)
     assert [json.loads((run / "seen.json").read_text())["gpu"] for run in (first, second)] in (["0", "1"], ["0", "0"])
-    assert "going on from sweep/0/last.ckpt" in (first / "train.log").read_text()
+    assert "resuming from sweep/0/last.ckpt" in (first / "train.log").read_text()

@@ -226,7 +226,7 @@ def stopped(folder, pretrained):
     os.kill(process.pid, signal.SIGINT)
     done = folder.finish(process)
     before = record_of(run)
-    again = succeeded(folder.printed(done.line("Go on with: ")))
+    again = succeeded(folder.printed(done.line("Resume with: ")))
     return done, again, run, before
 
 
