@@ -169,7 +169,7 @@ def test_two_processes_test_as_one_does(folder, finetuned):
     data = ["trainer.accelerator=cpu", "trainer.precision=32-true", *FEW]
     start = ["stage=test", "tta=flip", f"ckpt_path={finetuned[1]}/best.ckpt", *data]
     for devices in ("1", "2"):
-        succeeded(folder.python("train.py", *start, f"trainer.devices={devices}", f"output_dir=devices{devices}"))
+        succeeded(folder.command(*start, f"trainer.devices={devices}", f"output_dir=devices{devices}"))
     one, two = folder.path / "devices1", folder.path / "devices2"
     for name in ("predictions.csv", "predictions_flip.csv"):
         for row, other in zip(rows(one / name), rows(two / name), strict=True):
@@ -377,7 +377,7 @@ def test_early_stopping_stops_early(folder):
 def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
     """Nobody is logged in: HOME has no netrc, the environment no key."""
     few = [*SMALL, *FEW, "stage=scratch", "max_epochs=1"]
-    done = succeeded(folder.python("train.py", "-m", "seed=0,1", *few, "logger=wandb", "hydra.sweep.dir=sweep"))
+    done = succeeded(folder.command("-m", "seed=0,1", *few, "logger=wandb", "hydra.sweep.dir=sweep"))
     files = [path for trial in ("0", "1") for path in (folder.path / "sweep" / trial).rglob("run-*.wandb")]
     assert len(files) == 2
     assert [path.relative_to(folder.path / "sweep").parts[0] for path in files] == ["0", "1"]
