@@ -40,10 +40,10 @@ def hog_svm(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, and the settings, chosen ones included.
 
-    Nezami et al. (2019) compare their networks with HOG + SVM. The settings here are those of Dalal and Triggs (CVPR
-    2005), not taken from them. The SVM is linear, one class against the rest, each class weighing the same; C is the
-    one with the best balanced accuracy on the validation side, the smallest of equals. Probabilities are the softmax of
-    the decision values over a temperature fitted on the validation side, so that the most probable class is the SVM's.
+    Nezami et al. (2019) compare their networks with HOG + SVM. The settings here are not theirs but those of Dalal
+    and Triggs (CVPR 2005). The SVM is linear, one class against the rest, with balanced class weights; C is the one
+    with the best balanced accuracy on the validation images, the smallest of equals. Probabilities are the softmax of
+    the decision values over a temperature fitted on the validation images; the most probable class is the SVM's.
 
     seed: of the SVM's solver, which is deterministic where there are more images than features.
     features: those of all of `faces`, where hog_features has computed them already.

@@ -25,13 +25,24 @@ def text(blocks: Iterable[Comparison]) -> str:
 
 
 def figure_rows(block: Comparison) -> list[list[str]]:
-    rows = [["", "runs", "seeds", *score_names(), *(["ECE calibrated"] if block.calibrated else [])]]
+    after_auc = score_names().index("AUC") + 1
+    scores = score_names()
+    scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
+    rows = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
     runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
         counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
-        after = [f"{100 * block.calibrated[name]:.1f}"] if name in block.calibrated else [""]
-        rows.append([name, *counts, *map(str, figures.values()), *(after if block.calibrated else [])])
+        cells = [str(figure) for figure in figures.values()]
+        cells[after_auc:after_auc] = [_per_cent(block.fold_auc.get(name))] if block.fold_auc else []
+        cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
+        rows.append([name, *counts, *cells])
     return rows
+
+
+def _per_cent(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "undefined" if np.isnan(value) else f"{100 * value:.1f}"
 
 
 def difference_rows(block: Comparison) -> list[list[str]]:
@@ -57,8 +68,11 @@ def legend(block: Comparison) -> str:
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
     seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
     ece = "ECE: lower is better; resampling raises it, and with it its interval."
-    folds = any(len(g.runs) > len(g.seeds) for g in block.groups)
-    auc = " AUC ranks the images of all folds together, whose networks differ." if folds else ""
+    pooled = (
+        " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
+    )
+    pooled += "mean of each fold's own AUC, over the folds that test every class."
+    auc = pooled if block.fold_auc else ""
     svm = (
         " HOG + SVM's probabilities are calibrated already."
         if any(g.name["model"] == "hog_svm" for g in block.groups)
@@ -91,7 +105,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def write_tables(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
     """summary.md, and as CSV all figures, differences and subjects."""
-    figures = [["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds"]]
+    figures = [
+        ["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds", "mean of folds"]
+    ]
     differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]
     subjects: list[list[str]] = [["test set", "subject", "column", "value"]]
     for block in blocks:
@@ -99,7 +115,9 @@ def write_tables(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
         for name, within, count, of in [*whole, *block.within_formats]:
             for score, f in of.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, f.sd)]
-                figures.append([block.title, name, within, str(count), score, *numbers])
+                own = block.fold_auc.get(name) if (score, within) == ("AUC", "") else None
+                mean = "" if own is None else f"{own:.6g}"
+                figures.append([block.title, name, within, str(count), score, *numbers, mean])
         for d in block.differences:
             for score, (f, p) in d.figures.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, p, d.mcnemar)]

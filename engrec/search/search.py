@@ -6,7 +6,6 @@ running stays RUNNING in the journal, and the next search takes it up: it tells 
 meanwhile, else the run goes on, with the same parameters, under the same number.
 """
 
-import csv
 import errno
 import json
 import math
@@ -26,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
+from engrec.runs.reading import parse_history
 from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
 from engrec.search.space import Objective, Sweep, arguments, figures, merged
@@ -48,11 +48,11 @@ class Watch(Protocol):
 
 
 class Epochs:
-    """The rows of a run's metrics.csv, which is read again when it has changed."""
+    """The columns of a run's metrics.csv, which is read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.seen = path, (0, 0)
-        self.rows: list[dict[str, str]] = []
+        self.columns: dict[str, list[float]] = {}
 
     def read(self) -> bool:
         """Whether there are others than before."""
@@ -60,15 +60,15 @@ class Epochs:
             state = self.path.stat()
             if (seen := (state.st_mtime_ns, state.st_size)) == self.seen:
                 return False
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows, self.seen = list(csv.DictReader(file)), seen
+            self.columns, _ = parse_history(self.path.read_text(encoding="utf-8"))
+            self.seen = seen
         except FileNotFoundError:
             return False
         return True
 
     def values(self, metric: str) -> list[float]:
         """NaN where it is undefined."""
-        return [float(row.get(metric, math.nan)) for row in self.rows]
+        return self.columns.get(metric) or [math.nan] * len(self.columns.get("epoch", ()))
 
     def bests(self, objective: Objective) -> list[float]:
         """After each epoch; infinite before the first that is defined."""
