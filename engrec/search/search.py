@@ -1,9 +1,10 @@
-"""The search itself: Optuna asks and is told, each trial is a run of train.py, no kill loses anything.
+"""The search itself: Optuna is asked for values and told the results, each trial is a run of train.py, no kill loses
+anything.
 
-A search lives in one folder: journal.log (Optuna's, the only truth), trials/NUMBER (the run folders), and what is
-written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that a dead search left
-running stays RUNNING in the journal, and the next search takes it up: it tells the value if the run has ended
-meanwhile, else the run goes on, with the same parameters, under the same number.
+A search lives in one folder: journal.log (Optuna's, the only truth unless there is a database), trials/NUMBER (the run
+folders), and what is written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that
+a dead search left running stays RUNNING for Optuna. The next search takes it up, with the same parameters under the
+same number: it tells the value if the run has ended meanwhile, else the run resumes.
 """
 
 import csv
@@ -12,8 +13,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -28,8 +29,9 @@ from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
 from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
+from engrec.search.shared import BEAT, is_mine, is_owned, own, release, turn
 from engrec.search.space import Objective, Sweep, arguments, figures, merged
-from engrec.search.study import build_pruner, build_sampler
+from engrec.search.study import build_pruner, build_sampler, reopened
 from engrec.search.trial import Action, Event, Phase, State, after, event_of
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
@@ -41,7 +43,7 @@ OUTCOMES = {
 
 
 class Watch(Protocol):
-    """Whoever tells the user: draw is called often, settled once for each trial that has ended."""
+    """What the user sees: draw is called often, settled once for each trial that has ended."""
 
     def draw(self, searching: "Search") -> None: ...
     def settled(self, searching: "Search", record: dict[str, Any]) -> None: ...
@@ -107,8 +109,8 @@ class Search:
     """n_trials results in the folder, as many at a time as the launcher has slots.
 
     command: what trains, before the overrides. epochs: the most that a run has, for the steps of the pruner. timeout:
-    seconds until everything stops, to be gone on with. check: raises what is found wrong while trials run. Raises
-    ValueError if all of the first trials fail, and OSError if the folder cannot be written.
+    seconds until everything stops; the next search resumes it. shared: other controllers work on the same study, in the
+    same folder. Raises ValueError if all of the first trials fail, and OSError if the folder cannot be written.
     """
 
     def __init__(
@@ -122,18 +124,17 @@ class Search:
         epochs: int,
         watch: Watch,
         timeout: float = math.inf,
-        typed: str = "",
-        check: Callable[[], None] = lambda: None,
+        written_as: str = "",
+        shared: bool = False,
     ) -> None:
         self.sweep, self.study, self.folder, self.launcher = sweep, study, folder, launcher
         self.command, self.n_trials, self.epochs, self.watch = command, n_trials, epochs, watch
-        self.timeout, self.typed, self.check = timeout, typed, check
+        self.timeout, self.written_as, self.shared = timeout, written_as, shared
         self.running: list[RunningTrial] = []
         self.left_over: dict[Path, Job] = {}  # by run folder
-        self.waiting = [trial.number for trial in self.trials(TrialState.RUNNING)]  # a dead search left them
         self.signal = 0
         self.settled_here = self.failed_here = 0
-        self.started, self.written = time.monotonic(), -math.inf
+        self.started, self.written, self.beaten = time.monotonic(), -math.inf, time.monotonic()
         study.pruner = build_pruner(sweep.pruner, epochs * max(1, len(sweep.folds)))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -144,6 +145,13 @@ class Search:
         return len(self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
 
     @property
+    def interrupted(self) -> list[int]:
+        """Trials that a dead search left running."""
+        here = {run.number for run in self.running}
+        others = [trial for trial in self.trials(TrialState.RUNNING) if trial.number not in here]
+        return [trial.number for trial in others if not (self.shared and is_owned(trial))]
+
+    @property
     def out_of_time(self) -> bool:
         return time.monotonic() - self.started > self.timeout
 
@@ -152,33 +160,53 @@ class Search:
         self.signal = signum
 
     def run(self) -> None:
-        self._take_over()
+        if not self.shared:
+            self._take_over(self.interrupted)
         for trial in self.trials(TrialState.PRUNED):
             remove_checkpoints(self.trial_folder(trial.number))
         try:
-            while not (self.signal or self.out_of_time):
-                self.check()
-                self._fill()
-                if not self.running:
-                    break
-                self.watch.draw(self)
-                self._write_state()
-                self.launcher.wait(self._jobs(), self._patience())
-                for run in list(self.running):
-                    self._look(run)
+            self._loop()
         finally:
             self.launcher.end([*self._jobs(), *self.left_over.values()])
-            self.running.clear()
-            with suppress(OSError):  # of a full disk, which is said already
+            left, self.running = self.running, []
+            with suppress(OSError):  # of a full disk, which is reported already
                 self._write_state(last=True)
+        for run in left if self.shared else ():
+            release(run.trial)
 
-    def _take_over(self) -> None:
-        """What a dead search left running, as far as there are slots for it."""
-        folders = {f: i for i, n in enumerate(self.waiting) for f in self._run_folders(self.trial_folder(n))}
+    def _loop(self) -> None:
+        while not (self.signal or self.out_of_time):
+            self._fill()
+            if not self.running:
+                break
+            self.watch.draw(self)
+            self._write_state()
+            self.launcher.wait(self._jobs(), self._patience())
+            for run in list(self.running):
+                self._look(run)
+            if self.shared:
+                self._beat()
+
+    def _take_over(self, numbers: Sequence[int]) -> None:
+        """The runs of these trials that are still at work, as far as there are slots for them."""
+        folders = {f: i for i, n in enumerate(numbers) for f in self._run_folders(self.trial_folder(n))}
         found = self.launcher.left_over(list(folders))
         num_slots = len(self.launcher.slots)
         self.launcher.end([job for folder, job in found.items() if folders[folder] >= num_slots])
-        self.left_over = {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+        self.left_over |= {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+
+    def _beat(self) -> None:
+        """Stay the owner of the trials at work; one that another controller has taken up meanwhile is left to it."""
+        if time.monotonic() - self.beaten < BEAT:
+            return
+        self.beaten = time.monotonic()
+        trials = self.trials()
+        for run in list(self.running):
+            if is_mine(trials[run.number]):
+                own(run.trial)
+            else:
+                self.running.remove(run)
+                self.launcher.end([run.job] if run.job else [])
 
     def _jobs(self) -> list[Job]:
         return [run.job for run in self.running if run.job is not None]
@@ -189,21 +217,26 @@ class Search:
     def _fill(self) -> None:
         """Give every free slot a trial: those that were interrupted first, then new ones."""
         while free := sorted(set(range(len(self.launcher.slots))) - {run.slot for run in self.running}):
-            if self.waiting:
-                trial = self._taken_up(self.waiting.pop(0))
-            elif self.num_settled + len(self.running) < self.n_trials:
-                trial = self._asked()
-            else:
+            with turn(self.folder) if self.shared else nullcontext():
+                trial = self._taken()
+            if trial is None:
                 return
-            self._begin(trial, free[0])
+            self._begin(self._drawn(trial), free[0])
 
-    def _asked(self) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, len(self.trials()))
-        return self._drawn(self.study.ask())
-
-    def _taken_up(self, number: int) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, number)
-        return self._drawn(optuna.Trial(self.study, self.trials()[number]._trial_id))
+    def _taken(self) -> optuna.Trial | None:
+        if interrupted := self.interrupted:
+            if self.shared:
+                self._take_over(interrupted[:1])
+            self.study.sampler = build_sampler(self.sweep, interrupted[0])
+            trial = reopened(self.study, interrupted[0])
+        elif self.num_settled + len(self.trials(TrialState.RUNNING)) < self.n_trials:
+            self.study.sampler = build_sampler(self.sweep, len(self.trials()))
+            trial = self.study.ask()
+        else:
+            return None
+        if self.shared:
+            own(trial)
+        return trial
 
     def _drawn(self, trial: optuna.Trial) -> optuna.Trial:
         """With a value for each key; one that it has already stays.
@@ -363,13 +396,13 @@ class Search:
             return
         self.written = time.monotonic()
         records = [record(trial, self.folder) for trial in self.trials()]
-        at_work = {run.number for run in self.running}
+        interrupted = set(self.interrupted)
         for entry in records:
-            if entry["state"] == "running" and entry["number"] not in at_work:
+            if entry["number"] in interrupted:
                 entry["state"] = "interrupted"
         about = {
             "state": "running" if self.running else "done" if self.num_settled >= self.n_trials else "stopped",
-            "command": self.typed,
+            "command": self.written_as,
             "n_trials": self.n_trials,
             "workers": len(self.launcher.slots),
         }

@@ -45,7 +45,7 @@ def running(searching, number):
 def test_every_trial_is_one_job(searching, cluster):
     status, out, err = searching.run("n_trials=5", "slurm.timeout_min=7", "slurm.partition=gentle")
     assert (status, err) == (0, "")
-    assert "jobs of Slurm, 2 at a time, each with 1 CPUs and no GPU" in out
+    assert "2 Slurm jobs in parallel, each with 1 CPU and no GPU" in out
     trials, ended = assert_each_once(searching, 5)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     shown = [cluster.show(job_of(searching, number)) for number in range(5)]
@@ -69,7 +69,7 @@ def test_jobs_of_a_killed_search_are_taken_over(searching, cluster):
         time.sleep(0.1)
     status, out, err = searching.run("n_trials=6")
     assert status == 0, err
-    assert "interrupted are taken up" in out
+    assert "interrupted will be resumed" in out
     trials, _ = assert_each_once(searching, 6)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert len(searching.noted("start")) == len(searching.noted("end")) == 6
