@@ -228,7 +228,7 @@ def test_the_table_and_the_summary(searching):
     [command] = [line for line in out.splitlines() if line.startswith("python train.py ")]
     assert f"optimizer.lr={best.params['optimizer.lr']:.6g}" in command
     assert f"(trial {best.number}, in {searching.folder}/trials/{best.number}): " in out
-    assert "What matters for val/auc: optimizer.lr" in out
+    assert "Importances for val/auc: optimizer.lr" in out
     page = (searching.folder / "summary.html").read_text()
     assert "<script src" not in page
     for written in (
