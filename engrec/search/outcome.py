@@ -1,4 +1,4 @@
-"""What came out, for people and programs: trials.csv, sweep.json, summary.md."""
+"""The results of a search as files: trials.csv, sweep.json, summary.md."""
 
 import csv
 import io
@@ -42,8 +42,8 @@ def record(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
 
 
 def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], about: Mapping[str, Any]) -> None:
-    """sweep.json and trials.csv. about: what the first has besides the sweep and its trials."""
-    whole = {
+    """sweep.json and trials.csv. about: more keys of sweep.json."""
+    state = {
         "name": sweep.name,
         **about,
         "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -51,7 +51,7 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in sweep.objectives],
         "trials": records,
     }
-    write_text(folder / "sweep.json", json.dumps(whole, indent=1, allow_nan=False))
+    write_text(folder / "sweep.json", json.dumps(state, indent=1, allow_nan=False))
     metrics = [objective.metric for objective in sweep.objectives]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -106,7 +106,7 @@ def best_command(sweep: Sweep, trial: FrozenTrial) -> str:
     return shlex.join(["python", "train.py", *several, *merged(sweep.overrides, arguments(trial.params), folds)])
 
 
-def said(objectives: Sequence[Objective], values: Sequence[float]) -> str:
+def scores(objectives: Sequence[Objective], values: Sequence[float]) -> str:
     """val/auc 0.8123, seconds_per_epoch 3.21."""
     return ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(objectives, values, strict=True))
 
@@ -127,11 +127,11 @@ def summary(sweep: Sweep, study: optuna.Study, folder: Path, command: str, share
     if not best:
         return "\n".join([*lines, "No trial has been completed.", ""])
     several = len(sweep.objectives) > 1
-    lines += ["Trials that no other beats in all objectives:" if several else "The best trial:", ""]
+    lines += ["Trials that no other trial beats in all objectives:" if several else "The best trial:", ""]
     for trial in sorted(best, key=lambda trial: trial.values[0]):
         drawn = " ".join(arguments(trial.params))
         where = record(trial, folder)["folder"]
-        lines += [f"- {said(sweep.objectives, trial.values)} (trial {trial.number}, in {where}): `{drawn}`"]
+        lines += [f"- {scores(sweep.objectives, trial.values)} (trial {trial.number}, in {where}): `{drawn}`"]
     lines += ["", "```bash", *(best_command(sweep, trial) for trial in best), "```", ""]
     for metric, of_keys in shares.items():
         lines += [f"Importances for {metric}: " + ", ".join(f"{k} {v:.0%}" for k, v in of_keys.items()) + ".", ""]
@@ -139,7 +139,8 @@ def summary(sweep: Sweep, study: optuna.Study, folder: Path, command: str, share
     where = "mean over folds " + ", ".join(map(str, sweep.folds)) if sweep.folds else "one run"
     if any(objective.is_score for objective in sweep.objectives):
         lines += [
-            f"Values are of the validation images ({where}) and, having been chosen, flattering: report the test's.",
+            f"Values are those of the validation images ({where}). They are optimistic, as the best trial was chosen "
+            "by them: report the test's.",
             "",
         ]
     return "\n".join(lines)

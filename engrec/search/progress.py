@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from engrec.machine.gpus import VARIABLE
 from engrec.search import slurm
 from engrec.search.arguments import Options
-from engrec.search.outcome import said, short
+from engrec.search.outcome import scores, short
 from engrec.search.search import RunningTrial, Search
 from engrec.search.trial import Phase
 
@@ -133,16 +133,16 @@ def drawn(run: RunningTrial) -> str:
 
 
 def ended(search: Search, record: dict[str, Any]) -> list[str]:
-    """A line for a trial that has ended; for one that failed, what it said last."""
+    """A line for a trial that has ended; for one that failed, the last lines of its output."""
     took = "" if record["seconds"] is None else f", {span(record['seconds'])}"
     start = f"trial {record['number']}"
     state = head(search).partition(": ")[2]
     if record["state"] == "complete":
-        return [f"{start}: {said(search.sweep.objectives, record['values'])}{took}; {state}"]
+        return [f"{start}: {scores(search.sweep.objectives, record['values'])}{took}; {state}"]
     if record["state"] == "pruned":
         return [f"{start}: pruned after epoch {record['epochs']}{took}; {state}"]
     lines = [f"    {line}" for line in record["error"].splitlines()]
-    return [f"{start}: failed{took} (all it said: {record['folder']}); {state}", *lines]
+    return [f"{start}: failed{took} (its output is in {record['folder']}); {state}", *lines]
 
 
 def span(length: float) -> str:

@@ -188,7 +188,7 @@ class Search:
                 self._beat()
 
     def _take_over(self, numbers: Sequence[int]) -> None:
-        """The runs of these trials that are still at work, as far as there are slots for them."""
+        """The runs of these trials that are still running, as far as there are slots for them."""
         folders = {f: i for i, n in enumerate(numbers) for f in self._run_folders(self.trial_folder(n))}
         found = self.launcher.left_over(list(folders))
         num_slots = len(self.launcher.slots)
@@ -196,7 +196,7 @@ class Search:
         self.left_over |= {folder: job for folder, job in found.items() if folders[folder] < num_slots}
 
     def _beat(self) -> None:
-        """Stay the owner of the trials at work; one that another controller has taken up meanwhile is left to it."""
+        """Stay the owner of the running trials; one that another controller has taken over is left to it."""
         if time.monotonic() - self.beaten < BEAT:
             return
         self.beaten = time.monotonic()
@@ -218,12 +218,12 @@ class Search:
         """Give every free slot a trial: those that were interrupted first, then new ones."""
         while free := sorted(set(range(len(self.launcher.slots))) - {run.slot for run in self.running}):
             with turn(self.folder) if self.shared else nullcontext():
-                trial = self._taken()
+                trial = self._next_trial()
             if trial is None:
                 return
             self._begin(self._drawn(trial), free[0])
 
-    def _taken(self) -> optuna.Trial | None:
+    def _next_trial(self) -> optuna.Trial | None:
         if interrupted := self.interrupted:
             if self.shared:
                 self._take_over(interrupted[:1])

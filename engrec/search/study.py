@@ -72,7 +72,7 @@ def _is_json(line: bytes) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Raises ValueError if another search is at work in the folder.
+    """Raises ValueError if another search uses the folder.
 
     The lock goes with the process, however it ends.
     """
@@ -164,7 +164,7 @@ class LastValue(MedianPruner):
 
 
 def build_pruner(node: Mapping[str, Any] | None, steps: int) -> BasePruner:
-    """steps: of a whole trial, counted from 1."""
+    """steps: of a complete trial, counted from 1."""
     if node is None:
         return NopPruner()
     numbers = {key: value for key, value in node.items() if key != "name"}
@@ -172,7 +172,7 @@ def build_pruner(node: Mapping[str, Any] | None, steps: int) -> BasePruner:
 
 
 def build_sampler(sweep: Sweep, number: int, draw: int = 0) -> BaseSampler:
-    """For one draw of one trial: the same after a restart as without one."""
+    """For one value of one trial: the same with a restart and without."""
     seed = int(np.random.SeedSequence([sweep.seed, number, draw]).generate_state(1)[0])
     if sweep.sampler["name"] == "random":
         return RandomSampler(seed)

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from engrec.errors import BAD_CHECKPOINT, DISK_FULL
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
 
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # exit statuses
 
@@ -107,7 +107,7 @@ def after(state: State, event: Event) -> tuple[State, Action]:
 def event_of(status: int, advanced: bool, resumed: bool) -> Event:
     """What an exit status means of a run without a result. advanced: it has saved an epoch since it was started;
     resumed: it has a checkpoint of its own, else a bad one is the one that all trials start from."""
-    if status == TAKEN:
+    if status == INTERRUPTED:
         return Event.ADVANCED if advanced else Event.INTERRUPTED
     if status == BAD_CHECKPOINT and resumed:
         return Event.BAD_CHECKPOINT

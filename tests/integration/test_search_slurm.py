@@ -156,7 +156,7 @@ def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):
 def test_what_slurm_does_not_take_is_said_in_one_line(searching):
     status, _, err = searching.run("n_trials=2", "slurm.partition=nowhere")
     assert status == 1
-    assert "Slurm does not take the job: sbatch: error: " in one_line(err)
+    assert "Slurm refuses the job: sbatch: error: " in one_line(err)
     assert "nvalid partition" in err
     assert not (searching.folder / "journal.log").exists()
     assert not (searching.folder / "trials").exists()

@@ -26,7 +26,7 @@ from engrec.search.arguments import parse, sweep_file
         (["sweep=small", "timeout=-1"], "timeout=-1 must be a number of seconds"),
         (["sweep=small", "timeout=nan"], "timeout=nan must be a number of seconds"),
         (["sweep=small", "n_trial=3"], r"there is no n_trial \(did you mean n_trials\?\)"),
-        (["sweep=small", "folds=[x]"], "allowed are different whole numbers from 0"),
+        (["sweep=small", "folds=[x]"], "must be different whole numbers from 0"),
         (["sweep=small", "output_dir=here"], "output_dir cannot be set in a search: .*folder= is that of the search"),
         (["sweep=small", "ckpt_path=last.ckpt"], "ckpt_path cannot be set in a search"),
         (["sweep=small", "hydra.verbose=true"], "hydra.verbose cannot be set in a search"),
@@ -36,7 +36,7 @@ from engrec.search.arguments import parse, sweep_file
             r"launcher=slrum is unknown \(did you mean slurm\?\)",
         ),
         (["sweep=small", "slurm.mem_gb=4"], "slurm.mem_gb needs launcher=slurm"),
-        (["sweep=small", "launcher=slurm", "slurm.men_gb=4"], r"there is no slurm.men_gb \(did you mean mem_gb\?\)"),
+        (["sweep=small", "launcher=slurm", "slurm.men_gb=4"], r"slurm.men_gb is unknown \(did you mean mem_gb\?\)"),
     ],
 )
 def test_what_is_mistyped_is_said(arguments, said):

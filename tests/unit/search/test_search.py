@@ -11,7 +11,7 @@ from searches import Launcher, Made, good, interrupted, parsed, result, searched
 
 from engrec.errors import BAD_CHECKPOINT, DISK_FULL
 from engrec.search import outcome, study
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
 
 
 def test_what_is_told_is_what_the_runs_wrote(tmp_path):
@@ -144,7 +144,7 @@ def test_a_trial_starts_from_scratch_once(tmp_path):
         if last.is_file():
             return fails(folder, "error: it is damaged", status=BAD_CHECKPOINT)
         last.touch()
-        return Made(folder, [], TAKEN)
+        return Made(folder, [], INTERRUPTED)
 
     launcher = Launcher(run)
     assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["FAIL"]
@@ -334,7 +334,7 @@ def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tm
         if saved:
             (folder / "last.ckpt").touch()
             os.utime(folder / "last.ckpt", (when, when))
-        return Made(folder, [], TAKEN)
+        return Made(folder, [], INTERRUPTED)
 
     launcher = Launcher(run)
     searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
@@ -345,7 +345,7 @@ def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tm
 
 
 def test_a_fold_that_is_finished_is_further_too(tmp_path):
-    taken = {"0": [TAKEN], "1": [TAKEN]}
+    taken = {"0": [INTERRUPTED], "1": [INTERRUPTED]}
 
     def run(overrides, folder):
         left = taken[overrides["split.fold"]]
