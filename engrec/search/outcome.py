@@ -59,15 +59,8 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
     for entry in records:
         values = entry["values"] or [""] * len(metrics)
         drawn = [text(entry["params"][key]) if key in entry["params"] else "" for key in sweep.search]
-        writer.writerow(
-            [
-                entry["number"],
-                entry["state"],
-                *values,
-                *drawn,
-                *(entry[k] or "" for k in ("seconds", "epochs", "folder")),
-            ]
-        )
+        rest = [entry[key] or "" for key in ("seconds", "epochs", "folder")]
+        writer.writerow([entry["number"], entry["state"], *values, *drawn, *rest])
     write_text(folder / "trials.csv", file.getvalue())
 
 
@@ -115,14 +108,8 @@ def summary(sweep: Sweep, study: optuna.Study, folder: Path, command: str, share
     """summary.md: what came out, as text and as commands to copy. reason: why there are no importances."""
     counts = {word: len(study.get_trials(deepcopy=False, states=(state,))) for state, word in STATES.items()}
     counts["interrupted"] = counts.pop("running")
-    lines = [
-        f"# {sweep.name}",
-        "",
-        f"`{command}`",
-        "",
-        ", ".join(f"{n} {word}" for word, n in counts.items() if n) + ".",
-        "",
-    ]
+    numbers = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    lines = [f"# {sweep.name}", "", f"`{command}`", "", f"{numbers}.", ""]
     best = chosen(study)
     if not best:
         return "\n".join([*lines, "No trial has been completed.", ""])

@@ -121,9 +121,8 @@ def best_so_far(search: Search) -> list[str]:
 def row(search: Search, run: RunningTrial) -> str:
     objective = search.sweep.objectives[0]
     fold = f"fold {search.sweep.folds[run.state.fold]}, " if search.sweep.folds else ""
-    values = run.epochs.values(objective.metric)
-    value = f"{objective.metric} {values[-1]:.4f}" if values and isfinite(values[-1]) else "…"
-    doing = (run.job.doing if run.job else "") or f"{fold}epoch {len(values)} of {search.epochs}"
+    value = f"{objective.metric} {run.values[-1]:.4f}" if run.values and isfinite(run.values[-1]) else "…"
+    doing = (run.job.doing if run.job else "") or f"{fold}epoch {len(run.values)} of {search.epochs}"
     doing = "stopping" if run.state.phase is Phase.STOPPING else doing
     return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn(run)}"
 

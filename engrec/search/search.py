@@ -30,7 +30,7 @@ from engrec.runs.folder import remove_checkpoints, saved_at
 from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
 from engrec.search.shared import BEAT, is_mine, is_owned, own, release, turn
-from engrec.search.space import Objective, Sweep, arguments, figures, merged
+from engrec.search.space import Sweep, arguments, figures, merged
 from engrec.search.study import build_pruner, build_sampler, reopened
 from engrec.search.trial import Action, Event, Phase, State, after, event_of
 
@@ -49,36 +49,6 @@ class Watch(Protocol):
     def settled(self, searching: "Search", record: dict[str, Any]) -> None: ...
 
 
-class Epochs:
-    """The rows of a run's metrics.csv, which is read again when it has changed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.seen = path, (0, 0)
-        self.rows: list[dict[str, str]] = []
-
-    def read(self) -> bool:
-        """Whether there are others than before."""
-        try:
-            state = self.path.stat()
-            if (seen := (state.st_mtime_ns, state.st_size)) == self.seen:
-                return False
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows, self.seen = list(csv.DictReader(file)), seen
-        except FileNotFoundError:
-            return False
-        return True
-
-    def values(self, metric: str) -> list[float]:
-        """NaN where it is undefined."""
-        return [float(row.get(metric, math.nan)) for row in self.rows]
-
-    def bests(self, objective: Objective) -> list[float]:
-        """After each epoch; infinite before the first that is defined."""
-        signed = [objective.sign * value for value in self.values(objective.metric)]
-        defined = (-math.inf if math.isnan(value) else value for value in signed)
-        return [objective.sign * best for best in accumulate(defined, max)]
-
-
 @dataclass
 class RunningTrial:
     """A trial that has a slot. folders: of its runs, one for each fold."""
@@ -90,7 +60,7 @@ class RunningTrial:
     job: Job | None = None
     started: float = 0.0  # its first run, by this search
     saved: int = 0  # when the checkpoint that its run was last started with was written
-    epochs: Epochs = field(default_factory=lambda: Epochs(Path()))
+    values: list[float] = field(default_factory=list)  # of the first objective, after each epoch of the present run
     step: int = 0  # the last that was reported to the pruner
     done: list[dict[str, float]] = field(default_factory=list)  # figures of the folds that are finished
     error: str = ""
@@ -169,10 +139,10 @@ class Search:
         finally:
             self.launcher.end([*self._jobs(), *self.left_over.values()])
             left, self.running = self.running, []
+            for run in left if self.shared else ():
+                release(run.trial)
             with suppress(OSError):  # of a full disk, which is reported already
                 self._write_state(last=True)
-        for run in left if self.shared else ():
-            release(run.trial)
 
     def _loop(self) -> None:
         while not (self.signal or self.out_of_time):
@@ -326,7 +296,7 @@ class Search:
         return message or f"ended with status {status}"
 
     def _start(self, run: RunningTrial) -> None:
-        run.epochs, run.saved = Epochs(run.folder / "metrics.csv"), saved_at(run.folder)
+        run.values, run.saved = [], saved_at(run.folder)
         run.started = run.started or time.monotonic()
         run.job = self.left_over.pop(run.folder, None) or self._launch(run)
 
@@ -334,7 +304,7 @@ class Search:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
         if not run.saved:
-            run.epochs.path.unlink(missing_ok=True)  # of a run that had no checkpoint yet
+            (run.folder / "metrics.csv").unlink(missing_ok=True)  # of a run that had no checkpoint yet
         fold = [f"split.fold={self.sweep.folds[run.state.fold]}"] if self.sweep.folds else []
         own = [*fold, f"output_dir={quoted(run.folder)}", "ckpt_path=last"]
         overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
@@ -346,13 +316,13 @@ class Search:
     def _report(self, run: RunningTrial) -> None:
         """New epochs: the objective's best so far, over folds the mean of their bests."""
         objective = self.sweep.objectives[0]
-        if not run.epochs.read() or not objective.is_score:
-            return
-        bests = run.epochs.bests(objective)
-        for epoch, best in enumerate(bests if len(self.sweep.objectives) == 1 else (), start=1):
+        run.values = _epochs(run.folder / "metrics.csv", objective.metric)
+        signed = (-math.inf if math.isnan(value) else objective.sign * value for value in run.values)
+        bests = accumulate(signed, max) if len(self.sweep.objectives) == 1 and objective.is_score else ()
+        for epoch, best in enumerate(bests, start=1):
             step = run.state.fold * self.epochs + epoch
             if step > run.step and math.isfinite(best):
-                run.trial.report(mean([*(figures[objective.metric] for figures in run.done), best]), step)
+                run.trial.report(mean([*(done[objective.metric] for done in run.done), objective.sign * best]), step)
                 run.step = step
 
     def _tell(self, run: RunningTrial) -> None:
@@ -407,3 +377,12 @@ class Search:
             "workers": len(self.launcher.slots),
         }
         write_state(self.folder, self.sweep, records, about)
+
+
+def _epochs(path: Path, metric: str) -> list[float]:
+    """The metric after each epoch, from metrics.csv; NaN where it is undefined."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [float(row.get(metric, math.nan)) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []

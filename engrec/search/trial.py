@@ -50,6 +50,7 @@ class Row(NamedTuple):
 
 
 ONCE = frozenset({Event.INTERRUPTED, Event.KILLED, Event.BAD_CHECKPOINT})  # at the second time the trial fails
+UNFINISHED = (Event.ADVANCED, Event.DISK_FULL, Event.FAILED, *ONCE)
 COMPLETE, PRUNED, FAILED = (Row(phase, Action.TELL) for phase in (Phase.COMPLETE, Phase.PRUNED, Phase.FAILED))
 NEXT = Row(Phase.WAITING, Action.NEXT)
 TRANSITIONS = {
@@ -68,15 +69,9 @@ TRANSITIONS = {
     (Phase.RUNNING, Event.BAD_CHECKPOINT): Row(Phase.WAITING, Action.RESTART),
     (Phase.RUNNING, Event.DISK_FULL): Row(Phase.WAITING, Action.END),
     (Phase.RUNNING, Event.FAILED): FAILED,
-    (Phase.STOPPING, Event.FOLD_FINISHED): PRUNED,
+    **{(Phase.STOPPING, event): PRUNED for event in (Event.FOLD_FINISHED, *UNFINISHED)},
     (Phase.STOPPING, Event.FINISHED): COMPLETE,  # before it could be stopped
     (Phase.STOPPING, Event.UNDEFINED): FAILED,
-    (Phase.STOPPING, Event.ADVANCED): PRUNED,
-    (Phase.STOPPING, Event.INTERRUPTED): PRUNED,
-    (Phase.STOPPING, Event.KILLED): PRUNED,
-    (Phase.STOPPING, Event.BAD_CHECKPOINT): PRUNED,
-    (Phase.STOPPING, Event.DISK_FULL): PRUNED,
-    (Phase.STOPPING, Event.FAILED): PRUNED,
 }
 
 

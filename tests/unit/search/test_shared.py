@@ -1,5 +1,6 @@
 """Searches in a database: who owns a trial, and what is resumed by whom."""
 
+import json
 import os
 import socket
 import subprocess
@@ -52,21 +53,28 @@ def test_the_same_trials_in_a_database_as_in_a_journal(tmp_path, url):
     assert not (tmp_path / "base" / "journal.log").exists()
 
 
-def test_a_trial_of_a_living_controller_is_left_to_it_and_counts(tmp_path, url):
-    sweep, launcher = parsed(tmp_path), Launcher(good)
+def own(url, owner):
+    """Give the first trial of the only study to another owner."""
+    [name] = optuna.get_all_study_names(url)
+    study = optuna.load_study(study_name=name, storage=url)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, "owner", owner)
+
+
+def left_running(tmp_path, url, owner):
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path, sweep, interrupted, url=url)
-    searching = searched(tmp_path, sweep, launcher, n_trials=3, url=url)
-    assert states(searching) == ["RUNNING", "COMPLETE", "COMPLETE"]  # the first is this process's, which is alive
+        searched(tmp_path, parsed(tmp_path), interrupted, url=url)
+    own(url, {"host": socket.gethostname(), "seen": time.time(), **owner})
 
 
-def test_a_trial_of_a_dead_controller_is_resumed(tmp_path, url, monkeypatch):
-    sweep, launcher = parsed(tmp_path), Launcher(good)
-    with monkeypatch.context() as patched:
-        patched.setattr(shared, "_myself", lambda: {"host": socket.gethostname(), "process": {"pid": 1, "began": "x"}})
-        with pytest.raises(KeyboardInterrupt):
-            searched(tmp_path, sweep, interrupted, url=url)
-    searching = searched(tmp_path, sweep, launcher, n_trials=3, url=url)
+def test_a_trial_of_a_living_controller_is_left_to_it_and_counts(tmp_path, url):
+    left_running(tmp_path, url, {"process": process(os.getpid())})
+    assert states(searched(tmp_path, parsed(tmp_path), n_trials=3, url=url)) == ["RUNNING", "COMPLETE", "COMPLETE"]
+
+
+def test_a_trial_of_a_dead_controller_is_resumed(tmp_path, url):
+    left_running(tmp_path, url, {"process": {"pid": 1, "began": "long ago"}})
+    launcher = Launcher(good)
+    searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=3, url=url)
     assert states(searching) == ["COMPLETE"] * 3
     assert launcher.started[0]["output_dir"].endswith("/0")
 
@@ -78,9 +86,7 @@ def test_a_trial_that_another_controller_took_is_left_to_it(tmp_path, url, monke
     def run(overrides, folder):
         made = good(overrides, folder)
         if folder.name == "0":
-            study = optuna.load_study(study_name=tmp_path.name, storage=url)
-            other = {"host": "elsewhere", "process": {"pid": 1, "began": "x"}, "seen": time.time()}
-            study._storage.set_trial_user_attr(study.trials[0]._trial_id, "owner", other)
+            own(url, {"host": "elsewhere", "process": {"pid": 1, "began": "x"}, "seen": time.time()})
             made.values = [0.5] * 99
         return made
 
@@ -102,6 +108,7 @@ def test_trials_that_are_stopped_are_free_for_others_at_once(tmp_path, url):
     searching.run()
     assert states(searching) == ["RUNNING"]
     assert searching.interrupted == [0]
+    assert json.loads((tmp_path / "sweep.json").read_text())["trials"][0]["state"] == "interrupted"
 
 
 def test_another_search_in_the_same_database_is_refused_and_has_room_beside_it(tmp_path, url):
