@@ -54,7 +54,9 @@ def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
                 search.run()
             finally:
                 table.clear()
-        conclude(options, search)
+        from engrec.pages.search import write_summary  # with plotly, which a search that is refused does not need
+
+        conclude(options, search, *write_summary(options.sweep, search.study, options.folder, options.command))
         if search.signal:
             sys.exit(128 + search.signal)
         if not search.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING):

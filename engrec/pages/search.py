@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 import plotly.graph_objects as go
@@ -48,15 +49,17 @@ def figures(study: optuna.Study, sweep: Sweep, shares: Importances) -> Iterator[
         yield "Trade-off (best trials in red)", front.update_traces(marker=best, selector=-1)
     for index, objective in enumerate(sweep.objectives):
         metric = objective.metric
-        target = {"target": partial(_value, index), "target_name": metric} if metrics[1:] else {"target_name": metric}
+        target: dict[str, Any] = {"target_name": metric}
+        if metrics[1:]:
+            target["target"] = partial(_value, index)
         yield f"History: {metric}", visualization.plot_optimization_history(study, **target)
         if metric in shares:
             with low_is_good(objective, index) as low:
                 yield f"Importances: {metric}", visualization.plot_param_importances(study, target=low)
         yield f"Parallel coordinates: {metric}", visualization.plot_parallel_coordinate(study, **target)
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
-        axes = {"xaxis_title": "epoch", "yaxis_title": f"best {metrics[0]} so far"}
-        yield "Epochs", visualization.plot_intermediate_values(study).update_layout(**axes)
+        fig = visualization.plot_intermediate_values(study)
+        yield "Epochs", fig.update_layout(xaxis_title="epoch", yaxis_title=f"best {metrics[0]} so far")
 
 
 def _value(index: int, trial: FrozenTrial) -> float:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -51,14 +52,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def conclude(options: Options, search: Search) -> None:
-    from engrec.pages.search import write_summary  # with plotly
-
-    text, paths = write_summary(options.sweep, search.study, options.folder, options.command)
+def conclude(options: Options, search: Search, summary: str, paths: Sequence[Path]) -> None:
+    """summary: the text of the first of these files."""
     if search.signal:
         print(f"\nstopped; nothing that was finished is lost. Resume with: {options.command}", flush=True)
         return
-    print(f"\n{text}")
+    print(f"\n{summary}")
     if search.out_of_time and search.num_settled < options.n_trials:
         print(f"timeout={options.timeout:g}: resume with: {options.command}")
     print("written:", *(str(path) for path in [*paths, options.folder / "trials.csv", options.folder / "sweep.json"]))

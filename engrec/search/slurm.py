@@ -195,14 +195,14 @@ class Launcher:
         self.jobs = {number: job for number, job in self.jobs.items() if job.ended() is None}
         self.answered = self.answered if self.jobs else self.asked
         try:
-            found = {number: seen for number, *seen in _queue(job_name(job.folder) for job in self.jobs.values())}
+            found = {row[0]: row for row in _queue(job_name(job.folder) for job in self.jobs.values())}
         except OSError as error:
             if self.asked - self.answered > UNANSWERED:
                 raise OSError(f"Slurm does not answer: {error}. Run the same command again when it does") from error
             return
         self.answered = self.asked
         for number, job in self.jobs.items():
-            state, _, code = found.get(number, (FORGOTTEN, "", 0))
+            _, state, _, code = found.get(number, (number, FORGOTTEN, "", 0))
             job.saw(state, code)
 
     def end(self, jobs: Sequence[Job]) -> None:
