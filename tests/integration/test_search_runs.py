@@ -1,4 +1,4 @@
-"""scripts/sweep.py as it is typed: killed at any moment and gone on with, stopped, refused; and once with real runs.
+"""scripts/sweep.py as users run it: killed at any moment and resumed, stopped, refused; and once with real runs.
 
 Most of it with a stand-in for train.py.
 """
@@ -104,7 +104,7 @@ def test_a_killed_trial_is_run_once_more_with_the_same_values(searching):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_by_a_signal_it_says_how_to_go_on_and_goes_on(searching, signum, status):
+def test_stopped_by_a_signal_it_says_how_to_resume_and_resumes(searching, signum, status):
     process = searching.start("n_trials=4", mode="slow")
     searching.until(lambda: len(searching.noted("start")) == 2, process)
     process.send_signal(signum)
@@ -137,7 +137,7 @@ def test_two_searches_do_not_share_a_gpu(searching, tmp_path):
     assert_each_once(other, 1)
 
 
-def test_out_of_time_it_stops_and_can_go_on(searching):
+def test_out_of_time_it_stops_and_can_resume(searching):
     status, out, err = searching.run("n_trials=2", "timeout=1", mode="slow")
     assert status == 0, err
     assert "timeout=1: resume with: " in out
@@ -198,7 +198,7 @@ def test_a_full_disk_stops_it_in_one_line_and_the_journal_stays_readable(searchi
     assert_each_once(searching, 30)
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_one_line(searching):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(searching):
     searching.folder.write_text("a file")
     status, _, err = searching.run("n_trials=1")
     assert status == 1
@@ -239,13 +239,13 @@ def test_the_table_and_the_summary(searching):
         assert "123454321" not in written  # the test's figures
 
 
-def test_without_a_terminal_the_start_is_said_at_once(searching):
+def test_without_a_terminal_the_start_is_printed_at_once(searching):
     process = searching.start("n_trials=2", mode="slow")
-    said = [process.stdout.readline().partition(":")[0] for _ in range(4)]
+    lines = [process.stdout.readline().partition(":")[0] for _ in range(4)]
     process.kill()
     process.communicate()
-    assert said[-2:] == ["trial 0 begins", "trial 1 begins"]
-    assert "2 trials in parallel, " in said[-3]
+    assert lines[-2:] == ["trial 0 begins", "trial 1 begins"]
+    assert "2 trials in parallel, " in lines[-3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pty and its sizes")

@@ -141,7 +141,7 @@ def test_a_job_that_stops_and_is_not_taken_back_is_submitted_again(searching, cl
     assert ended == [("FAILED", "138:0")] * 3 + [("COMPLETED", "0:0")]
 
 
-def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):
+def test_stopped_it_cancels_its_jobs_and_resumes(searching, cluster):
     process = searching.start("n_trials=2", mode="slow")
     searching.until(running(searching, 2), process)
     before = [job_of(searching, number) for number in (0, 1)]
@@ -153,7 +153,7 @@ def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):
     assert_each_once(searching, 2)
 
 
-def test_what_slurm_does_not_take_is_said_in_one_line(searching):
+def test_what_slurm_refuses_is_reported_in_one_line(searching):
     status, _, err = searching.run("n_trials=2", "slurm.partition=nowhere")
     assert status == 1
     assert "Slurm refuses the job: sbatch: error: " in one_line(err)
@@ -162,7 +162,7 @@ def test_what_slurm_does_not_take_is_said_in_one_line(searching):
     assert not (searching.folder / "trials").exists()
 
 
-def test_without_slurm_it_is_said_where_to_type_it(searching, tmp_path, monkeypatch):
+def test_without_slurm_it_says_where_to_run_it(searching, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "squeue").symlink_to(shutil.which("true"))
     searching.around = {**searching.around, "PATH": str(tmp_path / "bin")}

@@ -16,7 +16,7 @@ from engrec.search.arguments import parse, sweep_file
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["sweep=smal"], r"sweep=smal does not exist \(did you mean small\?\); it must be one of small, "),
         (["sweep=gone.yaml"], "sweep=gone.yaml is not a file"),
@@ -39,12 +39,12 @@ from engrec.search.arguments import parse, sweep_file
         (["sweep=small", "launcher=slurm", "slurm.men_gb=4"], r"slurm.men_gb is unknown \(did you mean mem_gb\?\)"),
     ],
 )
-def test_what_is_mistyped_is_said(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_reported(arguments, message):
+    with pytest.raises(ValueError, match=message):
         parse(arguments)
 
 
-def test_what_is_typed_goes_where_it_belongs():
+def test_arguments_go_where_they_belong():
     options = parse(["sweep=small", "n_trials=7", "workers=2", "timeout=9", "folds=[0,2]", "seed=3", "batch_size=16"])
     assert (options.n_trials, options.workers, options.timeout) == (7, 2, 9)
     assert options.sweep.folds == (0, 2)
@@ -55,16 +55,16 @@ def test_what_is_typed_goes_where_it_belongs():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (["monitor=val/f1"], "set monitor=val/auc"),
         (["trainer.devices=2"], "set trainer.devices=1"),
         (["stage=test"], "stage=test trains nothing"),
     ],
 )
-def test_trials_that_could_not_be_compared_are_refused(compose, changes, said):
+def test_trials_that_could_not_be_compared_are_refused(compose, changes, message):
     sweep = space.read(sweep_file("small"))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         checking.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
 
 

@@ -118,7 +118,7 @@ def test_another_search_in_the_same_database_is_refused_and_has_room_beside_it(t
     assert states(searched(tmp_path / "two", parsed(tmp_path, seed=1), n_trials=1, url=url)) == ["COMPLETE"]
 
 
-def test_a_search_that_is_forgotten_is_gone_from_the_database(tmp_path, url):
+def test_a_search_that_is_removed_is_not_in_the_database(tmp_path, url):
     searching = searched(tmp_path / "found", parsed(tmp_path), n_trials=1, url=url)
     forget(searching.study, tmp_path / "found", url)
     assert optuna.get_all_study_names(url) == []

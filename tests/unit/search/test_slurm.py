@@ -65,7 +65,7 @@ def folders(tmp_path, number):
         ({"timeout_min": "2"}, "slurm.timeout_min=2 is over before slurm.signal_delay_s=120"),
     ],
 )
-def test_options_that_are_wrong_are_said(given, said):
+def test_wrong_options_are_reported(given, said):
     with pytest.raises(ValueError, match=said):
         slurm.read_options(given)
 
@@ -83,7 +83,7 @@ def test_a_run_folder_has_one_name_however_it_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "NEW"])
-def test_what_goes_on_has_not_ended(tmp_path, state):
+def test_these_states_are_no_end(tmp_path, state):
     job = slurm.Job("1", tmp_path)
     job.saw(state)
     assert job.ended() is None
@@ -97,7 +97,7 @@ def test_what_was_ended_from_outside_counts_as_that(tmp_path, state):
 
 
 @pytest.mark.parametrize("state", ["TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"])
-def test_a_machine_that_is_taken_away_is_believed_when_it_stays_so(tmp_path, state):
+def test_a_lost_machine_counts_when_slurm_does_not_requeue_the_job(tmp_path, state):
     job = slurm.Job("1", tmp_path)
     job.saw(state)
     assert job.ended() is None
@@ -139,7 +139,7 @@ def says(folder, state, started=1.0):
     status.write(folder, status.Status(state, started, ended, host="elsewhere"))
 
 
-def test_a_job_that_slurm_has_forgotten_and_that_said_nothing_runs_again(cluster, launcher, tmp_path):
+def test_a_job_that_slurm_has_forgotten_and_that_wrote_nothing_runs_again(cluster, launcher, tmp_path):
     job = launcher._track("7", *folders(tmp_path, 1))
     launcher.look()
     assert job.ended() is None
@@ -162,7 +162,7 @@ def test_a_job_that_slurm_has_forgotten_and_that_said_nothing_runs_again(cluster
         ("stopped", "RUNNING", None),
     ],
 )
-def test_a_run_says_itself_how_it_ended_where_slurm_does_not(tmp_path, said, slurms, expected):
+def test_status_json_counts_where_slurm_does_not_know_how_a_run_ended(tmp_path, said, slurms, expected):
     job = slurm.Job("7", tmp_path)
     says(tmp_path, said)
     if said == "finished":
@@ -193,7 +193,7 @@ def test_a_run_that_was_killed_beside_the_search_and_forgotten_has_not_failed(tm
 
 
 @pytest.mark.parametrize(("slurms", "expected"), [("FAILED", 1), (slurm.FORGOTTEN, INTERRUPTED)])
-def test_what_the_run_before_said_is_not_this_ones(launcher, tmp_path, monkeypatch, slurms, expected):
+def test_the_status_of_an_earlier_run_does_not_count(launcher, tmp_path, monkeypatch, slurms, expected):
     [folder] = folders(tmp_path, 1)
     says(folder, "stopped" if slurms == "FAILED" else "failed", started=5.0)
     monkeypatch.setattr(slurm, "_submit", lambda *_: "9")
@@ -225,7 +225,7 @@ def test_jobs_that_are_forgotten_as_soon_as_they_end_are_not_submitted_for_ever(
     assert searching.trials()[0].user_attrs["error"].splitlines()[-1] == "error: the data are nowhere"
 
 
-def test_a_forgotten_job_that_finished_is_told(launcher, tmp_path, monkeypatch):
+def test_a_forgotten_job_that_finished_has_its_value(launcher, tmp_path, monkeypatch):
     def submit(command, folder, *_):
         says(folder, "finished")
         (folder / "result.json").write_text(json.dumps(result(0.7)))

@@ -40,7 +40,7 @@ def test_every_sweep_says_its_command(path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"serch": {}}, r"serch is unknown \(did you mean search\?\); it must be one of overrides, search"),
         ({"search": {}}, "search is missing"),
@@ -73,8 +73,8 @@ def test_every_sweep_says_its_command(path):
         ),
     ],
 )
-def test_what_is_wrong_with_a_sweep_is_said_in_one_line(tmp_path, changes, said):
-    with pytest.raises(ValueError, match=said) as error:
+def test_what_is_wrong_with_a_sweep_is_reported_in_one_line(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
         parsed(tmp_path, **changes)
     assert str(error.value).startswith(f"{tmp_path / 'mine.yaml'}: ")
     assert "\n" not in str(error.value)
@@ -87,7 +87,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_less_is_better_of_losses_and_costs_unless_said_otherwise(tmp_path):
+def test_lower_is_better_for_losses_and_costs_unless_set_otherwise(tmp_path):
     metrics = ["val/auc", "val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
     sweep = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics])
     assert [objective.sign for objective in sweep.objectives] == [1, -1, -1, 1, -1]

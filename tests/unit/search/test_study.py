@@ -14,7 +14,7 @@ from searches import parsed, searched
 from engrec.search.study import Journal, forget, locked, open_study, reopened, repair
 
 
-def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
+def test_a_journal_that_is_cut_anywhere_can_be_read_and_continued(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     storage = optuna.storages.JournalStorage(Journal(whole))
     study = optuna.create_study(study_name="s", storage=storage)
@@ -34,7 +34,7 @@ def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
             assert len(again.get_all_trials(0)) == before + 1
 
 
-def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_said(tmp_path):
+def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_reported(tmp_path):
     path = tmp_path / "journal"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n\0\0\0\n')
     repair(path)
@@ -101,7 +101,7 @@ def test_trials_without_their_journal_are_not_taken_for_others(tmp_path):
         searched(tmp_path, parsed(tmp_path), n_trials=1)
 
 
-def test_a_search_that_is_forgotten_can_begin_anew(tmp_path):
+def test_a_search_that_is_removed_can_start_from_scratch(tmp_path):
     searching = searched(tmp_path / "found", parsed(tmp_path), n_trials=1)
     (tmp_path / "found" / "of-others").touch()
     forget(searching.study, tmp_path / "found")
