@@ -5,9 +5,10 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
+import plotly.io
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
@@ -18,7 +19,7 @@ body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: v
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; border-bottom: 1px solid var(--line); padding-bottom: .8rem; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-.wide { overflow-x: auto; margin: .8rem 0; }
+.wide { overflow-x: auto; margin: .8rem 0; } .wide > .plot { min-width: 44rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
@@ -59,9 +60,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
-def figure(fig: go.Figure) -> str:
-    """A plotly figure, to stand in a page."""
-    return fig.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+def figure(fig: Any) -> str:
+    """A plotly figure, or its plain dict, to stand in a page; one wider than a small window can be scrolled."""
+    options = {"full_html": False, "include_plotlyjs": False, "validate": False}
+    drawn = plotly.io.to_html(fig, config={"displaylogo": False, "responsive": True}, **options)
+    return f'<div class="wide"><div class="plot">{drawn}</div></div>'
 
 
 def faces(images: Sequence[np.ndarray], captions: Sequence[str], side: int = 96) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,19 +14,8 @@ from engrec.evidence.statistics import SCORES
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
 from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
-from engrec.pages.figures import (
-    PALE,
-    WARNING,
-    Look,
-    assign_looks,
-    confusions,
-    curves,
-    intervals,
-    learning,
-    reliability,
-    subjects,
-    text,
-)
+from engrec.pages.figures import intervals, learning, of_test
+from engrec.pages.panels import PALE, TEMPLATE, WARNING, Chart, Look, assign_looks, text
 from engrec.runs.record import Run
 
 STYLE = f"""<style>
@@ -76,11 +66,8 @@ def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor
     parts = {
         "Scores": scores(block, looks),
         "Paired differences": differences(block, looks),
-        "ROC and precision–recall": curves(block, looks),
-        "Confusion": confusions(block),
-        "Calibration": reliability(block, looks),
-        "Person by person": subjects(block, looks),
-        "Learning curves": learning(block, looks),
+        **{heading: embedded(chart) for heading, chart in of_test(block, looks).items()},
+        "Learning curves": embedded(learning(block, looks)),
         "Within each file format": formats(block),
         "Most confident mistakes": mistakes(block, pictures_each),
     }
@@ -90,6 +77,17 @@ def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor
     yield f"<nav>{links}</nav>"
     for a, (name, body) in shown.items():
         yield f'<h3 id="{a}">{text(name)}</h3>{body}'
+
+
+def embedded(chart: Chart | None) -> str:
+    """A figure, or its reason why there is none, with its remark."""
+    if chart is None:
+        return ""
+    return (drawn(chart.figure) if chart.figure else "") + page.note(chart.note)
+
+
+def drawn(figure: dict[str, Any]) -> str:
+    return page.figure(figure | {"layout": figure["layout"] | {"template": TEMPLATE}})
 
 
 def verdicts(block: Block) -> str:
@@ -106,7 +104,7 @@ def scores(block: Block, looks: Mapping[str, Look]) -> str:
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
     dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
     cells = [[cell.replace(" ±", "\n±") for cell in row] for row in tables.figure_rows(block)]
-    return intervals(rows, chance) + page.note(dotted + tables.legend(block)) + page.table(cells)
+    return drawn(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + page.table(cells)
 
 
 def differences(block: Block, looks: Mapping[str, Look]) -> str:
@@ -116,7 +114,7 @@ def differences(block: Block, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = intervals(rows, dict.fromkeys(SCORES, 0.0))
+    forest = drawn(intervals(rows, dict.fromkeys(SCORES, 0.0)))
     note = "An interval that crosses 0 leaves open which of the two is better. "
     cells = [
         [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in tables.difference_rows(block)
