@@ -63,10 +63,10 @@ def curves(block: Block, looks: Mapping[str, Look]) -> Chart:
     """ROC and precision-recall of the first seed. Of more than two classes each against the rest: for one group a curve
     for each class, for several the mean over classes."""
     group, count = block.groups[0], len(block.groups[0].class_names)
-    counts = np.bincount(group.labels, minlength=count)
-    if not counts.all():
+    counts, alone = np.bincount(group.labels, minlength=count), len(block.groups) == 1
+    classes = [k for k in ([1] if count == 2 else range(count)) if 0 < counts[k] < len(group.labels)]
+    if not classes or not (alone or counts.all()):
         return Chart(None, "Undefined: a class has no test image.")
-    classes = [1] if count == 2 else list(range(count))
     panels = Panels([(0, 0), (0, 1)], [1, 1])
     for name, style, area, truths in _ranked(block, looks, classes):
         true, precision = (np.mean([curve(*truth) for truth in truths], axis=0) for curve in (roc, precision_recall))
@@ -82,11 +82,13 @@ def curves(block: Block, looks: Mapping[str, Look]) -> Chart:
         panels.dotted(panel, [0, 1], reference)
         panels.x(panel, title=x, range=[-0.01, 1.01])
         panels.y(panel, title=y, range=[-0.01, 1.02])
-    positive = f"the positive class is {group.class_names[1]}"
-    several = "the mean over classes, each against the rest" if len(block.groups) > 1 else "each class against the rest"
-    chance = f"Dotted: chance, and the prevalence of {100 * prevalence:.1f}\u00a0%."
-    note = f"{_whose(block)}; {positive if count == 2 else several}. {chance}"
-    return Chart(panels.figure(470 + 28 * sum(trace["showlegend"] for trace in panels.traces)), note)
+    several = "Each class against the rest." if alone else "Mean over classes, each against the rest."
+    kind = f"Positive class: {group.class_names[1]}." if count == 2 else several
+    chance = f" Dotted: chance, and the prevalence of {100 * prevalence:.1f}\u00a0%."
+    lacking = ", ".join(name for name, number in zip(group.class_names, counts, strict=True) if not number)
+    note = kind + chance + (f" No curve for {lacking}: no test image." if lacking else "") + _which(block)
+    rows = -(-len(classes) // 3) if alone and count > 2 else len(block.groups)
+    return Chart(panels.figure(470 + 28 * rows), note)
 
 
 def _ranked(
@@ -97,7 +99,7 @@ def _ranked(
     for name, group in zip(block.labels, block.groups, strict=True):
         ranked = log_odds(torch.from_numpy(group.probabilities[0]).double().clamp_min(1e-45).log()).numpy()
         truths = [(group.labels == k, ranked[:, k]) for k in classes]
-        if len(classes) > 1 and len(block.groups) == 1:
+        if len(block.groups) == 1 and len(group.class_names) > 2:
             areas = [float(np.trapezoid(*roc_curve(*truth)[1::-1])) for truth in truths]
             names = [group.class_names[k] for k in classes]
             found += [(name, look(i), areas[i], [truths[i]]) for i, name in enumerate(names)]
@@ -106,9 +108,9 @@ def _ranked(
     return found
 
 
-def _whose(block: Block) -> str:
-    """Which predictions are drawn."""
-    return "Pooled predictions of the first seed" if any(len(g.runs) > 1 for g in block.groups) else "Test images"
+def _which(block: Block) -> str:
+    """A sentence on which predictions are drawn, where there are several."""
+    return " Pooled predictions of the first seed." if any(len(group.runs) > 1 for group in block.groups) else ""
 
 
 def roc(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -142,7 +144,7 @@ def confusions(block: Block) -> Chart:
         panels.x(panel, **axis)
         panels.y(panel, **axis, range=[size - 0.5, -0.5])
     panels.label_outside("predicted", "labelled")
-    note = f"Share of each labelled class, and images. {_whose(block)}."
+    note = f"Share of each labelled class, and number of images.{_which(block)}"
     rows = 1 + panels.places[-1][0]
     return Chart(panels.figure((300 if size <= 4 else 460) * rows, legend=False), note)
 
@@ -170,7 +172,7 @@ def reliability(block: Block, looks: Mapping[str, Look]) -> Chart:
     panels.label_outside("confidence", "share right")
     after = " Open marks: after the temperature that was fitted on validation images." if block.calibrated else ""
     meaning = "On the dotted line, a model is right as often as it is confident. Bars: share of the images in each bin."
-    note = f"{NUM_BINS} bins of the top probability. {_whose(block)}. {meaning}{after}"
+    note = f"{NUM_BINS} bins of the top probability. {meaning}{after}{_which(block)}"
     return Chart(panels.figure(300 * (1 + panels.places[-1][0]), legend=False), note)
 
 

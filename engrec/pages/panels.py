@@ -101,7 +101,7 @@ class Panels:
             self.layout[y] = {"domain": rows[row], "anchor": _short_name(x)}
         for (row, column), title in zip(places, titles, strict=False):
             at = {"x": sum(columns[column]) / 2, "y": rows[row][1], "xref": "paper", "yref": "paper"}
-            style = {"showarrow": False, "yanchor": "bottom", "font": {"size": 13}}
+            style = {"showarrow": False, "xanchor": "center", "yanchor": "bottom", "font": {"size": 13}}
             self.layout["annotations"].append({"text": title, **at, **style})
 
     def add(self, panel: int, **trace: Any) -> None:

@@ -400,9 +400,16 @@ def test_a_class_without_test_images_leaves_the_rest_of_the_page(tmp_path):
     images = [image for image in some_images() if image[3] != 1]
     write_run(tmp_path / "run", images, random_probabilities(images, 3))
     text = report.html(blocks_of(tmp_path))
-    assert "Undefined: a class has no test image." in text
+    assert "No curve for calm: no test image." in text
     assert "Confusion" in headings(text)
     assert "NaN" not in body_of(text)
+
+
+def test_curves_of_several_models_are_undefined_where_a_class_has_no_test_image(tmp_path):
+    images = [image for image in some_images() if image[3] != 1]
+    for model in ("cnn", "vgg"):
+        write_run(tmp_path / model, images, random_probabilities(images, 3), model=model)
+    assert "Undefined: a class has no test image." in report.html(blocks_of(tmp_path))
 
 
 def test_without_subjects_history_and_controls(tmp_path):
