@@ -11,13 +11,13 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from engrec.evidence.comparison import Block, Figure
 from engrec.evidence.statistics import NUM_BINS, SCORES
 from engrec.metrics import log_odds
+from engrec.pages.learning import learning_curve, metric_title
 from engrec.pages.panels import INK, PALE, SHADES, Chart, Look, Panels, grid, look, short, text, wrap
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
 
 GRID = np.linspace(0, 1, 201)  # where curves are drawn
 MOST_NAMES = 40  # below an axis
-MOST_POINTS = 400  # of a learning curve
 
 
 def of_test(block: Block, looks: Mapping[str, Look]) -> dict[str, Chart]:
@@ -146,7 +146,7 @@ def confusions(block: Block) -> Chart:
     panels.label_outside("predicted", "labelled")
     note = f"Share of each labelled class, and number of images.{_which(block)}"
     rows = 1 + panels.places[-1][0]
-    return Chart(panels.figure((300 if size <= 4 else 460) * rows, legend=False), note)
+    return Chart(panels.figure((300 if size <= 4 else 460) * rows, legend=False), note, 560)
 
 
 def reliability(block: Block, looks: Mapping[str, Look]) -> Chart:
@@ -173,7 +173,7 @@ def reliability(block: Block, looks: Mapping[str, Look]) -> Chart:
     after = " Open marks: after the temperature that was fitted on validation images." if block.calibrated else ""
     meaning = "On the dotted line, a model is right as often as it is confident. Bars: share of the images in each bin."
     note = f"{NUM_BINS} bins of the top probability. {meaning}{after}{_which(block)}"
-    return Chart(panels.figure(300 * (1 + panels.places[-1][0]), legend=False), note)
+    return Chart(panels.figure(300 * (1 + panels.places[-1][0]), legend=False), note, 560)
 
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,7 +208,13 @@ def subjects(block: Block, looks: Mapping[str, Look]) -> Chart | None:
             ]
             images = counts[people, of].sum(1)
             area = {"size": images.tolist(), "sizemode": "area", "sizeref": largest, "sizemin": 3, "opacity": 0.8}
-            style = {"mode": "markers", "name": text(label), "legendgroup": label, "showlegend": panel == 0}
+            style = {
+                "mode": "markers",
+                "name": text(label),
+                "legendgroup": label,
+                "showlegend": panel == 0,
+                "cliponaxis": False,
+            }
             x = short(places + 0.5 * ((i + 0.5) / len(block.labels) - 0.5))
             y = short(100 * right[label][people, of].sum(1) / images)
             dots = {"x": x, "y": y, "marker": looks[label].marker() | area, "hovertext": hover, "hoverinfo": "text"}
@@ -269,49 +275,3 @@ def learning(block: Block, looks: Mapping[str, Look]) -> Chart | None:
         panels.y(panel, title=text(metric_title(metric)))
     note = "A line for each run; its mark is the epoch that was kept."
     return Chart(panels.figure(370 + 24 * len(block.groups)), note)
-
-
-def learning_curve(
-    history: Mapping[str, Sequence[float | None]], metric: str, style: Look, name: str, kept: float | None
-) -> list[dict[str, Any]]:
-    """One metric of one run over its epochs, and the mark of the epoch that was kept; empty where it has none.
-
-    history: column to values, as metrics.csv has them; scores are drawn in per cent.
-    """
-    if not history.get(metric):
-        return []
-    scale = 100 if is_share(metric) else 1
-    epochs = [int(epoch or 0) + 1 for epoch in history["epoch"]]
-    values = [np.nan if value is None else scale * value for value in history[metric]]
-    number = "%{y:.1f}\u00a0%" if scale == 100 else "%{y:.4g}"
-    hover = f"{text(name)}<br>{text(metric)}, epoch %{{x}}: {number}<extra></extra>"
-    mode = "lines" if len(epochs) > 1 else "lines+markers"
-    line = {"y": short(_thin(values)), "mode": mode, "line": style.line(1.5), "hovertemplate": hover}
-    traces = [_steps(_thin(epochs)) | line]
-    if kept is not None and kept + 1 in epochs:
-        at = values[epochs.index(int(kept) + 1)]
-        mark = {"x": [int(kept) + 1], "y": short([at]), "mode": "markers", "marker": style.marker()}
-        traces.append(mark | {"hoverinfo": "skip"})
-    return traces
-
-
-def metric_title(metric: str) -> str:
-    title = metric.replace("val/", "validation ").replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
-    return f"{title}, %" if is_share(metric) else title
-
-
-def is_share(metric: str) -> bool:
-    """Whether it is a share from 0 to 1, which is shown in per cent."""
-    return metric.rpartition("/")[2] in ("accuracy", "balanced_accuracy", "f1", "auc")
-
-
-def _steps(x: Sequence[float]) -> dict[str, Any]:
-    """The places of points, of equal steps only the first and the step."""
-    steps = set(np.diff(x).tolist())
-    return {"x0": x[0], "dx": steps.pop() if steps else 1} if len(steps) < 2 else {"x": list(x)}
-
-
-def _thin(values: Sequence[float]) -> list[float]:
-    """At most MOST_POINTS of them, evenly, the first and the last included."""
-    keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).round().astype(int))
-    return [values[i] for i in keep]

@@ -19,7 +19,7 @@ body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: v
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; border-bottom: 1px solid var(--line); padding-bottom: .8rem; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-.wide { overflow-x: auto; margin: .8rem 0; } .wide > .plot { min-width: 44rem; }
+.wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
@@ -60,11 +60,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
-def figure(fig: Any) -> str:
-    """A plotly figure, or its plain dict, to stand in a page; one wider than a small window can be scrolled."""
+def figure(fig: Any, width: int = 700) -> str:
+    """A plotly figure, or its plain dict, to stand in a page; in a window narrower than `width` it is scrolled."""
     options = {"full_html": False, "include_plotlyjs": False, "validate": False}
     drawn = plotly.io.to_html(fig, config={"displaylogo": False, "responsive": True}, **options)
-    return f'<div class="wide"><div class="plot">{drawn}</div></div>'
+    return f'<div class="wide"><div style="min-width: {width}px">{drawn}</div></div>'
 
 
 def faces(images: Sequence[np.ndarray], captions: Sequence[str], side: int = 96) -> str:

@@ -37,7 +37,7 @@ TEMPLATE = {
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
         "hoverlabel": {"align": "left", "namelength": -1},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "xaxis": _axis,
         "yaxis": _axis,
     }
@@ -46,10 +46,14 @@ TEMPLATE = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure as plotly.js draws it, and the remark below it. Without a figure the remark says why."""
+    """A figure as plotly.js draws it, and the remark below it. Without a figure the remark says why.
+
+    width: in pixels; in a narrower window the figure is scrolled.
+    """
 
     figure: dict[str, Any] | None
     note: str = ""
+    width: int = 700
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,8 @@ class Panels:
 
 
 def grid(titles: Sequence[str], most: int) -> Panels:
-    """A panel for each title, at most so many in a row."""
-    columns = min(most, max(3, len(titles)))
+    """A panel for each title, at most so many in a row, and two at least, since a single one would be too wide."""
+    columns = min(most, max(2, len(titles)))
     places = [divmod(i, columns) for i in range(len(titles))]
     rows = -(-len(titles) // columns)
     return Panels(places, [1] * columns, (0.28 / columns, 0.3 / rows), [wrap(title, 34) for title in titles])

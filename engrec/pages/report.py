@@ -83,11 +83,11 @@ def embedded(chart: Chart | None) -> str:
     """A figure, or its reason why there is none, with its remark."""
     if chart is None:
         return ""
-    return (drawn(chart.figure) if chart.figure else "") + page.note(chart.note)
+    return (drawn(chart.figure, chart.width) if chart.figure else "") + page.note(chart.note)
 
 
-def drawn(figure: dict[str, Any]) -> str:
-    return page.figure(figure | {"layout": figure["layout"] | {"template": TEMPLATE}})
+def drawn(figure: dict[str, Any], width: int = 700) -> str:
+    return page.figure(figure | {"layout": figure["layout"] | {"template": TEMPLATE}}, width)
 
 
 def verdicts(block: Block) -> str:

@@ -37,6 +37,7 @@ class Status:
     host: str | None = None
     begun: float | None = None
     earlier: float = 0.0
+    choices: dict[str, str] | None = None  # group to option, as Hydra chose them
 
     @property
     def last_begun(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The page itself: as the server gives it, in pieces, and as one file that holds everything it shows."""
+"""The page itself: in pieces, as the server sends it, and as one file that holds everything it shows."""
 
 import base64
 import hashlib
@@ -17,14 +17,22 @@ from plotly.offline import get_plotlyjs
 from engrec.pages import page
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
+from engrec.pages.panels import COLOURS, DARK, DASHES, TEMPLATE, look
 
 HERE = Path(__file__).parent
-OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "searches.js", "main.js")  # each needs those before
+OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "main.js")  # each needs those before it
 PLOTS = "plotly.js"
+METRICS = [
+    {"key": "accuracy", "label": "accuracy", "short": "acc.", "share": True, "logged": True},
+    {"key": "balanced_accuracy", "label": "balanced accuracy", "short": "bal. acc.", "share": True, "logged": True},
+    {"key": "f1", "label": "F1", "short": "F1", "share": True, "logged": True},
+    {"key": "auc", "label": "AUC", "short": "AUC", "share": True, "logged": True},
+    {"key": "loss", "label": "loss", "short": "loss", "share": False, "logged": True},
+]
+COMPARED = ["accuracy", "balanced accuracy", "F1", "AUC", "ECE"]
 EXPORTED_MISTAKES = 60  # runs whose pictures are written into a page
 BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views">
-<a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a>
-<a href="#/searches" data-views="searches search">Searches</a></nav>
+<a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a></nav>
 <span id="live" role="status">reading …</span></header>
 <main id="main"></main><noscript>This page needs JavaScript.</noscript>"""
 
@@ -40,12 +48,19 @@ def style() -> str:
     return page.STYLE + _bundle("dt_bundle.css") + _ours("dashboard.css")
 
 
+def constants() -> str:
+    """What the scripts take from Python: metrics, and how figures look."""
+    looks = [{"colour": look(i).colour, "dash": look(i).dash} for i in range(len(COLOURS) * len(DASHES))]
+    names = {"metrics": METRICS, "compared": COMPARED}
+    return _data("constants", {**names, "looks": looks, "template": TEMPLATE, "dark": DARK})
+
+
 def _ours(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
 def _bundle(name: str) -> str:
-    """A file of DataTables as itables carries it; the package is not loaded, since it would load pandas."""
+    """A file of DataTables from itables; the package itself is not imported, since it would import pandas."""
     found = importlib.util.find_spec("itables")
     if found is None or not found.submodule_search_locations:
         raise ValueError("itables is not installed, which holds the table: pip install -c constraints.txt itables")
@@ -64,8 +79,8 @@ def _tables() -> str:
 
 
 def policy(allowed: str) -> str:
-    """What a browser lets the page do: scripts that are named, nothing from elsewhere. 'unsafe-eval' is for plotly's
-    parallel coordinates, which build their shaders so; text of files is never run."""
+    """What a browser lets the page do: run the scripts that are named, fetch nothing from elsewhere. 'unsafe-eval' is
+    for plotly; text of files is never run."""
     return (
         f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
@@ -74,7 +89,9 @@ def policy(allowed: str) -> str:
 
 def served() -> str:
     sources = "".join(f'<script defer src="{name}"></script>' for name in scripts() if name != PLOTS)
-    return _whole(f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY)
+    return _page(
+        f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY + constants()
+    )
 
 
 def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
@@ -83,7 +100,7 @@ def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(hashes))}"><style>{style()}</style>'
     )
-    start, end = _whole(head, f"{BODY}\0").split("\0")
+    start, end = _page(head, f"{BODY}{constants()}\0").split("\0")
     yield start
     state = outputs.since() | {"root": name, "error": "", "exported": time.strftime("%Y-%m-%d %H:%M")}
     yield _data("state", state)
@@ -94,7 +111,7 @@ def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
 
 
 def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
-    """All that can be asked about what is there, but pairs, of which there are too many."""
+    """All that the page can ask, except for pairs, of which there are too many."""
     tested = [key for key, entry in outputs.runs.items() if "predictions.csv" in entry.files]
     newest = sorted(tested, key=lambda key: -(outputs.runs[key].record["started"] or 0))[:EXPORTED_MISTAKES]
     for question, keys in (
@@ -103,7 +120,7 @@ def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
         ("tested", tested),
         ("mistakes", newest),
         ("group", dict.fromkeys(entry.record["group"] for entry in outputs.runs.values())),
-        ("search", outputs.searches),
+        ("intervals", ["all"]),
     ):
         for key in keys:
             yield question, key
@@ -111,7 +128,7 @@ def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
 
 @cache
 def _inside() -> dict[str, str]:
-    """The scripts as they stand inside a page, where the end of an element would end them."""
+    """The scripts as they can stand inside a page, where </script> would end them."""
     return {name: re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE) for name, source in scripts().items()}
 
 
@@ -120,12 +137,12 @@ def _digest(source: str) -> str:
 
 
 def _data(name: str, node: Any) -> str:
-    """JSON that no text inside it can leave."""
+    """JSON in an element that no text inside it can end."""
     text = json.dumps(node, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{html.escape(name)}">{text}</script>\n'
 
 
-def _whole(head: str, body: str) -> str:
+def _page(head: str, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>engrec</title>'
         f'<meta name="viewport" content="width=device-width">{head}</head><body>{body}</body></html>\n'

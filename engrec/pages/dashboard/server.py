@@ -20,7 +20,7 @@ from engrec.pages.dashboard.records import Outputs
 LOOK = 1.0  # seconds between looks at the folder, at least; a slow one is looked at less often
 WARM = 3.0  # seconds after the first look, when the page has what it shows first
 LIGHT = ("history", "texts")  # questions that do not wait for what is computed
-KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?")
+KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?|all")
 HEADERS = {
     "Content-Security-Policy": html.policy("'self'") + "; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

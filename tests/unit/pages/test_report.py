@@ -14,7 +14,7 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
 from engrec.evidence.statistics import Draws, expected_calibration_error
-from engrec.pages import faces, figures, panels, report, tables
+from engrec.pages import faces, figures, learning, panels, report, tables
 from engrec.runs import reading
 from engrec.runs.record import find_runs
 
@@ -467,10 +467,10 @@ def test_learning_curves_are_those_of_the_files(page):
 
 
 def test_long_histories_are_thinned():
-    values = figures._thin(list(range(5000)))
-    assert len(values) == figures.MOST_POINTS
+    values = learning._thin(list(range(5000)))
+    assert len(values) == learning.MOST_POINTS
     assert (values[0], values[-1]) == (0, 4999)
-    assert figures._thin([3.0, 4.0]) == [3.0, 4.0]
+    assert learning._thin([3.0, 4.0]) == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("text", ["epoch,val/loss\n0,high\n", "epoch,val/loss\n0\n1,2,3\n", 'epoch\n"'])

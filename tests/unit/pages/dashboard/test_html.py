@@ -1,0 +1,71 @@
+"""The exported page: one file that fetches nothing, in which text of files is never markup."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from dashboard_runs import MARKUP, looked, made
+
+from engrec.pages.dashboard import html
+from engrec.pages.dashboard.answers import Details
+from engrec.runs import status
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of two runs, one of which says in every place what would be markup."""
+    root = tmp_path_factory.mktemp("page")
+    made(root / "run")
+    end = "</script><script>document.title=1</script>"
+    folder = made(root / "odd", settings={f"x{MARKUP}": MARKUP, "monitor": end}, choices={"model": MARKUP})
+    (folder / "train.log").write_text(end)
+    status.write(folder, status.Status("failed", error=MARKUP + end, command=end))
+    outputs = looked(root)
+    return "".join(html.exported(outputs, Details(outputs, False), MARKUP))
+
+
+def scripts_of(page):
+    return re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+
+
+def test_an_exported_page_fetches_nothing(page):
+    outside = re.sub(r"<script.*?</script>|<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)=|@import|url\(", outside.replace('href="#', ""))
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", re.search("<style>(.*?)</style>", page, re.DOTALL)[1])
+    [allowed] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert "default-src &#x27;none&#x27;" in allowed
+    assert "http" not in allowed
+
+
+def test_every_script_of_an_exported_page_is_allowed_by_its_hash_and_no_other(page):
+    [allowed] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    hashes = re.findall(r"sha256-([^&]+)&", allowed)
+    sources = scripts_of(page)
+    assert len(sources) == len(html.scripts()) == 8
+    assert [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in sources] == hashes
+    assert "unsafe-inline" not in allowed.partition("style-src")[0]
+
+
+def test_text_of_files_is_nowhere_markup(page):
+    assert "<img" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "document.title=1</script>" not in page
+    data = re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', page, flags=re.DOTALL)
+    state = dict(data)["state"]
+    assert "<" not in "".join(text for _, text in data)
+    assert MARKUP in {run["model"] for run in json.loads(state)["runs"]}
+    questions = {"history", "texts", "tested", "mistakes", "group", "intervals"}
+    assert {name.partition("/")[0] for name, _ in data} == {"constants", "state", *questions}
+
+
+def test_our_scripts_make_no_markup_of_text():
+    ours = "".join(html.scripts()[name] for name in html.OURS)
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", ours)
+    assert not re.search(r"https?://", ours)
+
+
+def test_the_table_is_a_plain_script():
+    source = html.scripts()["tables.js"]
+    assert not re.search(r"export\s*\{", source)
+    assert "window.DataTable=" in source
