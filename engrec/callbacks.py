@@ -18,8 +18,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from engrec.data import DataModule
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import synchronize
-from engrec.metrics import Scores, confusion_matrix, fit_temperature
+from engrec.metrics import confusion_matrix, fit_temperature, higher_is_better
 from engrec.modules.classifier import Classifier
+from engrec.modules.scores import Scores
 from engrec.runs.record import write_predictions
 from engrec.transforms import Batch, standardize, to_float
 
@@ -95,7 +96,7 @@ class History(Checkpoint):
 
     def best(self, monitor: str) -> dict[str, float]:
         """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
-        sign = -1 if monitor.endswith("loss") else 1
+        sign = 1 if higher_is_better(monitor) else -1
         defined = [row for row in self.epochs if not math.isnan(row[monitor])]
         return max(defined, key=lambda row: sign * row[monitor], default={})
 

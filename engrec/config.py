@@ -6,7 +6,6 @@ import math
 import netrc
 import os
 import pkgutil
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ class Registered:
             "run_name": cluster.run_name,
             "num_gpus": lambda: len(gpus.visible()) or 1,
             "not": lambda value: not value,
-            "mode": lambda monitor: "min" if monitor.endswith("loss") else "max",
+            "mode": mode,
         }
         for name, function in resolvers.items():
             OmegaConf.register_new_resolver(name, function, replace=True)
@@ -117,6 +116,13 @@ def check(cfg: DictConfig) -> None:
         raise ValueError("; ".join(problems))
 
 
+def mode(monitor: str) -> str:
+    """Whether the smallest or the largest value of a metric is the best."""
+    from engrec.metrics import higher_is_better
+
+    return "max" if higher_is_better(monitor) else "min"
+
+
 def _values(cfg: DictConfig) -> Iterator[str]:
     for key in ("batch_size", "max_epochs"):
         if cfg[key] < 1:
@@ -131,8 +137,10 @@ def _values(cfg: DictConfig) -> Iterator[str]:
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
             yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
-    if not re.fullmatch(r"val/(accuracy|balanced_accuracy|f1|auc|loss)", cfg.monitor):
-        yield f"monitor={cfg.monitor} is not logged; allowed: val/ with accuracy, balanced_accuracy, f1, auc or loss"
+    from engrec.metrics import logged  # here, as numpy takes a moment that --help need not wait for
+
+    if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
+        yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
 
 
 def _checkpoints_nearby(path: Path) -> str:

@@ -53,10 +53,10 @@ from engrec.errors import errors_in_one_line
 from engrec.experiment import unhindered
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
-from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
+from engrec.modules.scores import Scores
 from engrec.plan import choose_for_machine
 from engrec.runs import pictures
 from engrec.runs.checkpoint_io import Saver

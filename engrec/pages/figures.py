@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from engrec.evidence.comparison import Block, Figure
-from engrec.evidence.statistics import NUM_BINS, SCORES
-from engrec.metrics import log_odds
+from engrec.evidence.comparison import Comparison, Figure
+from engrec.metrics import NUM_BINS, compared, confidence_bins, confusion_matrix, log_odds_of
+from engrec.metrics import roc as exact_roc
 from engrec.pages.learning import learning_curve, metric_title
 from engrec.pages.panels import INK, PALE, SHADES, Chart, Look, Panels, grid, look, short, text, wrap
 from engrec.runs.reading import read_history
@@ -20,7 +20,7 @@ GRID = np.linspace(0, 1, 201)  # where curves are drawn
 MOST_NAMES = 40  # below an axis
 
 
-def of_test(block: Block, looks: Mapping[str, Look]) -> dict[str, Chart]:
+def of_test(block: Comparison, looks: Mapping[str, Look]) -> dict[str, Chart]:
     """What is drawn of the test images alone, under its heading."""
     charts = {
         "ROC and precision–recall": curves(block, looks),
@@ -32,14 +32,16 @@ def of_test(block: Block, looks: Mapping[str, Look]) -> dict[str, Chart]:
 
 
 def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> dict[str, Any]:
-    """A panel for each score, ECE apart, with the value and the 95 % interval of each row: name, look, figures.
+    """A panel for each score, with the value and the 95 % interval of each row: name, look, figures. Those of which
+    less is better stand apart.
 
     reference: score to the value of its dotted line.
     """
-    places = [(0, i) for i in (*range(len(SCORES) - 1), len(SCORES))]
-    titles = [*SCORES[:-1], f"{SCORES[-1]} (lower is better)"]
-    panels = Panels(places, [*(1 for _ in SCORES[:-1]), 0.06, 1], (0.018, 0), titles)
-    for panel, score in enumerate(SCORES):
+    high = [metric.higher_is_better for metric in compared().values()]
+    titles = [score if up else f"{score} (lower is better)" for score, up in zip(compared(), high, strict=True)]
+    places = [(0, i if up else i + 1) for i, up in enumerate(high)]  # a gap before those of which less is better
+    panels = Panels(places, [1] * sum(high) + [0.06] + [1] * (len(high) - sum(high)), (0.018, 0), titles)
+    for panel, score in enumerate(compared()):
         for y, (name, style, figures) in enumerate(rows):
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
             ends, line = short([100 * f.low, 100 * f.high]), {"color": style.colour, "width": 2}
@@ -49,9 +51,8 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
         at = [100 * reference[score]] if score in reference else []
         ends = at + [100 * end for *_, of in rows for end in (of[score].value, of[score].low, of[score].high)]
         ends = [end for end in ends if np.isfinite(end)] or [0, 100]
-        low, high = min(ends), max(ends)
-        pad = max(0.08 * (high - low), 0.5)
-        panels.x(panel, range=short([low - pad, high + pad]))
+        pad = max(0.08 * (max(ends) - min(ends)), 0.5)
+        panels.x(panel, range=short([min(ends) - pad, max(ends) + pad]))
         panels.y(panel, **({"matches": "y", "showticklabels": False} if panel else {}))
         panels.dotted(panel, at * 2, [-0.6, len(rows) - 0.4])
     names = [wrap(name, 34) for name, *_ in rows]
@@ -59,7 +60,7 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
     return panels.figure(100 + sum(14 + 18 * (1 + name.count("<br>")) for name in names), legend=False)
 
 
-def curves(block: Block, looks: Mapping[str, Look]) -> Chart:
+def curves(block: Comparison, looks: Mapping[str, Look]) -> Chart:
     """ROC and precision-recall of the first seed. Of more than two classes each against the rest: for one group a curve
     for each class, for several the mean over classes."""
     group, count = block.groups[0], len(block.groups[0].class_names)
@@ -92,31 +93,30 @@ def curves(block: Block, looks: Mapping[str, Look]) -> Chart:
 
 
 def _ranked(
-    block: Block, looks: Mapping[str, Look], classes: Sequence[int]
+    block: Comparison, looks: Mapping[str, Look], classes: Sequence[int]
 ) -> list[tuple[str, Look, float, list[tuple[np.ndarray, np.ndarray]]]]:
     """Name, look, AUC, and for each class who is of it, and how they are ranked, of each curve."""
     found = []
     for name, group in zip(block.labels, block.groups, strict=True):
-        ranked = log_odds(torch.from_numpy(group.probabilities[0]).double().clamp_min(1e-45).log()).numpy()
+        ranked = log_odds_of(group.probabilities[0])
         truths = [(group.labels == k, ranked[:, k]) for k in classes]
         if len(block.groups) == 1 and len(group.class_names) > 2:
-            areas = [float(np.trapezoid(*roc_curve(*truth)[1::-1])) for truth in truths]
-            names = [group.class_names[k] for k in classes]
-            found += [(name, look(i), areas[i], [truths[i]]) for i, name in enumerate(names)]
+            for i, (k, truth) in enumerate(zip(classes, truths, strict=True)):
+                false, true = exact_roc(truth[1], truth[0]).T
+                found.append((group.class_names[k], look(i), float(np.trapezoid(true, false)), [truth]))
         else:
             found.append((name, looks[name], float(block.points[name]["AUC"][0]), truths))
     return found
 
 
-def _which(block: Block) -> str:
+def _which(block: Comparison) -> str:
     """A sentence on which predictions are drawn, where there are several."""
     return " Pooled predictions of the first seed." if any(len(group.runs) > 1 for group in block.groups) else ""
 
 
 def roc(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """The true positive rate at each false positive rate of GRID."""
-    false, true, _ = roc_curve(positive, ranked, drop_intermediate=False)
-    return np.interp(GRID, false, true)
+    return np.interp(GRID, *exact_roc(ranked, positive).T)
 
 
 def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -126,13 +126,12 @@ def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     return precision[::-1][np.searchsorted(recall[::-1], np.maximum(GRID - 1e-9, 1e-9))]
 
 
-def confusions(block: Block) -> Chart:
+def confusions(block: Comparison) -> Chart:
     group = block.groups[0]
     names, size = [wrap(name, 14) for name in group.class_names], len(group.class_names)
     panels = grid(block.labels, 4 if size <= 4 else 2)
     for panel, one in enumerate(block.groups):
-        counts = np.zeros((size, size), dtype=int)
-        np.add.at(counts, (group.labels, one.probabilities[0].argmax(1)), 1)
+        counts = confusion_matrix(*map(torch.from_numpy, (one.probabilities[0], group.labels))).int().numpy()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         cells = [[f"{s:.0%}<br>{c:,}" for s, c in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
         style = {"colorscale": [[i, shade] for i, shade in enumerate(SHADES)], "showscale": False, "xgap": 1, "ygap": 1}
@@ -149,7 +148,7 @@ def confusions(block: Block) -> Chart:
     return Chart(panels.figure((300 if size <= 4 else 460) * rows, legend=False), note, 560)
 
 
-def reliability(block: Block, looks: Mapping[str, Look]) -> Chart:
+def reliability(block: Comparison, looks: Mapping[str, Look]) -> Chart:
     """How often a model is right when it says so, over bins of its confidence; before and after the temperature."""
     panels, labels = grid(block.labels, 4), block.groups[0].labels
     for panel, (name, group) in enumerate(zip(block.labels, block.groups, strict=True)):
@@ -178,14 +177,13 @@ def reliability(block: Block, looks: Mapping[str, Look]) -> Chart:
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share right and images (NUM_BINS,) in each bin of the top probability; NaN where it is empty."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    number = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    number, confidence, right = confidence_bins(probabilities, labels)
     counts = np.bincount(number, minlength=NUM_BINS)
     with np.errstate(invalid="ignore"):
         return np.bincount(number, confidence, NUM_BINS) / counts, np.bincount(number, right, NUM_BINS) / counts, counts
 
 
-def subjects(block: Block, looks: Mapping[str, Look]) -> Chart | None:
+def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     """Who is recognised and who is not: a dot for each person and model, the largest for those with most images. None
     where the data set does not say who is seen."""
     first = block.groups[0]
@@ -231,7 +229,7 @@ def subjects(block: Block, looks: Mapping[str, Look]) -> Chart | None:
     return Chart(panels.figure(120 + 200 * len(shown) + 20 * len(block.groups), legend), people)
 
 
-def by_person(block: Block) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+def by_person(block: Comparison) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """P people, their images of each class (P, K), and for each group how many of those are right, mean over seeds."""
     first = block.groups[0]
     names, who = np.unique(first.subjects, return_inverse=True)
@@ -249,7 +247,7 @@ def _shares(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -
     return ", ".join(shares) + " right"
 
 
-def learning(block: Block, looks: Mapping[str, Look]) -> Chart | None:
+def learning(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     """Validation over the epochs, a line for each run; None where no run has a history."""
     runs: dict[Path, tuple[str, Run]] = {}
     for label, group in zip(block.labels, block.groups, strict=True):

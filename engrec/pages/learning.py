@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engrec.metrics import display_name, scores
 from engrec.pages.panels import Look, short, text
 
 MOST_POINTS = 400  # of a curve
@@ -37,14 +38,13 @@ def learning_curve(
     return traces
 
 
-def metric_title(metric: str) -> str:
-    title = metric.replace("val/", "validation ").replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
-    return f"{title}, %" if is_share(metric) else title
+def metric_title(name: str) -> str:
+    return f"{display_name(name)}, %" if is_share(name) else display_name(name)
 
 
-def is_share(metric: str) -> bool:
+def is_share(name: str) -> bool:
     """Whether it is a share from 0 to 1, which is shown in per cent."""
-    return metric.rpartition("/")[2] in ("accuracy", "balanced_accuracy", "f1", "auc")
+    return name.rpartition("/")[2] in scores()
 
 
 def _steps(x: Sequence[float]) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES, p_text, p_value
+from engrec.evidence.comparison import Comparison
+from engrec.evidence.statistics import p_text, p_value, score_names
+from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 
 
-def text(blocks: Iterable[Block]) -> str:
+def text(blocks: Iterable[Comparison]) -> str:
     """Markdown that reads well in a terminal too."""
     parts = []
     for block in blocks:
         parts += [f"## {block.title}", "", table(figure_rows(block)), ""]
-        parts += [legend(block), "", *(f"- {line}" for line in block.verdicts), ""]
+        parts += [legend(block), "", *(f"- {verdict.text}" for verdict in judge(block)), ""]
         if block.differences:
             parts += [table(difference_rows(block)), "", difference_legend(block), ""]
         if block.within_formats:
@@ -23,25 +24,36 @@ def text(blocks: Iterable[Block]) -> str:
     return "\n".join(parts)
 
 
-def figure_rows(block: Block) -> list[list[str]]:
-    rows = [["", "runs", "seeds", *SCORES, *(["ECE calibrated"] if block.calibrated else [])]]
+def figure_rows(block: Comparison) -> list[list[str]]:
+    after_auc = score_names().index("AUC") + 1
+    scores = score_names()
+    scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
+    rows = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
     runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
         counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
-        after = [f"{100 * block.calibrated[name]:.1f}"] if name in block.calibrated else [""]
-        rows.append([name, *counts, *map(str, figures.values()), *(after if block.calibrated else [])])
+        cells = [str(figure) for figure in figures.values()]
+        cells[after_auc:after_auc] = [_per_cent(block.fold_auc.get(name))] if block.fold_auc else []
+        cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
+        rows.append([name, *counts, *cells])
     return rows
 
 
-def difference_rows(block: Block) -> list[list[str]]:
-    rows = [["difference", *SCORES, "McNemar"]]
+def _per_cent(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "undefined" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def difference_rows(block: Comparison) -> list[list[str]]:
+    rows = [["difference", *score_names(), "McNemar"]]
     for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in SCORES]
+        cells = [difference.cell(score) for score in score_names()]
         rows.append([f"{difference.one} − {difference.other}", *cells, p_text(difference.mcnemar)])
     return rows
 
 
-def format_rows(block: Block) -> list[list[str]]:
+def format_rows(block: Comparison) -> list[list[str]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
     rows = [["", "format", "images", *shown]]
     return rows + [
@@ -50,14 +62,17 @@ def format_rows(block: Block) -> list[list[str]]:
     ]
 
 
-def legend(block: Block) -> str:
+def legend(block: Comparison) -> str:
     if block.draws.num_groups < 2:
         return "In per cent. One person is tested: no interval, and nothing about others."
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
     seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
     ece = "ECE: lower is better; resampling raises it, and with it its interval."
-    folds = any(len(g.runs) > len(g.seeds) for g in block.groups)
-    auc = " AUC ranks the images of all folds together, whose networks differ." if folds else ""
+    pooled = (
+        " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
+    )
+    pooled += "mean of each fold's own AUC, over the folds that test every class."
+    auc = pooled if block.fold_auc else ""
     svm = (
         " HOG + SVM's probabilities are calibrated already."
         if any(g.name["model"] == "hog_svm" for g in block.groups)
@@ -66,7 +81,7 @@ def legend(block: Block) -> str:
     return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
 
 
-def difference_legend(block: Block) -> str:
+def difference_legend(block: Comparison) -> str:
     more = len(block.differences) - MOST_DIFFERENCES
     left = f" {more} more in differences.csv." if more > 0 else ""
     if block.draws.num_groups < 2:
@@ -88,9 +103,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
+def write_tables(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
     """summary.md, and as CSV all figures, differences and subjects."""
-    figures = [["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds"]]
+    figures = [
+        ["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds", "mean of folds"]
+    ]
     differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]
     subjects: list[list[str]] = [["test set", "subject", "column", "value"]]
     for block in blocks:
@@ -98,7 +115,9 @@ def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
         for name, within, count, of in [*whole, *block.within_formats]:
             for score, f in of.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, f.sd)]
-                figures.append([block.title, name, within, str(count), score, *numbers])
+                own = block.fold_auc.get(name) if (score, within) == ("AUC", "") else None
+                mean = "" if own is None else f"{own:.6g}"
+                figures.append([block.title, name, within, str(count), score, *numbers, mean])
         for d in block.differences:
             for score, (f, p) in d.figures.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, p, d.mcnemar)]

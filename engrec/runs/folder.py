@@ -19,13 +19,12 @@ from yaml import YAMLError
 from engrec.errors import quoted
 from engrec.machine import cluster
 from engrec.machine.files import atomic_write
+from engrec.runs.settings import differences
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 log = logging.getLogger(__name__)
-NOT_OF_THE_RUN = ("ckpt_path", "output_dir", "run", "logger", "callbacks.progress", "trainer.devices", "task")
-FOLDERS = ("folder", "dirpath", "default_root_dir")
 
 
 @contextmanager
@@ -82,23 +81,6 @@ def written(folder: Path) -> dict[str, Any]:
     if not isinstance(had, dict) or not had:
         raise ValueError(f"{path} is damaged: choose another output_dir, or remove that folder")
     return had
-
-
-def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
-    """How a run's settings were before, where they were others; what a machine chooses, and where a run lies or is told
-    of, is none. Where it starts from may be left out by one that goes on."""
-    found = []
-    for name in sorted(now.keys() | before.keys()):
-        key, one, other = f"{prefix}{name}", now.get(name), before.get(name)
-        if key in NOT_OF_THE_RUN or name in FOLDERS or one == "auto" or one == other:
-            continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{key}.")
-        elif key != "init_from":
-            found.append(f"with {key}={other} and not {one}" if name in before else f"without {key}")
-        elif isinstance(one, str) and isinstance(other, str) and Path(one).resolve() != Path(other).resolve():
-            found.append(f"which started from {other}")
-    return found
 
 
 def finished(folder: Path) -> dict[str, float]:

@@ -156,6 +156,7 @@ class Details:
     def group(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Folds pooled, seeds averaged: each score with its interval, for the model and its controls."""
         from engrec.evidence import comparison
+        from engrec.evidence.verdicts import judge_alone
 
         if not entries:
             raise ValueError("none of its runs has finished")
@@ -172,7 +173,7 @@ class Details:
             "incomplete": len(latest) - len(kept),  # of seeds that lack folds which others have
             "title": block.title,
             **_intervals(block),
-            "verdicts": [line for line in block.verdicts if "gauge of leakage" not in line],
+            "verdicts": [vars(verdict) for verdict in judge_alone(block)],
         }
 
     def intervals(self, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -122,9 +122,9 @@ function groupsView(place) {
       answer.legend,
       answer.repeated ? `Left out: ${counted(answer.repeated, "earlier run")} of the same fold and seed.` : "",
       answer.incomplete ? `Left out: ${counted(answer.incomplete, "run")} of seeds that lack folds.` : "",
-      ...answer.verdicts,
+      ...answer.verdicts.map((verdict) => verdict.text),
     ].join(" ");
-    const fails = answer.verdicts.some((line) => line.includes("NOT"));
+    const fails = answer.verdicts.some((verdict) => verdict.kind === "fails");
     const words = [answer.sign && "† fewer than five people", fails && "does not beat every control"].filter(Boolean);
     const summary = h("summary", { class: fails ? "fails" : "" }, words.join(", ") || "remarks");
     const head = row.cells[0].parentElement.querySelector("th");

@@ -14,6 +14,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from engrec.metrics import compared, described, scores
 from engrec.pages import page
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
@@ -22,14 +23,6 @@ from engrec.pages.panels import COLOURS, DARK, DASHES, TEMPLATE, look
 HERE = Path(__file__).parent
 OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "main.js")  # each needs those before it
 PLOTS = "plotly.js"
-METRICS = [
-    {"key": "accuracy", "label": "accuracy", "short": "acc.", "share": True, "logged": True},
-    {"key": "balanced_accuracy", "label": "balanced accuracy", "short": "bal. acc.", "share": True, "logged": True},
-    {"key": "f1", "label": "F1", "short": "F1", "share": True, "logged": True},
-    {"key": "auc", "label": "AUC", "short": "AUC", "share": True, "logged": True},
-    {"key": "loss", "label": "loss", "short": "loss", "share": False, "logged": True},
-]
-COMPARED = ["accuracy", "balanced accuracy", "F1", "AUC", "ECE"]
 EXPORTED_MISTAKES = 60  # runs whose pictures are written into a page
 BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views">
 <a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a></nav>
@@ -51,7 +44,8 @@ def style() -> str:
 def constants() -> str:
     """What the scripts take from Python: metrics, and how figures look."""
     looks = [{"colour": look(i).colour, "dash": look(i).dash} for i in range(len(COLOURS) * len(DASHES))]
-    names = {"metrics": METRICS, "compared": COMPARED}
+    metrics = [metric | {"share": metric["key"] in scores()} for metric in described()]
+    names = {"metrics": metrics, "compared": list(compared())}
     return _data("constants", {**names, "looks": looks, "template": TEMPLATE, "dark": DARK})
 
 

@@ -228,12 +228,12 @@ def test_a_configuration_read_in_parts_is_that_read_as_a_whole(text):
 def test_a_history_counts_up_to_where_it_is_damaged(tmp_path):
     (made(tmp_path / "run") / "metrics.csv").write_text(HISTORY + "3,0.05,0.")
     outputs = looked(tmp_path)
-    problem = {"kind": "damaged", "file": "metrics.csv", "text": "metrics.csv, line 5: 3 cells"}
+    problem = {"kind": "damaged", "file": "metrics.csv", "text": "metrics.csv, line 5: 3 cells, the header has 5"}
     assert records_of(outputs)["run"]["problems"] == [problem]
     assert records_of(outputs)["run"]["state"] == "finished"
     answer = Details(outputs, True).answer("history", key(outputs, "run"))
     assert answer["curves"]["auc"]["traces"][0]["y"] == [50, 75, 70]
-    assert answer["wrong"] == "metrics.csv, line 5: 3 cells"
+    assert answer["wrong"] == "metrics.csv, line 5: 3 cells, the header has 5"
 
 
 def test_pipes_and_links_are_never_opened(tmp_path):
