@@ -62,8 +62,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def figure(fig: Any, width: int = 700) -> str:
     """A plotly figure, or its plain dict, to stand in a page; in a window narrower than `width` it is scrolled."""
-    options = {"full_html": False, "include_plotlyjs": False, "validate": False}
-    drawn = plotly.io.to_html(fig, config={"displaylogo": False, "responsive": True}, **options)
+    config = {"displaylogo": False, "responsive": True}
+    drawn = plotly.io.to_html(fig, config, full_html=False, include_plotlyjs=False, validate=False)
     return f'<div class="wide"><div style="min-width: {width}px">{drawn}</div></div>'
 
 

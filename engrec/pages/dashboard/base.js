@@ -149,6 +149,14 @@ const settingOf = (run, key) => (key in run.choices && !(key in run.settings) ? 
 // Where records come from: a server that is asked again and again, or the page itself.
 
 const answers = new Map();
+
+/** An answer that an exported page holds, compressed. */
+async function unpacked(name) {
+  const element = document.getElementById(name);
+  if (!element) return { why: "an exported page does not contain this; python scripts/dashboard.py shows it" };
+  const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
 let seen = { version: 0, token: "" };
 
 /** An answer about a run, a pair of runs or a group; {why} where there is none. */
@@ -156,7 +164,7 @@ function ask(question, key) {
   const name = `${question}/${key}`;
   if (!answers.has(name)) {
     const answer = about.exported
-      ? Promise.resolve(here(name) ?? { why: "an exported page does not contain this; python scripts/dashboard.py shows it" })
+      ? unpacked(name)
       : fetch(`api/${name}`).then((r) => (r.ok ? r.json() : { why: `the server has no answer (${r.status})` }));
     answers.set(
       name,

@@ -1,6 +1,7 @@
 """The page itself: in pieces, as the server sends it, and as one file that holds everything it shows."""
 
 import base64
+import gzip
 import hashlib
 import html
 import importlib.util
@@ -99,7 +100,7 @@ def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
     state = outputs.since() | {"root": name, "error": "", "exported": time.strftime("%Y-%m-%d %H:%M")}
     yield _data("state", state)
     for question, key in asked(outputs):
-        yield _data(f"{question}/{key}", details.answer(question, key))
+        yield _packed(f"{question}/{key}", details.answer(question, key))
     yield "".join(f"<script>{source}</script>" for source in _inside().values())
     yield end
 
@@ -132,8 +133,18 @@ def _digest(source: str) -> str:
 
 def _data(name: str, node: Any) -> str:
     """JSON in an element that no text inside it can end."""
-    text = json.dumps(node, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    text = _json(node).replace("<", "\\u003c")
     return f'<script type="application/json" id="{html.escape(name)}">{text}</script>\n'
+
+
+def _packed(name: str, node: Any) -> str:
+    """The same, compressed: figures of a thousand runs are 40 MB of text."""
+    packed = base64.b64encode(gzip.compress(_json(node).encode(), 6, mtime=0)).decode()
+    return f'<script type="text/plain" id="{html.escape(name)}">{packed}</script>\n'
+
+
+def _json(node: Any) -> str:
+    return json.dumps(node, allow_nan=False, separators=(",", ":"))
 
 
 def _page(head: str, body: str) -> str:

@@ -1,6 +1,7 @@
 """The exported page: one file that fetches nothing, in which text of files is never markup."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -52,11 +53,21 @@ def test_text_of_files_is_nowhere_markup(page):
     assert "<img" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "document.title=1</script>" not in page
     data = re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', page, flags=re.DOTALL)
+    packed = re.findall(r'<script type="text/plain" id="([^"]*)">(.*?)</script>', page, flags=re.DOTALL)
     state = dict(data)["state"]
     assert "<" not in "".join(text for _, text in data)
     assert MARKUP in {run["model"] for run in json.loads(state)["runs"]}
     questions = {"history", "texts", "tested", "mistakes", "group", "intervals"}
-    assert {name.partition("/")[0] for name, _ in data} == {"constants", "state", *questions}
+    assert {name for name, _ in data} == {"constants", "state"}
+    assert {name.partition("/")[0] for name, _ in packed} == questions
+    assert all(re.fullmatch(r"[\w+/=]+", text) for _, text in packed)
+
+
+def test_an_exported_page_holds_every_answer(page):
+    packed = dict(re.findall(r'<script type="text/plain" id="([^"]*)">(.*?)</script>', page, flags=re.DOTALL))
+    unpacked = {name: json.loads(gzip.decompress(base64.b64decode(text))) for name, text in packed.items()}
+    assert {len(answer["charts"]) for name, answer in unpacked.items() if name.startswith("tested/")} == {4}
+    assert unpacked["intervals/all"]["chart"]["figure"]["data"]
 
 
 def test_our_scripts_make_no_markup_of_text():

@@ -1,6 +1,8 @@
 """Whom the dashboard answers, and its command."""
 
 import asyncio
+import base64
+import gzip
 import http.client
 import json
 import os
@@ -181,7 +183,10 @@ def test_an_export_is_one_file_and_real_faces_are_not_in_it(faces_run, tmp_path,
         main(tmp_path / "outputs", "--export", tmp_path / "out" / "page.html", *options)
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["page.html"]
         text = (tmp_path / "out" / "page.html").read_text()
-        assert ('"src":"data:image/png' in text) is pictures
+        packed = re.findall(r'<script type="text/plain" id="[^"]*">(.*?)</script>', text, flags=re.DOTALL)
+        answers = [gzip.decompress(base64.b64decode(part)).decode() for part in packed]
+        assert any('"src":"data:image/png' in answer for answer in answers) is pictures
+        assert ('"src":"data:image/png' in text) is False
     assert "page.html: 1 run, " in capsys.readouterr().out
 
 
