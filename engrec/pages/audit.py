@@ -1,7 +1,5 @@
 """The audit of a data set as Markdown, HTML and CSV."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,10 +7,9 @@ import plotly.graph_objects as go
 
 from engrec.datasets.prepared import Faces, blank
 from engrec.evidence.audit import LOW_CONTRAST, MANY_PEOPLE, SIDE, TELLING, UNEVEN, Audit, Confound, Duplicates
-from engrec.pages import page
-from engrec.pages.tables import _markdown_table
+from engrec.pages import page, tables
 
-Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables: rows, the first being the header
+Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables
 LAYOUT = {
     "barmode": "stack",
     "height": 340,
@@ -25,8 +22,8 @@ LAYOUT = {
 def markdown(audit: Audit) -> str:
     """The report as text, for a file and for the terminal."""
     lines = [f"# Audit of {audit.title}"]
-    for heading, remarks, tables in _sections(audit):
-        lines += [f"## {heading}", *remarks, *map(_markdown_table, tables)]
+    for heading, remarks, found in _sections(audit):
+        lines += [f"## {heading}", *remarks, *(tables.markdown(rows, align_right=True) for rows in found)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -157,15 +154,14 @@ def _people_section(audit: Audit) -> Section:
 def _format_section(audit: Audit) -> Section:
     if not audit.confounds:
         return "File formats", ["Images had no file of their own, or none whose format was noted."], []
-    remarks, tables = [_plainly(c, audit.class_names) for c in audit.confounds], []
+    remarks, shares = [_plainly(c, audit.class_names) for c in audit.confounds], []
     if audit.subjects and not all(np.isnan(c.p) for c in audit.confounds):
         remarks.append("Images of one person are not independent, which makes p smaller than it should be.")
     for c in audit.confounds:
-        shares = c.counts / c.counts.sum(0)
-        cells = zip(c.values, c.counts.sum(1), shares, strict=True)
+        cells = zip(c.values, c.counts.sum(1), c.counts / c.counts.sum(0), strict=True)
         rows = [[value, f"{n:,}", *(f"{x:.1%}" for x in share)] for value, n, share in cells]
-        tables.append([[f"{c.of}: share of each class", "images", *audit.class_names], *rows])
-    return "File formats", remarks, tables
+        shares.append([[f"{c.of}: share of each class", "images", *audit.class_names], *rows])
+    return "File formats", remarks, shares
 
 
 def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
@@ -243,8 +239,8 @@ def html(audit: Audit, faces: Faces) -> str:
         "People": _people_figure(audit),
     }
     sections = []
-    for heading, remarks, tables in _sections(audit):
-        spaced = (f'<div style="margin: .8rem 0">{page.table(rows)}</div>' for rows in tables)
+    for heading, remarks, found in _sections(audit):
+        spaced = (f'<div style="margin: .8rem 0">{tables.html(rows)}</div>' for rows in found)
         sections.append((heading, "".join((*map(page.note, remarks), *spaced, shown.get(heading, "")))))
     lead = page.note("The pictures are of the people in the data: keep this page where the data may be kept.")
     return page.page(f"Audit of {audit.title}", sections, lead)
@@ -309,25 +305,23 @@ def faults(audit: Audit, faces: Faces) -> str:
     Of near duplicates each image is there once per fault, with its nearest partner, one on another side or of another
     person first; images that share a group are linked by pairs.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["source", "fault", "group", "partner", "why"])
+    lines = [["source", "fault", "group", "partner", "why"]]
     deviation = faces.images.reshape(len(faces), -1).std(1, dtype=np.float32)
     for fault, index in (("blank", audit.blank), ("nearly_blank", audit.nearly_blank)):
-        writer.writerows([faces.sources[i], fault, "", "", f"standard deviation {deviation[i]:.1f}"] for i in index)
+        lines += [[str(faces.sources[i]), fault, "", "", f"standard deviation {deviation[i]:.1f}"] for i in index]
     for number, conflict in enumerate(audit.identical.conflicts):
         members = audit.identical.members(number)
         for i in members:
             others = [str(faces.sources[j]) for j in members if j != i]
             partner = "; ".join(others[:5]) + (f"; {len(others) - 5} more" if len(others) > 5 else "")
             fault = "identical_conflict" if conflict else "identical"
-            writer.writerow([faces.sources[i], fault, number + 1, partner, _why(faces, members)])
+            lines.append([str(faces.sources[i]), fault, str(number + 1), partner, _why(faces, members)])
     for kind, found in (("near", audit.near), ("mirrored", audit.mirrored)):
         for i, j, score, group, conflict in _nearest(found):
             why = "; ".join(filter(None, (f"correlation {score:.3f}", _why(faces, np.array([i, j])))))
             fault = f"{kind}_conflict" if conflict else kind
-            writer.writerow([faces.sources[i], fault, group + 1, faces.sources[j], why])
-    return file.getvalue()
+            lines.append([str(faces.sources[i]), fault, str(group + 1), str(faces.sources[j]), why])
+    return tables.csv_text(lines)
 
 
 def _nearest(found: Duplicates) -> Iterator[tuple]:

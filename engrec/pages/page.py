@@ -51,15 +51,6 @@ def note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """rows: plain text; the first is the header."""
-    tags = ("th", *["td"] * (len(rows) - 1))
-    lines = (
-        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in zip(tags, rows, strict=True)
-    )
-    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
-
-
 def figure(fig: Any, width: int = 700) -> str:
     """A plotly figure, or its plain dict, to stand in a page; in a window narrower than `width` it is scrolled."""
     config = {"displaylogo": False, "responsive": True}

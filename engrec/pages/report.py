@@ -43,7 +43,7 @@ def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
     parts = [(block.title, "".join(_section(block, looks, each, str(i)))) for i, block in enumerate(blocks, 1)]
     if len(blocks) > 1:
         parts = [(f"{i}. {heading}", body) for i, (heading, body) in enumerate(parts, 1)]
-    return page.page(title, [*parts, ("Runs", page.table(run_rows(runs)))], STYLE + _lead(blocks, runs))
+    return page.page(title, [*parts, ("Runs", tables.html(run_rows(runs)))], STYLE + _lead(blocks, runs))
 
 
 def _lead(blocks: Sequence[Comparison], runs: Sequence[Run]) -> str:
@@ -103,8 +103,8 @@ def scores(block: Comparison, looks: Mapping[str, Look]) -> str:
     rows = [(name, looks.get(name, Look()), figures) for name, figures in block.figures.items()]
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
     dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
-    cells = [[cell.replace(" ±", "\n±") for cell in row] for row in tables.figure_rows(block)]
-    return drawn(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + page.table(cells)
+    table = tables.html(tables.figure_rows(block))
+    return drawn(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + table
 
 
 def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
@@ -116,17 +116,14 @@ def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
         return ""
     forest = drawn(intervals(rows, dict.fromkeys(score_names(), 0.0)))
     note = "An interval that crosses 0 leaves open which of the two is better. "
-    cells = [
-        [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in tables.difference_rows(block)
-    ]
-    return forest + page.note(note + tables.difference_legend(block)) + page.table(cells)
+    return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 
 
 def formats(block: Comparison) -> str:
     if not block.within_formats:
         return ""
     note = "A model that knows no more than codec and colour mode has balanced accuracy and AUC of chance within each."
-    return page.note(note) + page.table(tables.format_rows(block))
+    return page.note(note) + tables.html(tables.format_rows(block))
 
 
 def mistakes(block: Comparison, most: int) -> str:
