@@ -34,12 +34,12 @@ BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views"
 @cache
 def scripts() -> dict[str, str]:
     """Name to source: the table and our own, then plotly, for which the table does not wait."""
-    return {"tables.js": _tables(), **{name: _ours(name) for name in OURS}, PLOTS: get_plotlyjs()}
+    return {"tables.js": data_tables()[0], **{name: _ours(name) for name in OURS}, PLOTS: get_plotlyjs()}
 
 
 @cache
 def style() -> str:
-    return page.STYLE + _bundle("dt_bundle.css") + _ours("dashboard.css")
+    return page.STYLE + data_tables()[1] + _ours("dashboard.css")
 
 
 def constants() -> str:
@@ -54,23 +54,29 @@ def _ours(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _bundle(name: str) -> str:
-    """A file of DataTables from itables; the package itself is not imported, since it would import pandas."""
+@cache
+def data_tables() -> tuple[str, str]:
+    """DataTables as a plain script, which leaves `DataTable` behind, and its style.
+
+    The only place that knows how itables, which brings them, is built: its module is turned into a script, so that a
+    file can hold it. The package is not imported, since it would import pandas. Raises ValueError for another version.
+    """
     found = importlib.util.find_spec("itables")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("itables is not installed, which holds the table: pip install -c constraints.txt itables")
-    return Path(found.submodule_search_locations[0], "html", name).read_text(encoding="utf-8")
-
-
-def _tables() -> str:
-    """The module of itables as a plain script that leaves DataTable behind, so that a file can hold it too."""
-    source = _bundle("dt_bundle.js")
+        raise ValueError("the table needs itables: pip install -c constraints.txt itables")
+    folder = Path(found.submodule_search_locations[0], "html")
+    try:
+        source, css = ((folder / name).read_text(encoding="utf-8") for name in ("dt_bundle.js", "dt_bundle.css"))
+    except OSError:
+        source = css = ""
     exported = re.search(r"export\{([^}]*)\};?", source)
     names = dict(part.split(" as ")[::-1] for part in exported[1].split(",")) if exported else {}
     if exported is None or not {"default", "set_or_remove_dark_class"} <= names.keys():
-        raise ValueError("this version of itables is not known here: pip install -c constraints.txt itables")
+        raise ValueError(
+            "the dashboard's table needs another version of itables: pip install -c constraints.txt itables"
+        )
     end = f"window.DataTable={names['default']};{names['set_or_remove_dark_class']}();"
-    return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();'
+    return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();', css
 
 
 def policy(allowed: str) -> str:

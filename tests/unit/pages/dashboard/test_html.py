@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from dashboard_runs import MARKUP, looked, made
@@ -76,7 +77,23 @@ def test_our_scripts_make_no_markup_of_text():
     assert not re.search(r"https?://", ours)
 
 
-def test_the_table_is_a_plain_script():
-    source = html.scripts()["tables.js"]
-    assert not re.search(r"export\s*\{", source)
-    assert "window.DataTable=" in source
+def test_the_installed_itables_has_what_the_table_needs():
+    """It fails after an upgrade of itables that is built otherwise."""
+    script, style = html.data_tables()
+    assert not re.search(r"export\s*\{", script)
+    assert "window.DataTable=" in script
+    for feature in ("columnControl", "colvis", "deferRender", "DataTable.type"):  # which table.js uses
+        assert feature.rpartition(".")[2] in script
+    assert ".dtcc" in style
+    assert "table.dataTable" in style
+
+
+@pytest.mark.parametrize("files", [{}, {"dt_bundle.js": "export default 1", "dt_bundle.css": ""}])
+def test_an_unknown_version_of_itables_is_an_error_in_one_line(tmp_path, monkeypatch, files):
+    (tmp_path / "html").mkdir()
+    for name, text in files.items():
+        (tmp_path / "html" / name).write_text(text)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(html.importlib.util, "find_spec", lambda _: spec)
+    with pytest.raises(ValueError, match="another version of itables"):
+        html.data_tables.__wrapped__()
