@@ -33,8 +33,8 @@ from engrec.evidence import baselines
 from engrec.evidence.controls import controls
 from engrec.machine.files import atomic_write
 from engrec.metrics import confusion_matrix, logits_of, score_all
+from engrec.plan import plain
 from engrec.runs import pictures
-from engrec.runs.folder import plain
 from engrec.runs.record import PACKAGES, git_commit, hardware, without_nan, write_controls, write_predictions
 from engrec.splits import Split
 
@@ -88,7 +88,7 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     stage = [] if "stage" in keys else ["stage=scratch"]
     cfg = config.composed([*stage, *overrides])
     for group in ("dataset", "split"):
-        if missing := sorted(OmegaConf.missing_keys(cfg[group])):
+        if missing := sorted(OmegaConf.missing_keys(cfg[group]) - {"fold"}):  # every fold is run without one
             raise ValueError(
                 "missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing)
             )

@@ -17,26 +17,31 @@ import yaml
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.folder import (
-    typed,
-)
 from engrec.runs.reading import by_section, flatten
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
 
-def without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """result.json, the last file of a run: a folder that has it is finished."""
+    with atomic_write(folder / "result.json") as file:
+        json.dump(result, file, indent=2, allow_nan=False)
 
 
-def environment() -> dict[str, Any]:
+def without_nan(value: Any) -> Any:
+    """The value with None in the place of NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def environment(command: str) -> dict[str, Any]:
     """What a result depends on besides its configuration."""
     return {
         "hardware": hardware(),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git_commit": git_commit(),
-        "command": typed(),
+        "command": command,
     }
 
 

@@ -134,12 +134,12 @@ def test_a_running_run_is_called_what_its_status_says(tmp_path):
 
 
 @pytest.mark.parametrize("choices", [["vgg"], "vgg", {"model": 3}, {"model": ["x"]}])
-def test_odd_choices_are_no_names(tmp_path, choices):
+def test_odd_choices_are_damage(tmp_path, choices):
     folder = made(tmp_path / "now")
-    (folder / "result.json").unlink()
     status.write(folder, status.Status("running", started=100.0, choices=choices))
     [run] = records_of(looked(tmp_path)).values()
-    assert (run["state"], run["model"]) == ("running", "vgg")
+    assert [(problem["kind"], problem["file"]) for problem in run["problems"]] == [("damaged", "status.json")]
+    assert (run["state"], run["model"]) == ("damaged", "vgg_small")
 
 
 def test_runs_that_differ_in_fold_and_seed_alone_are_one_group(tmp_path):
