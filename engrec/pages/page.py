@@ -31,7 +31,7 @@ img { image-rendering: pixelated; background: #eee; }
 
 
 def page(title: str, sections: Sequence[tuple[str, str]], lead: str = "") -> str:
-    """A whole page. sections: heading (plain text) and body (HTML) of each; lead: HTML before the first."""
+    """A complete page. sections: heading (plain text) and body (HTML) of each; lead: HTML before the first."""
     anchors = [re.sub(r"\W+", "-", heading.lower()).strip("-") for heading, _ in sections]
     links = "".join(f'<a href="#{a}">{html.escape(h)}</a>' for a, (h, _) in zip(anchors, sections, strict=True))
     body = "".join(

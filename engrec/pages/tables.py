@@ -116,10 +116,14 @@ def format_rows(block: "Comparison") -> list[list[Cell]]:
 
 def legend(block: "Comparison") -> str:
     if block.draws.num_groups < 2:
-        return "In per cent. One person is tested: no interval, and nothing about others."
-    over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
+        return "In per cent. Only one person is tested: no interval, and no conclusion about others."
+    over = (
+        f"{block.draws.num_groups:,} people"
+        if block.groups[0].by_subject
+        else "images (the data set has no subject ids)"
+    )
     seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
-    ece = "ECE: lower is better; resampling raises it, and with it its interval."
+    ece = "ECE: lower is better; resampling raises it, and so shifts its interval upwards."
     pooled = (
         " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
     )
@@ -155,8 +159,8 @@ def write_tables(blocks: Sequence["Comparison"], folder: Path) -> list[Path]:
     differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]
     subjects: list[list[str]] = [["test set", "subject", "column", "value"]]
     for block in blocks:
-        whole = [(name, "", len(block.groups[0].labels), of) for name, of in block.figures.items()]
-        for name, within, count, of in [*whole, *block.within_formats]:
+        overall = [(name, "", len(block.groups[0].labels), of) for name, of in block.figures.items()]
+        for name, within, count, of in [*overall, *block.within_formats]:
             for score, f in of.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, f.sd)]
                 own = block.fold_auc.get(name) if (score, within) == ("AUC", "") else None

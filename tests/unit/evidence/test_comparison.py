@@ -116,7 +116,7 @@ def test_the_interval_is_over_people_where_they_are_known_and_over_images_elsewh
     assert widths[0] > 2 * widths[1]
     assert (people.draws.num_groups, unknown.draws.num_groups) == (20, 120)
     assert "bootstrap over 20 people" in tables.legend(people)
-    assert "bootstrap over images (nobody knows who is seen)" in tables.legend(unknown)
+    assert "bootstrap over images (the data set has no subject ids)" in tables.legend(unknown)
     assert "of 20 people" in people.title
     assert "people" not in unknown.title
     assert unknown.subjects == []

@@ -372,9 +372,9 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ("", "the data set is not a prepared file (the run does not say what it is)"),
+        ("", "the data set is not a prepared file (the run does not name it)"),
         ("dataset: {_target_: os.system, path: FILE}", "the data set is not a prepared file (os.system)"),
-        ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz is not there"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: BROKEN}", "is not a prepared data set"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: OTHER}", "has no image "),
     ],

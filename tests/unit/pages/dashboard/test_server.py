@@ -168,8 +168,8 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path):
         done = command(tmp_path, "--port", port)
         out, errors = done.communicate(timeout=60)
     assert (done.returncode, out) == (1, "")
-    why = f"127.0.0.1:{port} cannot be served on (Address already in use)"
-    assert errors == f"error: {why}: type another --port, or --port 0 for any\n"
+    why = f"cannot serve on 127.0.0.1:{port} (Address already in use)"
+    assert errors == f"error: {why}: use another --port, or --port 0 for any free one\n"
 
 
 def main(*arguments):
@@ -195,12 +195,12 @@ def test_an_export_is_one_file_and_real_faces_are_not_in_it(faces_run, tmp_path,
     [
         (
             ["{}/gone", "--export", "{}/page.html"],
-            r"error: .*/gone is not there; python train.py",
+            r"error: .*/gone does not exist; python train.py",
         ),
-        (["{}/file"], r"error: .*/file is no folder; python train.py"),
+        (["{}/file"], r"error: .*/file is not a folder; python train.py"),
         (["{}/empty", "--export", "{}/page.html"], r"error: there is no run in .*/empty; python train.py"),
         (["{}", "--export", "{}/file/page.html"], r"error: \[Errno \d+\] [A-Z][a-z ]+: '.*/file'$"),
-        (["{}", "--host", "nowhere.invalid", "--port", "0"], r"error: nowhere.invalid:0 cannot be served on \("),
+        (["{}", "--host", "nowhere.invalid", "--port", "0"], r"error: cannot serve on nowhere.invalid:0 \("),
     ],
 )
 def test_a_mistake_is_said_in_one_line(tmp_path, arguments, message):
