@@ -216,8 +216,8 @@ def _advice(audit: Audit) -> Iterator[str]:
     if share.max() >= UNEVEN * share.min():
         yield (
             f"Classes are imbalanced: always predicting “{audit.class_names[share.argmax()]}” is right for "
-            f"{share.max():.1%}. Compare by balanced accuracy and AUC; module.class_weights=balanced weights the loss of "
-            "fine-tuning."
+            f"{share.max():.1%}. Compare by balanced accuracy and AUC; in fine-tuning, use "
+            "module.class_weights=balanced."
         )
     if any(c.cramers_v >= TELLING for c in audit.confounds):
         yield (
