@@ -41,12 +41,15 @@ class Difference:
     figures: dict[str, tuple[Figure, float]]
     mcnemar: float
 
-    def cell(self, score: str) -> str:
+    def cell(self, score: str) -> tuple[str, ...]:
+        """Value with interval, and p: parts of a cell of a table."""
         figure, p = self.figures[score]
         if np.isnan(figure.value):
-            return "undefined"
-        between = "" if np.isnan(figure.low) else f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}] {p_text(p)}"
-        return f"{100 * figure.value:+.1f}{between}"
+            return ("undefined",)
+        value = f"{100 * figure.value:+.1f}"
+        if np.isnan(figure.low):
+            return (value,)
+        return f"{value} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]", p_text(p)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 
 from engrec.machine.files import write_text
-from engrec.pages import page
+from engrec.pages import page, tables
 from engrec.search.outcome import Importances, best_command, chosen, importances, low_is_good, record, short, summary
 from engrec.search.space import Sweep
 
@@ -36,7 +36,7 @@ def html_page(sweep: Sweep, study: optuna.Study, folder: Path, command: str, sha
         sections += [(title, page.figure(polished(fig))) for title, fig in figures(study, sweep, shares)]
     if best and reason:
         sections.append(("Importances", page.note(reason)))
-    sections.append(("Trials", page.table(_table(study, sweep, folder))))
+    sections.append(("Trials", tables.html(_table(study, sweep, folder))))
     return page.page(f"Search: {sweep.name}", sections, page.note(command))
 
 
@@ -79,7 +79,7 @@ def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
         study.get_trials(deepcopy=False),
         key=lambda t: (order.get(t.state, 2), -sign * t.values[0] if t.values else 0, t.number),
     )
-    rows = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
+    rows: list[list[str]] = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
     for trial in trials:
         entry = record(trial, folder)
         values = [f"{value:.4f}" for value in entry["values"] or ()] or [""] * len(sweep.objectives)
