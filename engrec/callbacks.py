@@ -6,20 +6,28 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from engrec.data import DataModule
+from engrec.machine import cluster
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import synchronize
-from engrec.metrics import Scores, confusion_matrix, fit_temperature
+from engrec.metrics import confusion_matrix, fit_temperature, higher_is_better
 from engrec.modules.classifier import Classifier
+from engrec.modules.scores import Scores
 from engrec.runs.record import write_predictions
 from engrec.transforms import Batch, standardize, to_float
 
@@ -95,7 +103,7 @@ class History(Checkpoint):
 
     def best(self, monitor: str) -> dict[str, float]:
         """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
-        sign = -1 if monitor.endswith("loss") else 1
+        sign = 1 if higher_is_better(monitor) else -1
         defined = [row for row in self.epochs if not math.isnan(row[monitor])]
         return max(defined, key=lambda row: sign * row[monitor], default={})
 
@@ -192,6 +200,18 @@ class Calibration(Callback):
         self.temperature = fit_temperature(logits.numpy(), data.faces.labels[index.numpy()])
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What a test gives: metrics by the names that are logged, plain and (tta=flip, tta=ten_crop) from several views of
+    each image; calibration as metrics.compare has it; controls: what the network has to beat."""
+
+    metrics: dict[str, float]
+    predictions: Predictions
+    views: ViewPredictions | None
+    calibration: dict[str, float]
+    controls: dict[str, np.ndarray]
+
+
 def data_of(trainer: pl.Trainer) -> DataModule:
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(data, DataModule)
@@ -214,7 +234,7 @@ def gathered(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without what nobody reads, where somebody looks on, ten times a second."""
+    """Lightning's progress bar without what nobody reads, only where there is a terminal, drawn ten times a second."""
 
     drawn = 0.0
 
@@ -223,13 +243,35 @@ class Progress(TQDMProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
-    def _should_update(self, current: int, total: int) -> bool:
-        # Lightning draws the bar twice a step: a sixth of what the host did in one besides the network's part.
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **named: Any) -> None:
+        # Lightning draws the bar in every step, which took a sixth of the host's share of a step.
         now = time.perf_counter()
-        if not super()._should_update(current, total) or (current != total and now < self.drawn + 0.1):
-            return False
-        self.drawn = now
-        return True
+        if trainer.is_last_batch or now >= self.drawn + 0.1:
+            self.drawn = now
+            super().on_train_batch_end(trainer, *arguments, **named)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {k.replace("/", " "): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+def callbacks(trainer: pl.Trainer) -> list[Callback]:
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def history_of(trainer: pl.Trainer) -> History | None:
+    return next((c for c in callbacks(trainer) if isinstance(c, History)), None)
+
+
+def unhindered(trainer: pl.Trainer) -> pl.Trainer:
+    """The trainer, which validates in inference mode as it tests, and whose processes do not ask each other before
+    every step, and wait for the answer, whether one got a signal: signals end a run of engrec as an exception does."""
+    trainer.fit_loop.epoch_loop.val_loop.inference_mode = True
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    return trainer
+
+
+def cluster_environment() -> ClusterEnvironment | None:
+    """In a Slurm job: that of the processes that srun has started, or that of a process that starts its own."""
+    if cluster.job() is None or TorchElasticEnvironment.detect():
+        return None
+    return SLURMEnvironment(auto_requeue=False) if cluster.is_step() else LightningEnvironment()

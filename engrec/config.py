@@ -1,4 +1,4 @@
-"""The schema of what no part owns, and everything that can be said about a configuration before anything is built."""
+"""The schema of the configuration, and its check: everything wrong is reported before anything is built."""
 
 import inspect
 import logging
@@ -6,7 +6,6 @@ import math
 import netrc
 import os
 import pkgutil
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from engrec.errors import CONF, nearest
@@ -28,6 +26,7 @@ TTA = ("none", "flip", "ten_crop")
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
+    "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
     "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
 }
 
@@ -83,7 +82,7 @@ class Registered:
             "run_name": cluster.run_name,
             "num_gpus": lambda: len(gpus.visible()) or 1,
             "not": lambda value: not value,
-            "mode": lambda monitor: "min" if monitor.endswith("loss") else "max",
+            "mode": mode,
         }
         for name, function in resolvers.items():
             OmegaConf.register_new_resolver(name, function, replace=True)
@@ -95,10 +94,11 @@ class Registered:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that train.py would have with these overrides, for commands that Hydra does not start; what was
-    chosen in each group is known to HydraConfig."""
+    """The configuration that train.py would have with these overrides, for commands that Hydra does not start.
+
+    HydraConfig then has the option that was chosen in each group.
+    """
     from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
 
     Registered()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -117,6 +117,13 @@ def check(cfg: DictConfig) -> None:
         raise ValueError("; ".join(problems))
 
 
+def mode(monitor: str) -> str:
+    """Whether the smallest or the largest value of a metric is the best."""
+    from engrec.metrics import higher_is_better
+
+    return "max" if higher_is_better(monitor) else "min"
+
+
 def _values(cfg: DictConfig) -> Iterator[str]:
     for key in ("batch_size", "max_epochs"):
         if cfg[key] < 1:
@@ -124,15 +131,17 @@ def _values(cfg: DictConfig) -> Iterator[str]:
     if not 0 <= cfg.seed < 2**32:
         yield f"seed={cfg.seed} must be from 0 to {2**32 - 1}"
     if cfg.stage not in STAGES:
-        yield f"stage={cfg.stage} is none of {', '.join(STAGES)}"
+        yield f"stage={cfg.stage} must be one of {', '.join(STAGES)}"
     if cfg.tta not in TTA:
-        yield f"tta={cfg.tta} is none of {', '.join(TTA)}"
+        yield f"tta={cfg.tta} must be one of {', '.join(TTA)}"
     for key in ("init_from", "ckpt_path"):
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
             yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
-    if not re.fullmatch(r"val/(accuracy|balanced_accuracy|f1|auc|loss)", cfg.monitor):
-        yield f"monitor={cfg.monitor} is not logged; allowed: val/ with accuracy, balanced_accuracy, f1, auc or loss"
+    from engrec.metrics import logged  # here, as numpy takes a moment that --help need not wait for
+
+    if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
+        yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
 
 
 def _checkpoints_nearby(path: Path) -> str:
@@ -143,15 +152,15 @@ def _checkpoints_nearby(path: Path) -> str:
 
 def _combinations(cfg: DictConfig) -> Iterator[str]:
     if cfg.init_from is not None and cfg.ckpt_path is not None:
-        yield "init_from starts a training and ckpt_path goes on with one: type init_from=null or ckpt_path=null"
+        yield "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
     elif cfg.init_from is not None and cfg.stage == "test":
-        yield "stage=test uses ckpt_path alone: type init_from=null"
+        yield "stage=test uses only ckpt_path: set init_from=null"
     elif cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
         folder = Path(cfg.ckpt_path).parent
         if folder.resolve() != Path(cfg.output_dir).resolve():
-            yield f"a training goes on in the folder that has its best.ckpt: type output_dir={folder}"
+            yield f"a training resumes in the folder of its best.ckpt: set output_dir={folder}"
     elif cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
-        yield "stage=scratch with a frozen backbone would learn from random features: type stage=finetune init_from=…"
+        yield "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
     elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
         yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
 
@@ -185,19 +194,3 @@ def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield key, node
         for name in node:
             yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
-
-
-def check_sweep(cfg: DictConfig) -> None:
-    """Raise ValueError where each process of a distributed run would start the whole sweep again, and for a folder that
-    all trials would have."""
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return
-    if any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
-        raise ValueError(
-            "each trial of a sweep has its own folder: type hydra.sweep.dir= for the sweep's, not output_dir="
-        )
-    if str(cfg.trainer.devices) not in ("1", "auto"):
-        raise ValueError(
-            f"trainer.devices={cfg.trainer.devices} in a sweep would start the sweep on each device; "
-            "give each trial one: trainer.devices=1"
-        )

@@ -32,9 +32,9 @@ from engrec.errors import errors_in_one_line
 from engrec.evidence import baselines
 from engrec.evidence.controls import controls
 from engrec.machine.files import atomic_write
-from engrec.metrics import Scores, confusion_matrix
+from engrec.metrics import confusion_matrix, logits_of, score_all
+from engrec.plan import plain
 from engrec.runs import pictures
-from engrec.runs.folder import plain
 from engrec.runs.record import PACKAGES, git_commit, hardware, without_nan, write_controls, write_predictions
 from engrec.splits import Split
 
@@ -88,7 +88,7 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     stage = [] if "stage" in keys else ["stage=scratch"]
     cfg = config.composed([*stage, *overrides])
     for group in ("dataset", "split"):
-        if missing := sorted(OmegaConf.missing_keys(cfg[group])):
+        if missing := sorted(OmegaConf.missing_keys(cfg[group]) - {"fold"}):  # every fold is run without one
             raise ValueError(
                 "missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing)
             )
@@ -157,8 +157,7 @@ def run(plan: Plan, faces: Faces) -> None:
 
 def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
     """The test metrics, named as those of a network."""
-    logits, targets = torch.from_numpy(probabilities).clamp_min(1e-45).log(), torch.from_numpy(labels)
-    values = {score.__name__: score(logits, targets) for score in Scores.definitions}
+    values = score_all(logits_of(probabilities), torch.from_numpy(labels))
     recalls = zip(class_names, values.pop("recalls").tolist(), strict=True)
     named = {f"test/{name}": value.item() for name, value in values.items()}
     return named | {f"test/recall/{name}": value for name, value in recalls}

@@ -22,11 +22,11 @@ from engrec.errors import errors_in_one_line
 from engrec.machine import gpus
 from engrec.machine.gpus import slots
 from engrec.search import local, slurm
+from engrec.search.arguments import Options, parse
 from engrec.search.checking import check_fits, checked, compose_one, most_epochs
 from engrec.search.progress import Table
 from engrec.search.search import Search
 from engrec.search.study import locked, open_study
-from engrec.search.typed import Typed, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -72,7 +72,7 @@ def quiet(cfg: DictConfig) -> list[str]:
 # What is said at the start and at the end.
 
 
-def announce(typed: Typed, searching: Search) -> None:
+def announce(typed: Options, searching: Search) -> None:
     sweep = typed.sweep
     for key in typed.freed:
         print(f"{key} is fixed by the command line: not searched")
@@ -112,7 +112,7 @@ def signals_stop(searching: Search) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def conclude(typed: Typed, searching: Search) -> None:
+def conclude(typed: Options, searching: Search) -> None:
     from engrec.pages.search import write_summary  # with plotly
 
     text, paths = write_summary(typed.sweep, searching.study, typed.folder, typed.command)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from engrec.metrics import Scores
+from engrec.modules.scores import Scores
 from engrec.transforms import Batch, epoch_seed
 
 

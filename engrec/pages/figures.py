@@ -12,11 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from engrec.evidence.comparison import Block, Figure
-from engrec.evidence.statistics import NUM_BINS, SCORES
-from engrec.metrics import log_odds
+from engrec.evidence.comparison import Comparison, Figure
+from engrec.metrics import NUM_BINS, compared, confidence_bins, confusion_matrix, display_name, log_odds_of
+from engrec.metrics import roc as exact_roc
 from engrec.pages import page
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
@@ -56,19 +56,23 @@ def assign_looks(labels: Iterable[str]) -> dict[str, Look]:
 
 
 def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> str:
-    """A panel for each score, ECE apart, with the value and the 95 % interval of each row: name, look, figures.
+    """A panel for each score, with the value and the 95 % interval of each row: name, look, figures. Those of which
+    less is better stand apart.
 
     reference: score to the value of its dotted line.
     """
+    high, low = ([name for name, m in compared().items() if m.higher_is_better == better] for better in (True, False))
     fig = make_subplots(
-        cols=len(SCORES) + 1,
-        specs=[[*({} for _ in SCORES[:-1]), None, {}]],
-        column_widths=[*(1 for _ in SCORES[:-1]), 0.06, 1],
-        subplot_titles=[*SCORES[:-1], f"{SCORES[-1]} (low is good)"],
+        cols=len(high) + 1 + len(low),
+        specs=[[*({} for _ in high), None, *({} for _ in low)]],
+        column_widths=[*(1 for _ in high), 0.06, *(1 for _ in low)],
+        subplot_titles=[*high, *(f"{score} (low is good)" for score in low)],
         shared_yaxes=True,
         horizontal_spacing=0.018,
     )
-    for column, score in zip((*range(1, len(SCORES)), len(SCORES) + 1), SCORES, strict=True):
+    for column, score in enumerate((*high, None, *low), 1):
+        if score is None:  # the gap
+            continue
         place: Any = {"row": 1, "col": column}
         for y, (name, look, figures) in enumerate(rows):
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
@@ -79,16 +83,15 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
         at = [100 * reference[score]] if score in reference else []
         ends = at + [100 * end for *_, of in rows for end in (of[score].value, of[score].low, of[score].high)]
         ends = [end for end in ends if np.isfinite(end)] or [0, 100]
-        low, high = min(ends), max(ends)
-        pad = max(0.08 * (high - low), 0.5)
-        fig.update_xaxes(range=_short([low - pad, high + pad]), **place)
+        pad = max(0.08 * (max(ends) - min(ends)), 0.5)
+        fig.update_xaxes(range=_short([min(ends) - pad, max(ends) + pad]), **place)
         _dotted(fig, at * 2, [-0.6, len(rows) - 0.4], **place)
     names = [_wrapped(name, 34) for name, *_ in rows]
     fig.update_yaxes(range=[len(rows) - 0.4, -0.6], tickvals=list(range(len(rows))), ticktext=names, automargin=True)
     return _drawn(fig, 100 + sum(14 + 18 * (1 + name.count("<br>")) for name in names), legend=False)
 
 
-def curves(block: Block, looks: Mapping[str, Look]) -> str:
+def curves(block: Comparison, looks: Mapping[str, Look]) -> str:
     """ROC and precision-recall of the first seed; of more than two classes the mean of each against the rest."""
     labels, num_classes = block.groups[0].labels, len(block.groups[0].class_names)
     classes = [1] if num_classes == 2 else list(range(num_classes))
@@ -97,7 +100,7 @@ def curves(block: Block, looks: Mapping[str, Look]) -> str:
         return page.note("Undefined: a class has no test image.")
     fig = make_subplots(cols=2, horizontal_spacing=0.09)
     for name, group in zip(block.labels, block.groups, strict=True):
-        ranked = log_odds(torch.from_numpy(group.probabilities[0]).double().clamp_min(1e-45).log()).numpy()
+        ranked = log_odds_of(group.probabilities[0])
         sides = [(labels == k, ranked[:, k]) for k in classes]
         average = np.mean([average_precision_score(*side) for side in sides])
         area = f"AUC {100 * block.points[name]['AUC'][0]:.1f}, average precision {100 * average:.1f}"
@@ -121,8 +124,7 @@ def curves(block: Block, looks: Mapping[str, Look]) -> str:
 
 def roc(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """The true positive rate at each false positive rate of GRID."""
-    false, true, _ = roc_curve(positive, ranked, drop_intermediate=False)
-    return np.interp(GRID, false, true)
+    return np.interp(GRID, *exact_roc(ranked, positive).T)
 
 
 def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -132,13 +134,12 @@ def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     return precision[::-1][np.searchsorted(recall[::-1], np.maximum(GRID - 1e-9, 1e-9))]
 
 
-def confusions(block: Block) -> str:
+def confusions(block: Comparison) -> str:
     group = block.groups[0]
     names, size = [_wrapped(name, 14) for name in group.class_names], len(group.class_names)
     fig, places = _panels(block.labels, 4 if size <= 4 else 2)
     for (row, column), one in zip(places, block.groups, strict=True):
-        counts = np.zeros((size, size), dtype=int)
-        np.add.at(counts, (group.labels, one.probabilities[0].argmax(1)), 1)
+        counts = confusion_matrix(*map(torch.from_numpy, (one.probabilities[0], group.labels))).int().numpy()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         cells = [[f"{s:.0%}<br>{c:,}" for s, c in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
         heat = go.Heatmap(z=[_short(line, 3) for line in shares], text=cells, zmin=0, zmax=1, xgap=1, ygap=1)
@@ -153,7 +154,7 @@ def confusions(block: Block) -> str:
     return _drawn(fig, (300 if size <= 4 else 460) * places[-1][0], legend=False) + page.note(note)
 
 
-def reliability(block: Block, looks: Mapping[str, Look]) -> str:
+def reliability(block: Comparison, looks: Mapping[str, Look]) -> str:
     """How often a model is right when it says so, over bins of its confidence; before and after the temperature."""
     fig, places = _panels(block.labels, 4)
     labels = block.groups[0].labels
@@ -183,14 +184,13 @@ def reliability(block: Block, looks: Mapping[str, Look]) -> str:
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share right and images (NUM_BINS,) in each bin of the top probability; NaN where it is empty."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    number = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    number, confidence, right = confidence_bins(probabilities, labels)
     counts = np.bincount(number, minlength=NUM_BINS)
     with np.errstate(invalid="ignore"):
         return np.bincount(number, confidence, NUM_BINS) / counts, np.bincount(number, right, NUM_BINS) / counts, counts
 
 
-def subjects(block: Block, looks: Mapping[str, Look]) -> str:
+def subjects(block: Comparison, looks: Mapping[str, Look]) -> str:
     """Who is recognised and who is not: a dot for each person and model, the largest for those with most images."""
     first = block.groups[0]
     if not first.by_subject:
@@ -227,7 +227,7 @@ def subjects(block: Block, looks: Mapping[str, Look]) -> str:
     return _drawn(fig, 120 + 200 * len(panels) + 20 * len(block.groups)) + note
 
 
-def by_person(block: Block) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+def by_person(block: Comparison) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """P people, their images of each class (P, K), and for each group how many of those are right, mean over seeds."""
     first = block.groups[0]
     names, who = np.unique(first.subjects, return_inverse=True)
@@ -245,7 +245,7 @@ def _told(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -> 
     return ", ".join(said) + " right"
 
 
-def learning(block: Block, looks: Mapping[str, Look]) -> str:
+def learning(block: Comparison, looks: Mapping[str, Look]) -> str:
     """Validation over the epochs, a line for each run; the mark is the epoch that was kept."""
     runs: dict[Path, tuple[str, Run]] = {}
     for label, group in zip(block.labels, block.groups, strict=True):
@@ -275,8 +275,7 @@ def learning(block: Block, looks: Mapping[str, Look]) -> str:
                 mark = {"mode": "markers", "marker": looks[label].marker(), "hoverinfo": "skip", "showlegend": False}
                 fig.add_scatter(**point, **mark, **style)
     for column, name in enumerate(panels, 1):
-        title = name.replace("val/", "validation ").replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
-        fig.update_yaxes(title=text(title), row=1, col=column)
+        fig.update_yaxes(title=text(display_name(name)), row=1, col=column)
     last = max(history["epoch"][-1] for *_, history in read)
     fig.update_xaxes(title="epoch", tick0=0, dtick=max(1, 5 * round(last / 40)), range=[0.8, last + 1.4])
     note = "A line for each run; its mark is the epoch that was kept."

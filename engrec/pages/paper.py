@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engrec.machine.files import write_text
 
 if TYPE_CHECKING:
-    from engrec.evidence.comparison import Block, Difference
+    from engrec.evidence.comparison import Comparison, Difference
     from engrec.evidence.groups import Group
 
 
@@ -74,9 +74,10 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
     return found
 
 
-def table_text(block: "Block", present: Sequence[str], notes: Sequence[str]) -> str:
+def table_text(block: "Comparison", present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
     from engrec.evidence.statistics import p_text
+    from engrec.evidence.verdicts import judge
     from engrec.pages.tables import difference_legend, table
 
     lines = [f"## {block.title}", "", table(figure_rows(block, present)), "", legend(block), ""]
@@ -89,10 +90,10 @@ def table_text(block: "Block", present: Sequence[str], notes: Sequence[str]) -> 
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
         lines += [table(cells), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in block.verdicts), ""])
+    return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
 
 
-def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
+def figure_rows(block: "Comparison", present: Sequence[str]) -> list[list[str]]:
     """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
     cells = [["", "seeds", *COLUMNS]]
     seeds = dict(zip(block.labels, block.groups, strict=True))
@@ -107,7 +108,7 @@ def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
     return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
 
 
-def legend(block: "Block") -> str:
+def legend(block: "Comparison") -> str:
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
     several = any(len(g.seeds) > 1 for g in block.groups)
     seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""

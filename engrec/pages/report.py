@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from engrec.datasets import prepared
-from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES
+from engrec.evidence.comparison import Comparison
+from engrec.evidence.statistics import score_names
+from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
 from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
@@ -40,11 +41,11 @@ td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11r
 </style>"""
 
 
-def write(blocks: Sequence[Block], path: Path, title: str = "Results") -> None:
+def write(blocks: Sequence[Comparison], path: Path, title: str = "Results") -> None:
     write_text(path, html(blocks, title))
 
 
-def html(blocks: Sequence[Block], title: str = "Results") -> str:
+def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
     """The whole page: a section for each set of test images, then the runs."""
     runs = list({run.folder: run for block in blocks for group in block.groups for run in group.runs}.values())
     looks = assign_looks(label for block in blocks for label in block.labels)
@@ -55,7 +56,7 @@ def html(blocks: Sequence[Block], title: str = "Results") -> str:
     return page.page(title, [*parts, ("Runs", page.table(run_rows(runs)))], STYLE + _lead(blocks, runs))
 
 
-def _lead(blocks: Sequence[Block], runs: Sequence[Run]) -> str:
+def _lead(blocks: Sequence[Comparison], runs: Sequence[Run]) -> str:
     groups = sum(len(block.groups) for block in blocks)
     days = sorted({found[0] for run in runs if (found := re.match(r"\d{4}-\d\d-\d\d", str(run.settings.get("run"))))})
     when = f", started {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
@@ -71,7 +72,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
-def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
+def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
     """The verdicts, then each part that has something to show, under a heading."""
     parts = {
         "Scores": scores(block, looks),
@@ -92,15 +93,14 @@ def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor
         yield f'<h3 id="{a}">{text(name)}</h3>{body}'
 
 
-def verdicts(block: Block) -> str:
-    kinds = ("fails" if "NOT" in line else "says" for line in block.verdicts)
-    lines = "".join(f'<li class="{k}">{text(line)}</li>' for k, line in zip(kinds, block.verdicts, strict=True))
+def verdicts(block: Comparison) -> str:
+    lines = "".join(f'<li class="{verdict.kind}">{text(verdict.text)}</li>' for verdict in judge(block))
     bare = not any(group.controls for group in block.groups)
     doubt = "These runs have no controls: nothing here says what an answer without a look at the face would reach."
     return f'<ul class="verdicts">{lines}</ul>' + (page.note(doubt) if bare else "")
 
 
-def scores(block: Block, looks: Mapping[str, Look]) -> str:
+def scores(block: Comparison, looks: Mapping[str, Look]) -> str:
     """The chart to look at first, and its numbers."""
     rows = [(name, looks.get(name, Look()), figures) for name, figures in block.figures.items()]
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
@@ -109,14 +109,14 @@ def scores(block: Block, looks: Mapping[str, Look]) -> str:
     return intervals(rows, chance) + page.note(dotted + tables.legend(block)) + page.table(cells)
 
 
-def differences(block: Block, looks: Mapping[str, Look]) -> str:
+def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     rows = [
         (f"{d.one} −\n{d.other}", looks[d.one], {score: figure for score, (figure, _) in d.figures.items()})
         for d in block.differences[: tables.MOST_DIFFERENCES]
     ]
     if not rows:
         return ""
-    forest = intervals(rows, dict.fromkeys(SCORES, 0.0))
+    forest = intervals(rows, dict.fromkeys(score_names(), 0.0))
     note = "An interval that crosses 0 leaves open which of the two is better. "
     cells = [
         [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in tables.difference_rows(block)
@@ -124,14 +124,14 @@ def differences(block: Block, looks: Mapping[str, Look]) -> str:
     return forest + page.note(note + tables.difference_legend(block)) + page.table(cells)
 
 
-def formats(block: Block) -> str:
+def formats(block: Comparison) -> str:
     if not block.within_formats:
         return ""
     note = "A model that knows no more than codec and colour mode has balanced accuracy and AUC of chance within each."
     return page.note(note) + page.table(tables.format_rows(block))
 
 
-def mistakes(block: Block, most: int) -> str:
+def mistakes(block: Comparison, most: int) -> str:
     """Pictures of the images that each model is surest of and wrong about, if the data set is where it was."""
     parts: list[str] = []
     loaded: dict[Path, tuple[np.ndarray, dict[str, int]]] = {}

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES, p_text, p_value
+from engrec.evidence.comparison import Comparison
+from engrec.evidence.statistics import p_text, p_value, score_names
+from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 
 
-def text(blocks: Iterable[Block]) -> str:
+def text(blocks: Iterable[Comparison]) -> str:
     """Markdown that reads well in a terminal too."""
     parts = []
     for block in blocks:
         parts += [f"## {block.title}", "", table(figure_rows(block)), ""]
-        parts += [legend(block), "", *(f"- {line}" for line in block.verdicts), ""]
+        parts += [legend(block), "", *(f"- {verdict.text}" for verdict in judge(block)), ""]
         if block.differences:
             parts += [table(difference_rows(block)), "", difference_legend(block), ""]
         if block.within_formats:
@@ -23,8 +24,8 @@ def text(blocks: Iterable[Block]) -> str:
     return "\n".join(parts)
 
 
-def figure_rows(block: Block) -> list[list[str]]:
-    rows = [["", "runs", "seeds", *SCORES, *(["ECE calibrated"] if block.calibrated else [])]]
+def figure_rows(block: Comparison) -> list[list[str]]:
+    rows = [["", "runs", "seeds", *score_names(), *(["ECE calibrated"] if block.calibrated else [])]]
     runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
         counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
@@ -33,15 +34,15 @@ def figure_rows(block: Block) -> list[list[str]]:
     return rows
 
 
-def difference_rows(block: Block) -> list[list[str]]:
-    rows = [["difference", *SCORES, "McNemar"]]
+def difference_rows(block: Comparison) -> list[list[str]]:
+    rows = [["difference", *score_names(), "McNemar"]]
     for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in SCORES]
+        cells = [difference.cell(score) for score in score_names()]
         rows.append([f"{difference.one} − {difference.other}", *cells, p_text(difference.mcnemar)])
     return rows
 
 
-def format_rows(block: Block) -> list[list[str]]:
+def format_rows(block: Comparison) -> list[list[str]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
     rows = [["", "format", "images", *shown]]
     return rows + [
@@ -50,7 +51,7 @@ def format_rows(block: Block) -> list[list[str]]:
     ]
 
 
-def legend(block: Block) -> str:
+def legend(block: Comparison) -> str:
     if block.draws.num_groups < 2:
         return "In per cent. One person is tested: no interval, and nothing about others."
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
@@ -66,7 +67,7 @@ def legend(block: Block) -> str:
     return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
 
 
-def difference_legend(block: Block) -> str:
+def difference_legend(block: Comparison) -> str:
     more = len(block.differences) - MOST_DIFFERENCES
     left = f" {more} more in differences.csv." if more > 0 else ""
     if block.draws.num_groups < 2:
@@ -88,7 +89,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
+def write_tables(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
     """summary.md, and as CSV all figures, differences and subjects."""
     figures = [["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds"]]
     differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]

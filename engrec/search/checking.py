@@ -19,14 +19,14 @@ from engrec.config import check, composed
 from engrec.errors import explain
 from engrec.machine import processes
 from engrec.search import slurm, space
+from engrec.search.arguments import Options
 from engrec.search.search import Search
 from engrec.search.space import Sweep
 from engrec.search.study import forget
-from engrec.search.typed import Typed
 
 
 @contextmanager
-def checked(typed: Typed, searching: Search, lock: int, new: bool) -> Iterator[None]:
+def checked(typed: Options, searching: Search, lock: int, new: bool) -> Iterator[None]:
     """The first trials start while every choice of every key is checked, for torch, which that needs, takes seconds to
     load; jobs of Slurm start thereafter.
 

@@ -23,8 +23,8 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 class Launcher(Protocol[AnyJob]):
     """Where runs are: slots has an entry for each that goes on at the same time, left_over what a dead search left.
 
-    wait: until one of them ends, or so long. end: stop them all, and return when they are gone. said: the last words
-    of a run that ended in this folder.
+    wait: until one of them ends, or so long. end: stop them all, and return when they are gone. message: the last
+    lines of a run that ended in this folder.
     """
 
     @property
@@ -33,4 +33,4 @@ class Launcher(Protocol[AnyJob]):
     def left_over(self, folders: Sequence[Path]) -> Mapping[Path, AnyJob]: ...
     def wait(self, jobs: Sequence[AnyJob], seconds: float) -> None: ...
     def end(self, jobs: Sequence[AnyJob]) -> None: ...
-    def said(self, folder: Path) -> str: ...
+    def message(self, folder: Path) -> str: ...

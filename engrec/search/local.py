@@ -108,5 +108,5 @@ class Launcher:
                 _signal_groups(alive, signal.SIGKILL)
         return {}
 
-    def said(self, folder: Path) -> str:
+    def message(self, folder: Path) -> str:
         return last_lines(folder / "stderr.log")

@@ -9,7 +9,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from engrec.search.outcome import said, short
-from engrec.search.search import Running, Search
+from engrec.search.search import RunningTrial, Search
+from engrec.search.trial import Phase
 
 
 class Table:
@@ -66,16 +67,17 @@ def best_so_far(searching: Search) -> list[str]:
     return [f"best {objective.metric} {best.values[0]:.4g} (trial {best.number})"]
 
 
-def row(searching: Search, run: Running) -> str:
+def row(searching: Search, run: RunningTrial) -> str:
     objective = searching.sweep.objectives[0]
-    fold = f"fold {searching.sweep.folds[run.fold]}, " if searching.sweep.folds else ""
-    value = f"{objective.metric} {run.value:.4f}" if isfinite(run.value) else "…"
-    doing = (run.job.doing if run.job else "") or f"{fold}epoch {run.epoch} of {searching.epochs}"
-    doing = "stopping" if run.stopped else doing
+    fold = f"fold {searching.sweep.folds[run.state.fold]}, " if searching.sweep.folds else ""
+    values = run.epochs.values(objective.metric)
+    value = f"{objective.metric} {values[-1]:.4f}" if values and isfinite(values[-1]) else "…"
+    doing = (run.job.doing if run.job else "") or f"{fold}epoch {len(values)} of {searching.epochs}"
+    doing = "stopping" if run.state.phase is Phase.STOPPING else doing
     return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn(run)}"
 
 
-def drawn(run: Running) -> str:
+def drawn(run: RunningTrial) -> str:
     return " ".join(f"{key.rpartition('.')[2]}={short(value)}" for key, value in run.trial.params.items())
 
 

@@ -11,11 +11,11 @@ import errno
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol
@@ -26,16 +26,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
-from engrec.search.launcher import TAKEN, Job, Launcher
+from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
-from engrec.search.space import Sweep, arguments, figures, key_of, merged
+from engrec.search.space import Objective, Sweep, arguments, figures, merged
 from engrec.search.study import build_pruner, build_sampler
+from engrec.search.trial import Action, Event, Phase, State, after, event_of
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
 HOPELESS = 5  # failed trials, before any other, that end a search
 WRITTEN = 2.0  # seconds between two versions of sweep.json and trials.csv
-FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]  # the disk, or the user's share of it
-FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # statuses of the stopped
+OUTCOMES = {
+    Phase.COMPLETE: TrialState.COMPLETE, Phase.PRUNED: TrialState.PRUNED, Phase.FAILED: TrialState.FAIL,
+}  # fmt: skip
 
 
 class Watch(Protocol):
@@ -45,30 +47,60 @@ class Watch(Protocol):
     def settled(self, searching: "Search", record: dict[str, Any]) -> None: ...
 
 
+class Epochs:
+    """The rows of a run's metrics.csv, which is read again when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.seen = path, (0, 0)
+        self.rows: list[dict[str, str]] = []
+
+    def read(self) -> bool:
+        """Whether there are others than before."""
+        try:
+            state = self.path.stat()
+            if (seen := (state.st_mtime_ns, state.st_size)) == self.seen:
+                return False
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows, self.seen = list(csv.DictReader(file)), seen
+        except FileNotFoundError:
+            return False
+        return True
+
+    def values(self, metric: str) -> list[float]:
+        """NaN where it is undefined."""
+        return [float(row.get(metric, math.nan)) for row in self.rows]
+
+    def bests(self, objective: Objective) -> list[float]:
+        """After each epoch; infinite before the first that is defined."""
+        signed = [objective.sign * value for value in self.values(objective.metric)]
+        defined = (-math.inf if math.isnan(value) else value for value in signed)
+        return [objective.sign * best for best in accumulate(defined, max)]
+
+
 @dataclass
-class Running:
-    """A trial that is at work: the run of one of its folds, if it has folds."""
+class RunningTrial:
+    """A trial that has a slot. folders: of its runs, one for each fold."""
 
     trial: optuna.Trial
-    folder: Path  # of the trial
+    folders: list[Path]
     slot: int
-    job: Job | None = None  # not started yet
-    started: float = 0.0
-    fold: int = 0  # index into the sweep's folds
-    retried: bool = False
-    anew: bool = False  # from the start, as its checkpoint was of no use
-    saved: int = 0  # when the checkpoint that it was last started with was written
-    idle: bool = False  # no checkpoint was written between its last two starts
-    stopped: bool = False  # for being worse than others
-    seen: tuple[int, int] = (0, 0)
-    epoch: int = 0
-    value: float = math.nan  # of the last epoch
-    step: int = 0  # the last that was reported
+    state: State
+    job: Job | None = None
+    started: float = 0.0  # its first run, by this search
+    saved: int = 0  # when the checkpoint that its run was last started with was written
+    epochs: Epochs = field(default_factory=lambda: Epochs(Path()))
+    step: int = 0  # the last that was reported to the pruner
     done: list[dict[str, float]] = field(default_factory=list)  # figures of the folds that are finished
+    error: str = ""
 
     @property
     def number(self) -> int:
         return self.trial.number
+
+    @property
+    def folder(self) -> Path:
+        """Of its present run."""
+        return self.folders[self.state.fold]
 
 
 class Search:
@@ -96,7 +128,7 @@ class Search:
         self.sweep, self.study, self.folder, self.launcher = sweep, study, folder, launcher
         self.command, self.n_trials, self.epochs, self.watch = command, n_trials, epochs, watch
         self.timeout, self.typed, self.check = timeout, typed, check
-        self.running: list[Running] = []
+        self.running: list[RunningTrial] = []
         self.left_over: dict[Path, Job] = {}  # by run folder
         self.waiting = [trial.number for trial in self.trials(TrialState.RUNNING)]  # a dead search left them
         self.signal = 0
@@ -198,150 +230,120 @@ class Search:
         return [trial / f"fold{fold}" for fold in self.sweep.folds] or [trial]
 
     def _begin(self, trial: optuna.Trial, slot: int) -> None:
-        """Start its first run that has no result; if all have one, tell it."""
-        run = Running(trial, self.trial_folder(trial.number), slot, retried="killed" in trial.user_attrs)
+        chances = frozenset({Event.KILLED} if "killed" in trial.user_attrs else ())
+        folders = self._run_folders(self.trial_folder(trial.number))
+        run = RunningTrial(trial, folders, slot, State(chances=chances))
         run.step = self.trials()[trial.number].last_step or 0
-        try:
-            for folder in self._run_folders(run.folder):
-                if (figures := self._figures(folder)) is None:
-                    break
-                run.done.append(figures)
-        except ValueError as error:
-            return self._tell(run, TrialState.FAIL, str(error))
-        run.fold = len(run.done)
-        if run.fold == len(self._run_folders(run.folder)):
-            return self._tell(run)
-        run.started = time.monotonic()
         self.running.append(run)
-        return self._start(run)
+        self._next_run(run)
 
-    def _start(self, run: Running) -> None:
-        folder = self._run_folders(run.folder)[run.fold]
-        run.seen, run.epoch, run.value = (0, 0), 0, math.nan
-        run.saved = saved_at(folder)
-        run.job = self.left_over.pop(folder, None)
-        if run.job is not None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
-        own = [f"split.fold={self.sweep.folds[run.fold]}"] if self.sweep.folds else []
-        own += [f"output_dir={quoted(folder)}"]
-        if (folder / "last.ckpt").is_file():
-            starts = any(key_of(override) == "init_from" for override in self.sweep.overrides)
-            own += [f"ckpt_path={quoted(folder / 'last.ckpt')}", *(["init_from=null"] if starts else [])]
-        else:
-            (folder / "metrics.csv").unlink(missing_ok=True)  # of a run that had no checkpoint yet
-        overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
-        run.job = self.launcher.start([*self.command, *overrides], folder, run.slot)
+    def _next_run(self, run: RunningTrial) -> None:
+        """Start the first of its runs that has no result."""
+        while run.state.phase is Phase.WAITING:
+            self._apply(run, self._result(run) or (Event.WORSE if self._is_worse(run) else Event.STARTED))
 
-    def _look(self, run: Running) -> None:
-        """At one that is running, or was a moment ago."""
+    def _look(self, run: RunningTrial) -> None:
         assert run.job is not None
         status = run.job.ended()
         self._report(run)
         if status is not None:
-            self._settle(run, status)
-        elif not run.stopped and self._is_to_be_pruned(run):
-            run.stopped = True
-            run.job.stop()
+            saved = saved_at(run.folder)
+            self._apply(run, self._result(run) or event_of(status, saved > run.saved, saved > 0), status)
+            self._next_run(run)
+        elif run.state.phase is Phase.RUNNING and self._is_worse(run):
+            self._apply(run, Event.WORSE)
 
-    def _is_to_be_pruned(self, run: Running) -> bool:
-        return self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune()
-
-    def _report(self, run: Running) -> None:
-        """New epochs of metrics.csv: the objective's best so far, over folds the mean of their bests."""
-        objective = self.sweep.objectives[0]
-        path = self._run_folders(run.folder)[run.fold] / "metrics.csv"
+    def _result(self, run: RunningTrial) -> Event | None:
+        """What the result of its present run means; None without one."""
+        path = run.folder / "result.json"
         try:
-            state = path.stat()
-            if (seen := (state.st_mtime_ns, state.st_size)) == run.seen:
-                return
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except FileNotFoundError:
-            return
-        run.seen, run.epoch = seen, len(rows)
-        if not objective.is_score or not rows or objective.metric not in rows[0]:
-            return
-        run.value = float(rows[-1][objective.metric])
-        best = -math.inf
-        for epoch, row in enumerate(rows, start=1):
-            best = max(best, objective.sign * value) if not math.isnan(value := float(row[objective.metric])) else best
-            step = run.fold * self.epochs + epoch
-            if len(self.sweep.objectives) == 1 and step > run.step and math.isfinite(best):
-                so_far = [*(figures[objective.metric] for figures in run.done), objective.sign * best]
-                run.trial.report(mean(so_far), step)
-                run.step = step
-
-    def _settle(self, run: Running, status: int) -> None:
-        """A process has ended: on to the next fold, or it is the trial's end, or it has to run again."""
-        folders = self._run_folders(run.folder)
-        folder = folders[run.fold]
-        try:
-            figures = self._figures(folder)
-        except ValueError as error:
-            return self._tell(run, TrialState.FAIL, str(error))
-        if figures is not None:
-            run.done.append(figures)
-            if len(run.done) == len(folders):
-                return self._tell(run)
-            run.fold, run.idle = run.fold + 1, False
-            if run.stopped or self._is_to_be_pruned(run):
-                return self._tell(run, TrialState.PRUNED)
-            return self._start(run)
-        if run.stopped:
-            return self._tell(run, TrialState.PRUNED)
-        # Without another epoch once more, and not for ever: one may take longer than a run is given.
-        if status == TAKEN and ((further := saved_at(folder) > run.saved) or not run.idle):
-            run.idle = not further
-            return self._start(run)
-        if status in FROM_OUTSIDE and not run.retried:  # someone, or the system short of memory: once more
-            run.retried = True
-            run.trial.set_user_attr("killed", status)
-            return self._start(run)
-        said = self.launcher.said(folder)
-        if full := [why for why in FULL if why in said]:  # the other trials would fail of it too
-            raise OSError(f"{folder}: {full[0]}. Make room, and type the same command again")
-        if not run.anew and _blames(said, folder / "last.ckpt"):
-            run.anew = True
-            (folder / "last.ckpt").unlink(missing_ok=True)
-            return self._start(run)
-        if status == TAKEN:
-            said = f"ended twice in a row before another epoch was over\n{said}".rstrip()
-        return self._tell(run, TrialState.FAIL, said or f"ended with status {status}")
-
-    def _figures(self, folder: Path) -> dict[str, float] | None:
-        """The objectives of a finished run; None if it is not finished. Raises ValueError where one is undefined."""
-        path = folder / "result.json"
-        try:
-            return figures(json.loads(path.read_text(encoding="utf-8")), self.sweep.objectives)
+            run.done.append(figures(json.loads(path.read_text(encoding="utf-8")), self.sweep.objectives))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            run.error = f"{path}: {error}"
+            return Event.UNDEFINED
+        return Event.FINISHED if len(run.done) == len(run.folders) else Event.FOLD_FINISHED
 
-    def _tell(self, run: Running, state: TrialState = TrialState.COMPLETE, error: str = "") -> None:
-        if run in self.running:
-            self.running.remove(run)
-        if error:
-            run.trial.set_user_attr("error", error)
+    def _apply(self, run: RunningTrial, event: Event, status: int = 0) -> None:
+        """What happens to a trial. status: the exit status of its run, of one that has ended without a result."""
+        folder = run.folder
+        run.state, action = after(run.state, event)
+        match action:
+            case Action.START:
+                self._start(run)
+            case Action.STOP:
+                assert run.job is not None
+                run.job.stop()
+            case Action.NOTE:
+                run.trial.set_user_attr("killed", status)
+            case Action.RESTART:
+                (folder / "last.ckpt").unlink(missing_ok=True)
+            case Action.END:  # the other trials would fail of it too
+                raise OSError(f"{folder}: {os.strerror(errno.ENOSPC)}. Make room, and run the same command again")
+            case Action.TELL:
+                if run.state.phase is Phase.FAILED:
+                    run.error = run.error or self._why(folder, event, status)
+                self._tell(run)
+
+    def _why(self, folder: Path, event: Event, status: int) -> str:
+        message = self.launcher.message(folder)
+        if event is Event.INTERRUPTED:
+            return f"interrupted twice in a row before another epoch was saved\n{message}".rstrip()
+        return message or f"ended with status {status}"
+
+    def _start(self, run: RunningTrial) -> None:
+        run.epochs, run.saved = Epochs(run.folder / "metrics.csv"), saved_at(run.folder)
+        run.started = run.started or time.monotonic()
+        run.job = self.left_over.pop(run.folder, None) or self._launch(run)
+
+    def _launch(self, run: RunningTrial) -> Job:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
+        if not run.saved:
+            run.epochs.path.unlink(missing_ok=True)  # of a run that had no checkpoint yet
+        fold = [f"split.fold={self.sweep.folds[run.state.fold]}"] if self.sweep.folds else []
+        own = [*fold, f"output_dir={quoted(run.folder)}", "ckpt_path=last"]
+        overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
+        return self.launcher.start([*self.command, *overrides], run.folder, run.slot)
+
+    def _is_worse(self, run: RunningTrial) -> bool:
+        return self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune()
+
+    def _report(self, run: RunningTrial) -> None:
+        """New epochs: the objective's best so far, over folds the mean of their bests."""
+        objective = self.sweep.objectives[0]
+        if not run.epochs.read() or not objective.is_score:
+            return
+        bests = run.epochs.bests(objective)
+        for epoch, best in enumerate(bests if len(self.sweep.objectives) == 1 else (), start=1):
+            step = run.state.fold * self.epochs + epoch
+            if step > run.step and math.isfinite(best):
+                run.trial.report(mean([*(figures[objective.metric] for figures in run.done), best]), step)
+                run.step = step
+
+    def _tell(self, run: RunningTrial) -> None:
+        self.running.remove(run)
+        if run.error:
+            run.trial.set_user_attr("error", run.error)
         if run.started:
             run.trial.set_user_attr("seconds", round(time.monotonic() - run.started, 3))
-        metrics = [objective.metric for objective in self.sweep.objectives]
-        values = (
-            [mean(done[metric] for done in run.done) for metric in metrics] if state is TrialState.COMPLETE else None
-        )
-        self.study.tell(run.trial, values, state)
-        if state is TrialState.PRUNED:
-            remove_checkpoints(run.folder)
+        values = [mean(done[o.metric] for done in run.done) for o in self.sweep.objectives] if run.done else None
+        outcome = OUTCOMES[run.state.phase]
+        self.study.tell(run.trial, values if outcome is TrialState.COMPLETE else None, outcome)
+        if outcome is TrialState.PRUNED:
+            remove_checkpoints(self.trial_folder(run.number))
         self.settled_here += 1
-        self.failed_here += state is TrialState.FAIL
+        self.failed_here += outcome is TrialState.FAIL
         self.watch.settled(self, record(self.trials()[run.number], self.folder))
-        if self.failed_here == self.settled_here >= HOPELESS and not self.trials(
-            TrialState.COMPLETE, TrialState.PRUNED
-        ):
-            last = error.splitlines()[-1] if error else ""
-            raise ValueError(f"the first {self.settled_here} trials have all failed, the last one saying: {last}")
+        self._check_hope(run.error)
+
+    def _check_hope(self, error: str) -> None:
+        """Raise ValueError if all of the first trials have failed."""
+        if self.failed_here < max(HOPELESS, self.settled_here) or self.trials(TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        last = error.splitlines()[-1] if error else ""
+        raise ValueError(f"the first {self.settled_here} trials have all failed, the last one with: {last}")
 
     def best(self) -> FrozenTrial | None:
         """The complete trial with the best value of the first objective."""
@@ -372,10 +374,3 @@ class Search:
             "workers": len(self.launcher.slots),
         }
         write_state(self.folder, self.sweep, records, about)
-
-
-def _blames(said: str, checkpoint: Path) -> bool:
-    """Whether it is this checkpoint that train.py cannot go on with: then its last error begins with that file."""
-    names = (checkpoint, checkpoint.absolute(), os.path.relpath(checkpoint))
-    errors = ["", *(line for line in said.splitlines() if line.startswith("error: "))]
-    return errors[-1].startswith(tuple(f"error: {key}{name} " for name in names for key in ("", "ckpt_path=")))

@@ -97,7 +97,7 @@ class Job:
 
     def __init__(self, number: str, folder: Path, before: float | None = None) -> None:
         self.number, self.folder, self.before = number, folder, before
-        self.state, self.since = "PENDING", time.monotonic()
+        self.state, self.code, self.since = "PENDING", 0, time.monotonic()
         self.stopped = False
 
     @property
@@ -105,9 +105,10 @@ class Job:
         """What is to be told of it, if anything."""
         return "" if self.state == "RUNNING" else self.state.lower()
 
-    def saw(self, state: str) -> None:
+    def saw(self, state: str, code: int = 0) -> None:
+        """code: the exit status of the run, of a job that has failed."""
         if state != self.state:
-            self.state, self.since = state, time.monotonic()
+            self.state, self.code, self.since = state, code, time.monotonic()
 
     def ended(self) -> int | None:
         """Its exit status, as a process would have it; TAKEN if it is no fault of its own; None while it lives."""
@@ -121,6 +122,8 @@ class Job:
     def _status(self) -> int | None:
         """By Slurm's word; by the run's own, where one that failed has only stopped, and of a forgotten one."""
         status = STATUS.get(self.state)
+        if self.state == "FAILED":
+            status = self.code or status
         if self.state not in ("FAILED", FORGOTTEN) or (told := status_of(self.folder)).last_begun == self.before:
             return status
         if told.state == "stopped":
@@ -172,12 +175,12 @@ class Launcher:
         if not folders:
             return {}
         by_name, found = {job_name(folder): folder for folder in folders}, {}
-        for number, state, name in _queue(by_name):
+        for number, state, name, code in _queue(by_name):
             folder = by_name[name]
             own = state not in STATUS or (STATUS[state] in (0, 1) and number == _recorded(folder))
             if own and (folder not in found or int(number) > int(found[folder].number)):
                 found[folder] = self._known(number, folder)
-                found[folder].saw(state)
+                found[folder].saw(state, code)
         return found
 
     def wait(self, jobs: Sequence[Job], seconds: float) -> None:
@@ -192,14 +195,15 @@ class Launcher:
         self.jobs = {number: job for number, job in self.jobs.items() if job.ended() is None}
         self.answered = self.answered if self.jobs else self.asked
         try:
-            states = {number: state for number, state, _ in _queue(job_name(job.folder) for job in self.jobs.values())}
+            found = {number: seen for number, *seen in _queue(job_name(job.folder) for job in self.jobs.values())}
         except OSError as error:
             if self.asked - self.answered > UNANSWERED:
                 raise OSError(f"Slurm does not answer: {error}. Type the same command again when it does") from error
             return
         self.answered = self.asked
         for number, job in self.jobs.items():
-            job.saw(states.get(number, FORGOTTEN))
+            state, _, code = found.get(number, (FORGOTTEN, "", 0))
+            job.saw(state, code)
 
     def end(self, jobs: Sequence[Job]) -> None:
         """Cancel them all, and return when they are gone; if that takes too long, the next search finds them."""
@@ -211,7 +215,7 @@ class Launcher:
             with suppress(OSError):
                 self.look()
 
-    def said(self, folder: Path) -> str:
+    def message(self, folder: Path) -> str:
         """Of a run that said nothing, what Slurm says."""
         logs = sorted(self.scripts.glob(f"{_recorded(folder)}_*.err"))
         return last_lines(folder / "stderr.log") or "\n".join(filter(None, map(last_lines, logs)))
@@ -257,18 +261,26 @@ def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Pat
             if not BUSY.search(said) or time.monotonic() > until:
                 raise RefusedError(f"Slurm does not take the job: {said}") from error
         time.sleep(EVERY)
-        if submitted := [number for number, state, _ in _queue([job_name(folder)]) if state not in STATUS]:
+        if submitted := [number for number, state, *_ in _queue([job_name(folder)]) if state not in STATUS]:
             return submitted[-1]  # it had been heard
 
 
-def _queue(names: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Number, state and name of all jobs with these names that Slurm knows of. Raises OSError if it does not answer."""
+def _queue(names: Iterable[str]) -> list[tuple[str, str, str, int]]:
+    """Number, state, name and exit status of all jobs with these names that Slurm knows of. Raises OSError if it does
+    not answer."""
     listed = ",".join(names)
     if not listed:
         return []
-    user, form = f"--user={os.getuid()}", "--format=%i|%T|%j"
+    user, form = f"--user={os.getuid()}", "--Format=JobID:|,State:|,Name:|,exit_code:|"
     lines = ask("squeue", "--noheader", "--states=all", user, form, f"--name={listed}").splitlines()
-    return [(number, state, name) for number, state, name in (line.strip().split("|") for line in lines)]
+    rows = (line.strip().split("|") for line in lines)
+    return [(number, state, name, _exit_status(code)) for number, state, name, code, *_ in rows]
+
+
+def _exit_status(code: str) -> int:
+    """Of 65:0, or of the 16640 that wait(2) makes of it; which one depends on Slurm's version."""
+    status, colon, _ = code.partition(":")
+    return int(status) if colon else int(status) >> 8
 
 
 def ask(*command: str) -> str:

@@ -1,7 +1,6 @@
 """What is searched: a sweep's YAML, its objectives, the space that values are drawn from; values as Hydra has them."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +10,9 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from engrec.errors import nearest
+from engrec.metrics import higher_is_better, logged
 
 Direction = Literal["minimize", "maximize"]
-SCORE = re.compile(r"val/(accuracy|balanced_accuracy|f1|auc|loss)")
 COSTS: dict[str, Direction] = {
     "seconds_per_epoch": "minimize",
     "train_images_per_second": "maximize",
@@ -152,10 +151,9 @@ def _objective(node: Any) -> Objective:
         raise ValueError(
             f"objectives: {metric} would choose on the test images, and leave nothing to report: type val/…"
         )
-    if not SCORE.fullmatch(metric) and metric not in COSTS:
-        known = [*(f"val/{name}" for name in ("accuracy", "balanced_accuracy", "f1", "auc", "loss")), *COSTS]
+    if metric not in (known := [*(f"val/{key}" for key in logged()), *COSTS]):
         raise ValueError(f"objectives: {metric} is not known{nearest(metric, known)}; allowed: {', '.join(known)}")
-    natural = COSTS.get(metric, "minimize" if metric.endswith("loss") else "maximize")
+    natural = COSTS.get(metric, "maximize" if higher_is_better(metric) else "minimize")
     direction = node.get("direction", natural)
     if direction not in ("minimize", "maximize"):
         raise ValueError(f"objectives: direction={direction} is neither minimize nor maximize")

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from engrec import checkpoint
 from engrec.experiment import build_data, build_trainer
 from engrec.machine import processes
-from engrec.plan import choose_for_machine
+from engrec.plan import plan
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 START = ["stage=scratch", *SMALL, *FEW, *TWO]
@@ -42,15 +42,13 @@ def trained(request, folder):
 
 def one_process(compose, path, sizes, side):
     """What one process says of the checkpoint, on the same images."""
-    cfg = compose(
-        "stage=scratch", *SMALL, *FEW, *sizes, "trainer.precision=32-true", "+trainer.enable_checkpointing=false"
-    )
-    choose_for_machine(cfg)
-    cfg.callbacks, cfg.output_dir = {}, str(path)
-    data, saved = build_data(cfg), checkpoint.read(path / "last.ckpt")
-    module = instantiate(cfg.module, **saved["hyper_parameters"], _recursive_=False, _convert_="all")
+    settings = ["trainer.precision=32-true", "+trainer.enable_checkpointing=false", f"output_dir={path / 'alone'}"]
+    planned = plan(compose("stage=scratch", *SMALL, *FEW, *sizes, *settings))
+    planned.config["callbacks"] = {}
+    data, saved = build_data(planned), checkpoint.read(path / "last.ckpt")
+    module = instantiate(planned.config["module"], **saved["hyper_parameters"], _recursive_=False, _convert_="all")
     module.load_state_dict(saved["state_dict"])
-    run = build_trainer(cfg)
+    run = build_trainer(planned)
     return (run.validate if side == "val" else run.test)(module, data, verbose=False)[0]
 
 

@@ -169,7 +169,7 @@ def test_another_search_in_the_folder_is_refused(searching):
 
 def test_what_is_found_wrong_while_trials_run_stops_them_and_nothing_is_left(searching):
     """A key that is unknown to the class that it is for, which has to be loaded to know."""
-    searching.driver = DRIVER.replace("sweep.check = lambda cfg: None\n", "")
+    searching.driver = DRIVER.replace("checking.check = lambda cfg: None\n", "")
     status, _, err = searching.run("n_trials=500", "+model.heigth=3", mode="slow")
     assert status == 1
     assert one_line(err).startswith("error: model.heigth is unknown")
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line(searching):
 def test_trials_that_fail_are_shown_and_five_at_the_start_are_enough(searching):
     status, out, err = searching.run("n_trials=30", "workers=1", mode="fails")
     assert status == 1
-    assert "the first 5 trials have all failed, the last one saying: error: the data are nowhere" in one_line(err)
+    assert "the first 5 trials have all failed, the last one with: error: the data are nowhere" in one_line(err)
     assert len(searching.noted("start")) == 5
     assert "trial 4: failed" in out
     assert "    error: the data are nowhere" in out
@@ -279,20 +279,38 @@ def test_on_a_terminal_the_table_is_drawn_over(searching):
 
 
 def test_two_real_trials(tmp_path):
-    """Of vgg_small, a tenth as wide, on 70 drawn faces; a third goes on in the same folder."""
+    """Of vgg_small, a tenth as wide, on 70 synthetic faces. As if the search had died before the first one ended, and
+    its last checkpoint were damaged, that trial is trained again from scratch."""
     words = [
         "sweep=small", "n_trials=2", "workers=2", f"folder={tmp_path / 'a folder'}", "max_epochs=1", "model.width=0.1",
         "trainer.accelerator=cpu", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21",
     ]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "sweep.py", *words],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + done.stdout
+
+    def searched():
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "sweep.py", *words],
+            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    done = searched()
     for number in (0, 1):
         folder = tmp_path / "a folder" / "trials" / str(number)
         result = json.loads((folder / "result.json").read_text())
         assert f"trial {number}: val/auc {result['validation']['val/auc']:.4g}" in done.stdout
         assert (folder / "best.ckpt").is_file()
         assert "it/s" not in (folder / "stderr.log").read_text()  # no progress bar
+    first, journal = tmp_path / "a folder" / "trials" / "0", tmp_path / "a folder" / "journal.log"
+    before = json.loads((first / "result.json").read_text())["validation"]
+    told = [line for line in journal.read_text().splitlines(keepends=True) if is_told(line)]
+    journal.write_text(journal.read_text().replace(told[0], "").replace(told[1], ""))
+    (first / "result.json").unlink()
+    (first / "last.ckpt").write_bytes(b"PK")
+    assert "2 interrupted" in searched().stdout
+    assert json.loads((first / "result.json").read_text())["validation"] == before
+
+
+def is_told(line):
+    entry = json.loads(line)
+    return entry["op_code"] == 6 and entry["state"] == 1

@@ -66,7 +66,7 @@ class Launcher:
     def left_over(self, folders):
         return {folder: job for folder, job in self.left.items() if folder in folders}
 
-    def said(self, folder):
+    def message(self, folder):
         return last_lines(folder / "stderr.log")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from engrec.datasets import prepared, synthetic
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, pool, read_groups
+from engrec.metrics import confusion_matrix, log_odds_of
 from engrec.pages import page
 from engrec.pages.dashboard.records import Entry, Outputs, read_history
 from engrec.runs.reading import MOST_BYTES, number, read_json, read_text
@@ -113,13 +114,14 @@ class Details:
 
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Confusion matrix and ROC curves of predictions.csv."""
-        from engrec.evidence.statistics import SCORES, Draws, scores
+        import torch
+
+        from engrec.evidence.statistics import Draws, scores
         from engrec.pages.figures import GRID, roc
 
         said = read_predictions(_plain(entry, "predictions.csv"))
         labels, p, size = said.labels, said.probabilities, len(said.class_names)
-        confusion = np.zeros((size, size), dtype=int)
-        np.add.at(confusion, (labels, p.argmax(1)), 1)
+        confusion = confusion_matrix(*map(torch.from_numpy, (p, labels))).int()
         ranked = log_odds_of(p)
         curves = []
         for k in [1] if size == 2 else range(size):
@@ -133,7 +135,7 @@ class Details:
             "curves": curves,
             "images": len(labels),
             "people": len(set(said.subjects.tolist())) if (said.subjects != "").all() else None,
-            "scores": {score: rounded([found[score][0]], 6)[0] for score in SCORES},
+            "scores": {score: rounded(values, 6)[0] for score, values in found.items()},
         }
 
     def mistakes(self, entry: Entry) -> dict[str, Any]:
@@ -164,6 +166,7 @@ class Details:
     def group(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Folds pooled, seeds averaged: each score with its interval, for the model and its controls."""
         from engrec.evidence import comparison
+        from engrec.evidence.verdicts import judge_alone
 
         if not entries:
             raise ValueError("none of its runs has finished")
@@ -181,7 +184,7 @@ class Details:
             "incomplete": len(latest) - len(kept),  # of seeds that lack folds which others have
             "title": block.title,
             **_intervals(block),
-            "verdicts": [line for line in block.verdicts if "gauge of leakage" not in line],
+            "verdicts": [verdict.text for verdict in judge_alone(block)],
         }
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
@@ -217,15 +220,6 @@ class Details:
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
     return [round(float(value), digits) if math.isfinite(value) else None for value in values]
-
-
-def log_odds_of(probabilities: np.ndarray) -> np.ndarray:
-    """What ROC curves rank by, (N, K), as the metrics do."""
-    import torch
-
-    from engrec.metrics import log_odds
-
-    return log_odds(torch.from_numpy(probabilities).double().clamp_min(1e-45).log()).numpy()
 
 
 def _figures(figures: Any) -> dict[str, dict[str, Any]]:

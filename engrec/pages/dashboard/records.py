@@ -3,7 +3,6 @@
 Nothing that lies there is trusted: what cannot be read is a record that says why. Symbolic links are not followed.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -12,15 +11,15 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engrec.evidence.groups import NOT_SETTINGS
+from engrec.metrics import higher_is_better, logged
 from engrec.runs.reading import (
     MOST_BYTES,
     mapping,
     number,
+    parse_history,
     plain,
     read_json,
     read_settings,
@@ -28,6 +27,7 @@ from engrec.runs.reading import (
     word,
 )
 from engrec.runs.record import STAGES
+from engrec.runs.settings import is_setting
 from engrec.runs.status import status_of
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
@@ -35,7 +35,6 @@ READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
 DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
 MOST_BYTES |= {"sweep.json": 2**26, "predictions.csv": 2**27}
-SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "loss")
 SILENT = 60.0  # seconds without a new sweep.json, after which a search no longer goes on
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
@@ -155,28 +154,11 @@ def walk(root: Path) -> Iterator[tuple[str, Seen]]:
 def read_history(path: Path) -> tuple[dict[str, list[float | None]], str]:
     """metrics.csv: column to values, and what is wrong with it, up to where that is; empty if nothing."""
     try:
-        rows = csv.reader(read_text(path).splitlines(), strict=True)
-        header = next(rows, [])
-        columns: list[list[float | None]] = [[] for _ in header]
-        if "epoch" not in header or len(set(header)) < len(header):
-            return {}, f"{path.name} has no column of epochs"
-        for line, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                return dict(zip(header, columns, strict=True)), f"{path.name}, line {line}: {len(row)} cells"
-            for column, cell in zip(columns, map(_value, row), strict=True):
-                column.append(cell)
-    except (ValueError, csv.Error) as error:
-        return {}, str(error) if str(error).startswith(path.name) else f"{path.name} is damaged ({error})"
-    if None in columns[header.index("epoch")]:
-        return {}, f"{path.name} has an epoch that is no number"
-    return dict(zip(header, columns, strict=True)), ""
-
-
-def _value(cell: str) -> float | None:
-    try:
-        return number(float(cell))
-    except ValueError:
-        return None
+        columns, problem = parse_history(read_text(path))
+    except ValueError as error:
+        return {}, str(error)
+    finite = {name: [number(value) for value in values] for name, values in columns.items()}
+    return finite, f"{path.name}, {problem}" if problem else ""
 
 
 def read_run(folder: Path, path: str, files: Seen, before: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -247,8 +229,8 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
         "epochs": epochs,
         "max_epochs": number(settings.get("max_epochs")),
         "best_epoch": number(validation.get("epoch")),
-        "val": {score: number(validation.get(f"val/{score}")) for score in SCORES},
-        "test": {score: number(scores.get(f"test/{score}")) for score in SCORES},
+        "val": {score: number(validation.get(f"val/{score}")) for score in logged()},
+        "test": {score: number(scores.get(f"test/{score}")) for score in logged()},
         "seconds": number(result.get("seconds")),
         "written": max(at for at, _ in files.values()) / 1e9,
         "dated": _dated(settings.get("run")),
@@ -269,19 +251,13 @@ def _dated(run: Any) -> float | None:
         return None
 
 
-@lru_cache(4096)
-def is_setting(key: str) -> bool:
-    """Whether a difference in it is one between two kinds of runs, and not of where they lie or what follows of it."""
-    return not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)
-
-
 def best_epoch(history: Mapping[str, list[float | None]], monitor: Any) -> dict[str, float | None]:
     """The row of the history with the best value of the monitored metric, the lowest of a loss."""
     column = history.get(monitor if isinstance(monitor, str) else "", [])
     known = [i for i, value in enumerate(column) if value is not None]
     if not known:
         return {}
-    sign = -1 if str(monitor).endswith("loss") else 1
+    sign = 1 if higher_is_better(str(monitor)) else -1
     best = max(known, key=lambda i: sign * (column[i] or 0.0))
     return {name: values[best] for name, values in history.items()}
 

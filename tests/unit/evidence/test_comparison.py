@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
-from engrec.evidence.statistics import SCORES
+from engrec.evidence.statistics import score_names
+from engrec.evidence.verdicts import Verdict, judge
 from engrec.pages import tables
 from engrec.runs.record import find_runs
 
@@ -62,7 +63,7 @@ def test_an_example_by_hand(tmp_path):
     block = block_of(tmp_path)
     [figures] = block.figures.values()
     expected = (3 / 5, (2 / 3 + 1 / 2) / 2, 4 / 6, 5 / 6, (0.1 + 2 * 0.2 + 2 * 0.6) / 5)
-    assert [figures[score].value for score in SCORES] == pytest.approx(expected)
+    assert [figures[score].value for score in score_names()] == pytest.approx(expected)
     assert block.title == "wacv2016, disengaged / engaged: 5 test images of 2 people, split kfold"
 
 
@@ -82,7 +83,7 @@ def test_figures_are_the_mean_over_seeds_of_what_scikit_learn_says(tmp_path, cla
         each.append(
             [sk.accuracy_score(labels, predicted), sk.balanced_accuracy_score(labels, predicted), f1, float(area)]
         )
-    for score, values in zip(SCORES, np.transpose(each), strict=False):
+    for score, values in zip(score_names(), np.transpose(each), strict=False):
         figure = figures[score]
         assert (figure.value, figure.sd) == pytest.approx((np.mean(values), stats.tstd(values)))
         assert figure.low < figure.value < figure.high
@@ -127,7 +128,7 @@ def test_what_is_undefined_is_said(tmp_path):
     block = block_of(tmp_path)
     assert np.isnan(block.figures["finetune vgg_small"]["AUC"].value)
     [row] = tables.figure_rows(block)[1:]
-    assert row[3 + SCORES.index("AUC")] == "undefined"
+    assert row[3 + score_names().index("AUC")] == "undefined"
 
 
 def test_one_person_has_figures_without_intervals(tmp_path):
@@ -176,7 +177,7 @@ def test_groups_on_other_images_are_blocks_of_their_own(tmp_path):
     assert sum(len(block.differences) for block in blocks) == 1
     for block in blocks:
         assert len(block.groups) + len(block.others) == 4
-        assert ("a gauge of leakage, not a result" in block.title) == (block.groups[0].name["split"] == "random")
+        assert ("leakage check, not a result" in block.title) == (block.groups[0].name["split"] == "random")
 
 
 # Differences
@@ -235,44 +236,48 @@ def verdicts(folder, share, controls=None, **run):
     images = some_images(240)
     controls = {"majority": majority(images)} if controls is None else controls
     write_run(folder / "run", right_for(images, share), controls=controls, **run)
-    return without_folds(block_of(folder).verdicts)
+    return without_folds(judge(block_of(folder)))
 
 
-def without_folds(lines):
+def without_folds(verdicts):
     """Without the remark that the one run here is not all of its folds."""
-    return [line for line in lines if not line.endswith("1 of 5 folds; the other people are not tested.")]
+    return [verdict for verdict in verdicts if "1 of 5 folds; " not in verdict.text]
 
 
 def test_folds_that_are_missing_are_said(tmp_path):
     images = some_images(240)
     for fold in range(5):
-        said = block_of(tmp_path).verdicts if fold else []
-        assert (f"finetune vgg_small: {fold} of 5 folds; the other people are not tested." in said) == (fold > 0)
+        found = judge(block_of(tmp_path)) if fold else []
+        text = f"finetune vgg_small: {fold} of 5 folds; the people of the other folds are not tested."
+        assert (Verdict("note", text) in found) == (fold > 0)
         write_run(tmp_path / str(fold), take(images, np.arange(fold, 240, 5)), fold=fold)
-    assert not any("folds;" in line for line in block_of(tmp_path).verdicts)
+    assert not any("folds;" in verdict.text for verdict in judge(block_of(tmp_path)))
 
 
 def test_a_model_that_wins_is_not_told_that_it_does_not(tmp_path):
     first = verdicts(tmp_path, 0.95)[0]
-    assert first == (
+    assert first == Verdict(
+        "beats",
         "finetune vgg_small beats “always the majority class” in accuracy (95.0 against 83.3) and in balanced accuracy "
-        "(95.0 against 50.0)."
+        "(95.0 against 50.0).",
     )
 
 
 def test_a_model_that_loses_is_told_so(tmp_path):
     first = verdicts(tmp_path, 0.4)[0]
-    assert first == (
+    assert first == Verdict(
+        "fails",
         "finetune vgg_small does NOT beat “always the majority class”: neither in accuracy (40.0 against 83.3) nor in "
-        "balanced accuracy (40.0 against 50.0)."
+        "balanced accuracy (40.0 against 50.0).",
     )
 
 
 def test_a_model_that_wins_in_one_score_is_told_both(tmp_path):
     first = verdicts(tmp_path, 0.75)[0]
-    assert first == (
-        "finetune vgg_small beats “always the majority class” in balanced accuracy (75.0 against 50.0), NOT in "
-        "accuracy (75.0 against 83.3)."
+    assert first == Verdict(
+        "fails",
+        "finetune vgg_small beats “always the majority class” in balanced accuracy (75.0 against 50.0), but NOT in "
+        "accuracy (75.0 against 83.3).",
     )
 
 
@@ -287,16 +292,18 @@ def test_being_better_by_chance_is_not_to_beat(tmp_path):
         block.figures["finetune vgg_small"]["accuracy"].value
         > block.figures["always the majority class"]["accuracy"].value
     )
-    assert "does NOT beat" in block.verdicts[0]
+    first = judge(block)[0]
+    assert (first.kind, "does NOT beat" in first.text) == ("fails", True)
 
 
 def test_one_person_says_nothing_about_others(tmp_path):
     images = some_images(60, per_subject=60)
     write_run(tmp_path / "run", right_for(images, 0.95), controls={"majority": majority(images)})
-    first = block_of(tmp_path).verdicts[0]
-    assert first == (
+    first = judge(block_of(tmp_path))[0]
+    assert first == Verdict(
+        "note",
         "finetune vgg_small against “always the majority class”: accuracy (96.7 against 83.3), balanced accuracy (98.0 "
-        "against 50.0); one person says nothing about others."
+        "against 50.0). A single test person allows no conclusion about others.",
     )
 
 
@@ -305,7 +312,7 @@ def test_the_oracle_of_each_person_is_a_control_of_its_own(tmp_path):
     oracle = right_for(images, 0.9, seed=1)
     lines = verdicts(tmp_path, 0.75, {"majority": majority(images), "subject_majority": oracle, "other": oracle})
     assert len(lines) == 3
-    assert "does NOT beat “each person's own majority (oracle)”" in lines[1]
+    assert "does NOT beat “each person's own majority (oracle)”" in lines[1].text
 
 
 def test_controls_stand_beside_the_models_in_the_usual_order(tmp_path):
@@ -321,7 +328,7 @@ def test_controls_stand_beside_the_models_in_the_usual_order(tmp_path):
         assert np.isnan(shown.sd)
 
 
-def test_the_gauge_of_leakage_is_set_beside_its_model(tmp_path):
+def test_the_leakage_check_is_set_beside_its_model(tmp_path):
     images, leaky = some_images(240), some_images(120)
     write_run(tmp_path / "honest", right_for(images, 0.6))
     write_run(tmp_path / "random", right_for(leaky, 0.9), choices={"split": "random"})
@@ -329,22 +336,23 @@ def test_the_gauge_of_leakage_is_set_beside_its_model(tmp_path):
     write_run(tmp_path / "scratch", right_for(images, 0.5), stage="scratch")
     write_run(tmp_path / "holdout", right_for(leaky, 0.5), stage="scratch", choices={"split": "holdout"})
     write_run(tmp_path / "first", right_for(images, 0.5), stage="pretrain")
-    said = without_folds(line for block in blocks_of(tmp_path) for line in block.verdicts)
-    assert sorted(said) == [
-        "finetune vgg_small with the same people on all sides (split=random): accuracy 90.0 against 60.0, balanced "
-        "accuracy 90.0 against 60.0, AUC 90.0 against 60.0 on people never seen.",
-        *2 * ["scratch vgg_small: the gauge of leakage is not among these runs (the same command with split=random)."],
+    said = without_folds(line for block in blocks_of(tmp_path) for line in judge(block))
+    assert {verdict.kind for verdict in said} == {"note"}
+    assert sorted(verdict.text for verdict in said) == [
+        "finetune vgg_small, leakage check (split=random: the same people in train, validation and test): accuracy "
+        "90.0 against 60.0, balanced accuracy 90.0 against 60.0, AUC 90.0 against 60.0 on unseen people.",
+        *2 * ["scratch vgg_small: no leakage check. To add one, run the same command with split=random."],
     ]
 
 
-def test_the_gauge_of_leakage_is_that_of_the_same_settings(tmp_path):
+def test_the_leakage_check_is_that_of_the_same_settings(tmp_path):
     images = some_images(240)
     for split, shares in (("kfold", (0.6, 0.6)), ("random", (0.8, 0.9))):
         for lr, share in zip((0.01, 0.1), shares, strict=True):
             folder = tmp_path / f"{split}{lr}"
             write_run(folder, right_for(images, share), choices={"split": split}, settings={"optimizer.lr": lr})
-    said = without_folds(line for block in blocks_of(tmp_path) for line in block.verdicts)
-    assert [line.split(":")[1].split(",")[0] for line in said] == [
+    said = without_folds(line for block in blocks_of(tmp_path) for line in judge(block))
+    assert [verdict.text.split("):")[1].split(",")[0] for verdict in said] == [
         " accuracy 80.0 against 60.0",
         " accuracy 90.0 against 60.0",
     ]
@@ -478,7 +486,7 @@ def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
         assert int(row["images"]) == count
         found = [float(row[column]) for column in ("value", "low", "high", "sd over seeds")]
         np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, figure.sd], rtol=1e-5, atol=1e-12)
-    differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in SCORES]
+    differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in score_names()]
     assert [(r["test set"], r["one"], r["other"], r["score"]) for r in read["differences"]] == differences
     d = varied[0].differences[0]
     figure, p = d.figures["accuracy"]

@@ -13,6 +13,7 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
 from engrec.evidence.statistics import Draws, expected_calibration_error
+from engrec.evidence.verdicts import judge
 from engrec.pages import faces, figures, report, tables
 from engrec.runs import reading
 from engrec.runs.record import find_runs
@@ -141,7 +142,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
     traces = figure_data(text)[0]
     dots = [trace for trace in traces if trace["mode"] == "markers"]
     whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
-    figures = [of[score] for score in report.SCORES for of in block.figures.values()]
+    figures = [of[score] for score in report.score_names() for of in block.figures.values()]
     assert len(figures) == 5 * 3
     for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
         assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
@@ -172,8 +173,8 @@ def test_a_page_of_many_models_tells_all_of_them_apart():
 def test_what_a_model_does_not_beat_is_set_apart(page):
     [block], text = page
     listed = re.findall(r'<li class="(\w+)">([^<]*)</li>', body_of(text))
-    assert [line for _, line in listed] == block.verdicts
-    assert {kind for kind, _ in listed} == {"fails", "says"}
+    assert listed == [(verdict.kind, verdict.text) for verdict in judge(block)]
+    assert {kind for kind, _ in listed} == {"fails", "note"}
     assert all((kind == "fails") == ("NOT" in line) for kind, line in listed)
 
 

@@ -122,3 +122,15 @@ def test_what_the_command_line_fixes_is_not_searched(tmp_path):
     assert sweep.overrides == ("stage=pretrain", "x=0.5", "+new=1")
     with pytest.raises(ValueError, match="leave nothing to search for"):
         sweep.fixed(["kind=a"])
+
+
+def test_costs_are_read_from_what_a_run_measured(tmp_path):
+    metrics = ["val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
+    objectives = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics]).objectives
+    written = {
+        "validation": {"val/loss": 0.5}, "num_images": {"train": 600}, "train_images_per_second": 200.0,
+        "num_parameters": 7, "seconds": 99.0,
+    }  # fmt: skip
+    assert space.figures(written, objectives) == dict(zip(metrics, [0.5, 3.0, 200.0, 7.0], strict=True))
+    with pytest.raises(ValueError, match="seconds_per_epoch is not in it"):
+        space.figures(written | {"train_images_per_second": None}, objectives)

@@ -256,7 +256,7 @@ def test_a_configuration_read_in_parts_is_that_read_as_a_whole(text):
 def test_a_history_counts_up_to_where_it_is_damaged(tmp_path):
     (made(tmp_path / "run") / "metrics.csv").write_text(HISTORY + "3,0.05,0.")
     outputs = looked(tmp_path)
-    assert records_of(outputs)["run"]["problems"] == ["metrics.csv, line 5: 3 cells"]
+    assert records_of(outputs)["run"]["problems"] == ["metrics.csv, line 5: 3 cells, the header has 5"]
     assert records_of(outputs)["run"]["state"] == "finished"
     columns = Details(outputs, True).answer("history", key(outputs, "run"))["columns"]
     assert columns["val/auc"] == [0.5, 0.75, 0.7]

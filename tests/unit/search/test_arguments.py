@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from searches import Launcher, Made, interrupted, parsed, searched
 
 from engrec.machine import gpus
-from engrec.search import checking, space, typed
+from engrec.search import checking, space
+from engrec.search.arguments import parse, sweep_file
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,11 @@ from engrec.search import checking, space, typed
 )
 def test_what_is_mistyped_is_said(arguments, said):
     with pytest.raises(ValueError, match=said):
-        typed.parse(arguments)
+        parse(arguments)
 
 
 def test_what_is_typed_goes_where_it_belongs():
-    options = typed.parse(
-        ["sweep=small", "n_trials=7", "workers=2", "timeout=9", "folds=[0,2]", "seed=3", "batch_size=16"]
-    )
+    options = parse(["sweep=small", "n_trials=7", "workers=2", "timeout=9", "folds=[0,2]", "seed=3", "batch_size=16"])
     assert (options.n_trials, options.workers, options.timeout) == (7, 2, 9)
     assert options.sweep.folds == (0, 2)
     assert {"seed=3", "batch_size=16"} <= set(options.sweep.overrides)
@@ -65,7 +64,7 @@ def test_what_is_typed_goes_where_it_belongs():
     ],
 )
 def test_trials_that_could_not_be_compared_are_refused(compose, changes, said):
-    sweep = space.read(typed.sweep_file("small"))
+    sweep = space.read(sweep_file("small"))
     with pytest.raises(ValueError, match=said):
         checking.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
 
@@ -114,7 +113,7 @@ def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, mon
 
     def locked_later(folder):
         with pytest.raises(KeyboardInterrupt):
-            searched(folder, typed.parse(arguments).sweep, interrupted)
+            searched(folder, parse(arguments).sweep, interrupted)
         last.touch()
         return locked(folder)
 

@@ -22,7 +22,7 @@ RESERVED = {
 
 
 @dataclass(frozen=True)
-class Typed:
+class Options:
     """The command's own arguments; overrides are train.py's."""
 
     sweep: Sweep
@@ -35,7 +35,7 @@ class Typed:
     command: str
 
 
-def parse(arguments: list[str]) -> Typed:
+def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "arguments", nargs="*", metavar="KEY=VALUE",
@@ -55,7 +55,7 @@ def parse(arguments: list[str]) -> Typed:
     sweep = space.read(sweep_file(ours.get("sweep")))
     freed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
     sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
-    return Typed(
+    return Options(
         sweep=sweep,
         folder=Path(ours.get("folder") or Path("outputs", "sweeps", sweep.name)),
         n_trials=whole("n_trials", ours.get("n_trials", "20")),
