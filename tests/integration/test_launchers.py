@@ -94,8 +94,11 @@ def test_without_a_gpu_there_is_one_worker_and_nothing_is_set(machine):
 
 @pytest.mark.parametrize(
     ("number", "everyone", "status"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, -signal.SIGTERM), (signal.SIGKILL, False, -signal.SIGKILL)],
-    ids=["ctrl-c", "kill", "kill-9"],
+    [
+        pytest.param(signal.SIGINT, True, 130, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, False, -signal.SIGTERM, id="kill", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, id="kill-9"),
+    ],
 )
 def test_a_sweep_that_is_stopped_leaves_no_trial_running(machine, number, everyone, status):
     """Ctrl-C goes to every process of the command, kill to the one that was typed."""
