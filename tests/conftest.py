@@ -25,8 +25,14 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items):
     """Files that take long first, so that two processes end at about the same time."""
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks) + (item.path.parent.name != "integration")))
+
+    def rank(item):
+        """LONGEST, then the rest of tests/integration, then tests/unit."""
+        if item.path.parent.name != "integration":
+            return len(LONGEST) + 1
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
