@@ -26,7 +26,7 @@ from engrec.search.arguments import Options, parse
 from engrec.search.checking import check_fits, checked, compose_one, most_epochs
 from engrec.search.progress import Table
 from engrec.search.search import Search
-from engrec.search.study import locked, open_study
+from engrec.search.study import locked, open_study, quiet_optuna
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -34,6 +34,7 @@ TRAIN = (sys.executable, str(ROOT / "train.py"))
 
 def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     """command: what stands before each trial's overrides, which the tests replace."""
+    quiet_optuna()
     typed = parse(arguments)
     cfg = compose_one(typed.sweep, 0)
     check_fits(typed.sweep, cfg)

@@ -11,7 +11,6 @@ from engrec.runs.reading import mapping, number, plain, word
 from engrec.search import outcome
 from engrec.search.space import Objective, Sweep, text
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = {word: state for state, word in outcome.STATES.items()}
 
 
@@ -23,6 +22,7 @@ def described(node: Mapping[str, Any]) -> dict[str, Any]:
     space = {str(key): _distribution(mapping(values)) for key, values in node["search"].items()}
     folds = tuple(int(fold) for fold in node.get("folds") or ())
     sweep = Sweep(str(node["name"]), tuple(map(str, node["overrides"])), space, objectives, folds)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line on the terminal for each study that is read
     study = optuna.create_study(directions=[objective.direction for objective in objectives])
     rows = []
     for trial in node["trials"]:
