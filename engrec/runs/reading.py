@@ -58,8 +58,6 @@ MOST_BYTES = {
     "status.json": 2**16,
     "sweep.json": 2**26,
     "predictions.csv": 2**27,
-    "sweep.json": 2**26,
-    "predictions.csv": 2**27,
 }
 MOST_SETTINGS, MOST_LETTERS = 1000, 400
 ALIAS = re.compile(r"(?:^|[:\-\[{,])\s*\*\w", re.MULTILINE)
