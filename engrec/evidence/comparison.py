@@ -9,7 +9,7 @@ import numpy as np
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import Draws, interval, mcnemar, p_text, p_value, score_names, scores
+from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_text, p_value, score_names, scores
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,25 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score;
-    mcnemar: exact p-value of the hard decisions of the first seed, images taken for independent."""
+    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score.
+
+    mcnemar: the exact p-value of McNemar's test on the first seed's predictions, which treats images as independent.
+    """
 
     one: str
     other: str
     figures: dict[str, tuple[Figure, float]]
     mcnemar: float
 
-    def cell(self, score: str) -> str:
+    def cell(self, score: str) -> tuple[str, ...]:
+        """Value with interval, and p: parts of a cell of a table."""
         figure, p = self.figures[score]
         if np.isnan(figure.value):
-            return "undefined"
-        between = "" if np.isnan(figure.low) else f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}] {p_text(p)}"
-        return f"{100 * figure.value:+.1f}{between}"
+            return ("undefined",)
+        value = f"{100 * figure.value:+.1f}"
+        if np.isnan(figure.low):
+            return (value,)
+        return f"{value} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]", p_text(p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Each group's name, without what all groups here have in common (but always stage and model)."""
+        """Each group's name: stage and model, and whatever else is not the same in all groups here."""
         keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
         return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
 
@@ -78,8 +83,8 @@ class Comparison:
         """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
         models = {label: group.probabilities for label, group in zip(self.labels, self.groups, strict=True)}
         found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
-        known = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
-        return models | {CONTROLS.get(name, name): found[name][None] for name in known}
+        ordered = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
+        return models | {CONTROLS.get(name, name): found[name][None] for name in ordered}
 
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
@@ -115,12 +120,21 @@ class Comparison:
 
     @cached_property
     def calibrated(self) -> dict[str, float]:
-        """Groups with a temperature for every run: the ECE after it, mean over seeds."""
+        """The ECE after temperature scaling, mean over seeds, of the groups in which every run has a temperature."""
         once, labels = Draws.all_once(len(self.groups[0].labels)), self.groups[0].labels
         return {
             name: float(np.mean([scores(p, labels, once)["ECE"] for p in group.calibrated]))
             for name, group in zip(self.labels, self.groups, strict=True)
             if group.calibrated is not None
+        }
+
+    @cached_property
+    def fold_auc(self) -> dict[str, float]:
+        """Groups of several folds: the mean of the folds' own AUCs. Each ranks the images of one network alone."""
+        return {
+            name: mean_fold_auc(group)
+            for name, group in zip(self.labels, self.groups, strict=True)
+            if len(group.runs) > len(group.seeds)
         }
 
     @cached_property
@@ -140,8 +154,10 @@ class Comparison:
 
     @cached_property
     def within_formats(self) -> list[tuple[str, str, int, dict[str, Figure]]]:
-        """Predictor, codec and colour mode, images, figures; with the control that knows the format alone, since sizes
-        still differ within each."""
+        """Rows of predictor, format (codec and colour mode), number of images, scores; empty for a single format.
+
+        The control that sees only the file format is included: image sizes still differ within a format.
+        """
         kinds = np.array([" ".join(text.split()[:2]) for text in self.groups[0].formats])
         names, counts = np.unique(kinds, return_counts=True)
         if len(names) < 2:
@@ -181,6 +197,17 @@ class Comparison:
                 row[name] = f"{100 * (p[:, of].argmax(2) == group.labels[of]).mean():.1f}"
             rows.append(row)
         return rows
+
+
+def mean_fold_auc(group: Group) -> float:
+    """The mean over seeds of the mean over the folds in which the AUC is defined; NaN if a seed has no such fold."""
+    seeds = []
+    for probabilities, folds in zip(group.probabilities, group.folds, strict=True):
+        parts = [folds == fold for fold in np.unique(folds)]
+        areas = np.array([auc(probabilities[i], group.labels[i], Draws.all_once(int(i.sum())))[0] for i in parts])
+        defined = areas[~np.isnan(areas)]
+        seeds.append(defined.mean() if len(defined) else np.nan)
+    return float(np.mean(seeds))
 
 
 def _view(key: str, value: str) -> str:

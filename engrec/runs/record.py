@@ -17,7 +17,7 @@ import yaml
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.reading import flatten
+from engrec.runs.reading import by_section, flatten
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
@@ -35,11 +35,12 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def environment(command: str) -> dict[str, Any]:
+def environment(command: str, *more_packages: str) -> dict[str, Any]:
     """What a result depends on besides its configuration."""
     return {
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in (*PACKAGES, *more_packages)}
+        | {"python": platform.python_version()},
         "git_commit": git_commit(),
         "command": command,
     }
@@ -152,7 +153,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
     config = folder / "config.yaml"
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        settings = by_section(config.read_text(encoding="utf-8")) if config.is_file() else {}
         return Run(folder, result, dict(flatten(settings)))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise ValueError(f"{config} is damaged: run it again, or remove it") from error
