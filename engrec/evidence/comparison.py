@@ -9,7 +9,7 @@ import numpy as np
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import Draws, interval, mcnemar, p_text, p_value, score_names, scores
+from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_text, p_value, score_names, scores
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,15 @@ class Difference:
     figures: dict[str, tuple[Figure, float]]
     mcnemar: float
 
-    def cell(self, score: str) -> str:
+    def cell(self, score: str) -> tuple[str, ...]:
+        """Value with interval, and p: parts of a cell of a table."""
         figure, p = self.figures[score]
         if np.isnan(figure.value):
-            return "undefined"
-        between = "" if np.isnan(figure.low) else f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}] {p_text(p)}"
-        return f"{100 * figure.value:+.1f}{between}"
+            return ("undefined",)
+        value = f"{100 * figure.value:+.1f}"
+        if np.isnan(figure.low):
+            return (value,)
+        return f"{value} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]", p_text(p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,15 @@ class Comparison:
         }
 
     @cached_property
+    def fold_auc(self) -> dict[str, float]:
+        """Groups of several folds: the mean of the folds' own AUCs. Each ranks the images of one network alone."""
+        return {
+            name: mean_fold_auc(group)
+            for name, group in zip(self.labels, self.groups, strict=True)
+            if len(group.runs) > len(group.seeds)
+        }
+
+    @cached_property
     def differences(self) -> list[Difference]:
         """Between every two groups."""
         return [self.difference(one, other) for one, other in itertools.combinations(self.labels, 2)]
@@ -181,6 +193,17 @@ class Comparison:
                 row[name] = f"{100 * (p[:, of].argmax(2) == group.labels[of]).mean():.1f}"
             rows.append(row)
         return rows
+
+
+def mean_fold_auc(group: Group) -> float:
+    """The mean over seeds of the mean over the folds in which the AUC is defined; NaN if a seed has no such fold."""
+    seeds = []
+    for probabilities, folds in zip(group.probabilities, group.folds, strict=True):
+        parts = [folds == fold for fold in np.unique(folds)]
+        areas = np.array([auc(probabilities[i], group.labels[i], Draws.all_once(int(i.sum())))[0] for i in parts])
+        defined = areas[~np.isnan(areas)]
+        seeds.append(defined.mean() if len(defined) else np.nan)
+    return float(np.mean(seeds))
 
 
 def _view(key: str, value: str) -> str:

@@ -11,6 +11,7 @@ from engrec.machine.files import write_text
 if TYPE_CHECKING:
     from engrec.evidence.comparison import Comparison, Difference
     from engrec.evidence.groups import Group
+    from engrec.pages.tables import Cell
 
 
 def make_table(out: Path, resamples: int) -> None:
@@ -78,17 +79,17 @@ def table_text(block: "Comparison", present: Sequence[str], notes: Sequence[str]
     """The whole table in Markdown."""
     from engrec.evidence.statistics import p_text
     from engrec.evidence.verdicts import judge
-    from engrec.pages.tables import difference_legend, table
+    from engrec.pages.tables import difference_legend, markdown
 
-    lines = [f"## {block.title}", "", table(figure_rows(block, present)), "", legend(block), ""]
+    lines = [f"## {block.title}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
-        cells = [["difference", *COLUMNS, "McNemar"]]
+        cells: list[list[Cell]] = [["difference", *COLUMNS, "McNemar"]]
         for d in differences:
             cells.append([f"{d.one} − {d.other}", *(d.cell(score) for score in COLUMNS), p_text(d.mcnemar)])
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
-        lines += [table(cells), "", f"{difference_legend(block)} {chance}", ""]
+        lines += [markdown(cells), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
     return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from engrec.machine.files import write_text
-from engrec.pages import page
+from engrec.pages import page, tables
 from engrec.search.outcome import Matters, best_command, chosen, importances, record, short, summary
 from engrec.search.space import Objective, Sweep, arguments, text
 
@@ -42,7 +42,7 @@ def html_page(sweep: Sweep, study: optuna.Study, folder: Path, typed: str, matte
             sections.append(("Trade-off", page.figure(_trade_off(study, sweep))))
         sections.append(("Values together", page.figure(_parallel(complete, sweep))))
         sections.append(("What matters", page.note(why_not) if why_not else page.figure(_bars(matters))))
-    sections.append(("Trials", page.table(_table(study, sweep, folder))))
+    sections.append(("Trials", tables.html(_table(study, sweep, folder))))
     return page.page(f"Search: {sweep.name}", sections, page.note(typed))
 
 
@@ -54,7 +54,7 @@ def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
         study.get_trials(deepcopy=False),
         key=lambda t: (order.get(t.state, 2), -sign * t.values[0] if t.values else 0, t.number),
     )
-    rows = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
+    rows: list[list[str]] = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
     for trial in trials:
         entry = record(trial, folder)
         values = [f"{value:.4f}" for value in entry["values"] or ()] or [""] * len(sweep.objectives)

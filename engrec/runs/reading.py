@@ -9,11 +9,30 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file of a run. kind: "damaged" for its contents, "refused" for what is never opened: a link,
+    a pipe, a file larger than any run writes."""
+
+    kind: str
+    file: str
+    text: str
+
+
+class FileError(ValueError):
+    """A file that cannot be read, and why."""
+
+    def __init__(self, kind: str, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name} {reason}")
+        self.problem = Problem(kind, path.name, str(self))
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -39,27 +58,27 @@ SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)
 
 
 def read_text(path: Path, tail: int | None = None) -> str:
-    """The text of a regular file, or of its last bytes. Raises ValueError for anything else, such as a link or a pipe,
+    """The text of a regular file, or of its last bytes. Raises FileError for anything else, such as a link or a pipe,
     and for a file larger than any run writes."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(f"{path.name} is a link, which is not followed") from error
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+            raise FileError("refused", path, "is a link, which is not followed") from error
+        raise FileError("refused", path, f"cannot be read ({error.strerror})") from error
     with os.fdopen(number, "rb") as file:
         at = os.fstat(number)
         if not stat.S_ISREG(at.st_mode):
-            raise ValueError(f"{path.name} is no plain file")
+            raise FileError("refused", path, "is not a plain file")
         if tail is not None:
             file.seek(max(0, at.st_size - tail))
             return file.read(tail).decode("utf-8", "replace")
         if at.st_size > MOST_BYTES[path.name]:
-            raise ValueError(f"{path.name} has {at.st_size / 1e6:,.0f} MB, which no run writes")
+            raise FileError("refused", path, f"has {at.st_size / 1e6:,.0f} MB, which no run writes")
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path.name} is no text") from error
+            raise FileError("damaged", path, "is not text") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,13 +86,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         node = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is damaged (line {error.lineno}: {error.msg})") from error
+        raise FileError("damaged", path, f"is damaged (line {error.lineno}: {error.msg})") from error
     except ValueError as error:
-        raise ValueError(f"{path.name} is damaged (a number that no run writes)") from error
+        raise FileError("damaged", path, "is damaged (a number that no run writes)") from error
     except RecursionError as error:
-        raise ValueError(f"{path.name} is nested more deeply than any run writes") from error
+        raise FileError("damaged", path, "is nested more deeply than any run writes") from error
     if not isinstance(node, dict):
-        raise ValueError(f"{path.name} is damaged (no list of keys)")
+        raise FileError("damaged", path, "is damaged (not a mapping of keys to values)")
     return node
 
 
@@ -81,7 +100,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """config.yaml with its keys joined by dots; a value is text, a finite number, true, false or null."""
     text = read_text(path)
     if ALIAS.search(text):  # a few lines of them stand for more than fits into memory
-        raise ValueError(f"{path.name} has aliases (*name), which no run writes")
+        raise FileError("refused", path, "has aliases (*name), which no run writes")
     try:
         node = by_section(text)
         if not isinstance(node, dict):
@@ -89,9 +108,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = {str(key)[:MOST_LETTERS]: plain(value) for key, value in flatten(node)}
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
-        raise ValueError(f"{path.name} is damaged ({reason})") from error
+        raise FileError("damaged", path, f"is damaged ({reason})") from error
     if len(settings) > MOST_SETTINGS:
-        raise ValueError(f"{path.name} has {len(settings):,} settings, which no run has")
+        raise FileError("refused", path, f"has {len(settings):,} settings, which no run has")
     return settings
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.reading import flatten
+from engrec.runs.reading import by_section, flatten
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
@@ -152,7 +152,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
     config = folder / "config.yaml"
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        settings = by_section(config.read_text(encoding="utf-8")) if config.is_file() else {}
         return Run(folder, result, dict(flatten(settings)))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise ValueError(f"{config} is damaged: run it again, or remove it") from error

@@ -116,7 +116,7 @@ def test_the_interval_is_over_people_where_they_are_known_and_over_images_elsewh
     assert widths[0] > 2 * widths[1]
     assert (people.draws.num_groups, unknown.draws.num_groups) == (20, 120)
     assert "bootstrap over 20 people" in tables.legend(people)
-    assert "bootstrap over images (nobody knows who is seen)" in tables.legend(unknown)
+    assert "bootstrap over images (the data set has no subject ids)" in tables.legend(unknown)
     assert "of 20 people" in people.title
     assert "people" not in unknown.title
     assert unknown.subjects == []
@@ -192,7 +192,7 @@ def test_a_copy_of_a_model_does_not_differ_from_it(tmp_path):
     for figure, p in difference.figures.values():
         assert (figure.value, figure.low, figure.high, p) == (0, 0, 0, 1)
     assert difference.mcnemar == 1
-    assert difference.cell("AUC") == "+0.0 [+0.0, +0.0] p = 1.000"
+    assert difference.cell("AUC") == ("+0.0 [+0.0, +0.0]", "p = 1.000")
 
 
 def test_differences_are_paired(tmp_path):
@@ -417,6 +417,60 @@ def test_the_table_of_subjects_by_hand(tmp_path):
         {"subject": "s1", "images": "2", "disengaged": "1", "engaged": "1", name: "75.0", majority_name: "50.0"},
         {"subject": "s2", "images": "1", "disengaged": "0", "engaged": "1", name: "0.0", majority_name: "100.0"},
     ]
+
+
+# Folds
+
+
+def test_the_mean_of_the_folds_own_aucs_stands_beside_the_pooled_one(tmp_path):
+    """Networks that rank perfectly, each on a scale of its own: pooled, one fold ranks above the other."""
+    images = some_images()
+    fold = np.arange(60) // 30
+    p = np.where(fold == 0, 0.1, 0.6) + 0.3 * images.labels
+    images = replace(images, probabilities=np.stack([1 - p, p], 1))
+    for seed in (0, 1):
+        for k in (0, 1):
+            write_run(
+                tmp_path / f"{seed}{k}",
+                take(images, fold == k),
+                seed=seed,
+                fold=k,
+                controls={"majority": take(images, fold == k)},
+            )
+    block = block_of(tmp_path, 100)
+    assert block.fold_auc == {"finetune vgg_small": 1.0}
+    pooled = block.figures["finetune vgg_small"]["AUC"].value
+    assert pooled == sk.roc_auc_score(images.labels, p) < 0.9
+    header, model, control = tables.figure_rows(block)
+    at = header.index("AUC by fold")
+    assert header[at - 1] == "AUC"
+    assert (model[at], control[at]) == ("100.0", "")
+    assert "“AUC by fold” is the mean of each fold's own AUC" in tables.legend(block)
+    tables.write_tables([block], tmp_path / "out")
+    with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        found = [row for row in csv.DictReader(file) if row["mean of folds"]]
+    assert [(row["name"], row["within"], row["score"], row["mean of folds"]) for row in found] == [
+        ("finetune vgg_small", "", "AUC", "1")
+    ]
+
+
+def test_a_fold_that_lacks_a_class_has_no_auc_of_its_own(tmp_path):
+    images = some_images()
+    ones = np.flatnonzero(images.labels == 1)[:10]
+    rest = np.setdiff1d(np.arange(60), ones)
+    write_run(tmp_path / "0", take(images, ones))
+    write_run(tmp_path / "1", take(images, rest), fold=1)
+    block = block_of(tmp_path, 100)
+    expected = sk.roc_auc_score(images.labels[rest], images.probabilities[rest, 1])
+    assert block.fold_auc["finetune vgg_small"] == pytest.approx(expected)
+
+
+def test_one_fold_has_no_column_of_folds(tmp_path):
+    for seed in SEEDS:
+        write_run(tmp_path / str(seed), some_images(seed=seed), seed=seed)
+    block = block_of(tmp_path, 100)
+    assert block.fold_auc == {}
+    assert "AUC by fold" not in tables.text([block])
 
 
 # Text and tables
