@@ -90,7 +90,9 @@ class History(Checkpoint):
         self.epochs.append({"epoch": trainer.current_epoch, "lr": lr, **dict(sorted(metrics.items()))})
         if trainer.is_global_zero:
             with atomic_write(self.folder / "metrics.csv") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.epochs[0]))
+                # Of all epochs: a run that is resumed may log a metric that was added after its first ones.
+                names = dict.fromkeys(name for row in self.epochs for name in row)
+                writer = csv.DictWriter(file, fieldnames=list(names))
                 writer.writeheader()
                 writer.writerows(self.epochs)
         if not sys.stdout.isatty():  # there is no progress bar

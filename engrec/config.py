@@ -6,7 +6,7 @@ import math
 import netrc
 import os
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from engrec.errors import CONF, nearest
@@ -110,10 +111,22 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def composed_dataset(overrides: Sequence[str]) -> Any:
+    """The data set that train.py would use with these overrides. Raises ValueError where it is not complete."""
+    cfg = composed(overrides)
+    check_missing(cfg.dataset)
+    return instantiate(cfg.dataset, _convert_="all")
+
+
+def check_missing(node: DictConfig, optional: Collection[str] = ()) -> None:
+    """Raise ValueError, with what to set, for the values that are missing in a node of the configuration."""
+    if missing := sorted(OmegaConf.missing_keys(node) - set(optional)):
+        raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
+
+
 def check(cfg: DictConfig) -> None:
     """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
+    check_missing(cfg)
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
 

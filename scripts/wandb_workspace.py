@@ -71,7 +71,7 @@ def save(path: str, name: str) -> str:
     """
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     if not logged_in("WANDB_API_KEY", url):
-        raise ValueError(f"nobody is logged in at {url}: wandb login (or set WANDB_API_KEY)")
+        raise ValueError(f"not logged in at {url}: run wandb login, or set WANDB_API_KEY")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401

@@ -31,8 +31,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score;
-    mcnemar: exact p-value of the hard decisions of the first seed, images taken for independent."""
+    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score.
+
+    mcnemar: the exact p-value of McNemar's test on the first seed's predictions, which treats images as independent.
+    """
 
     one: str
     other: str
@@ -72,7 +74,7 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Each group's name, without what all groups here have in common (but always stage and model)."""
+        """Each group's name: stage and model, and whatever else is not the same in all groups here."""
         keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
         return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
 
@@ -81,8 +83,8 @@ class Comparison:
         """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
         models = {label: group.probabilities for label, group in zip(self.labels, self.groups, strict=True)}
         found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
-        known = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
-        return models | {CONTROLS.get(name, name): found[name][None] for name in known}
+        ordered = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
+        return models | {CONTROLS.get(name, name): found[name][None] for name in ordered}
 
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
@@ -118,7 +120,7 @@ class Comparison:
 
     @cached_property
     def calibrated(self) -> dict[str, float]:
-        """Groups with a temperature for every run: the ECE after it, mean over seeds."""
+        """The ECE after temperature scaling, mean over seeds, of the groups in which every run has a temperature."""
         once, labels = Draws.all_once(len(self.groups[0].labels)), self.groups[0].labels
         return {
             name: float(np.mean([scores(p, labels, once)["ECE"] for p in group.calibrated]))
@@ -152,8 +154,10 @@ class Comparison:
 
     @cached_property
     def within_formats(self) -> list[tuple[str, str, int, dict[str, Figure]]]:
-        """Predictor, codec and colour mode, images, figures; with the control that knows the format alone, since sizes
-        still differ within each."""
+        """Rows of predictor, format (codec and colour mode), number of images, scores; empty for a single format.
+
+        The control that sees only the file format is included: image sizes still differ within a format.
+        """
         kinds = np.array([" ".join(text.split()[:2]) for text in self.groups[0].formats])
         names, counts = np.unique(kinds, return_counts=True)
         if len(names) < 2:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,8 +120,9 @@ def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -
     first = pooled[min(pooled)]
     calibrated = [calibrate(folds) for folds in by_seed.values()] if file == "predictions.csv" else [None]
     every = [probabilities for probabilities in calibrated if probabilities is not None]
+    shared: dict[str, Any] = vars(first) | {"probabilities": np.stack([one.probabilities for one in pooled.values()])}
     return Group(
-        **vars(first) | {"probabilities": np.stack([one.probabilities for one in pooled.values()])},
+        **shared,
         name=name,
         runs=runs,
         seeds=sorted(pooled),

@@ -1,4 +1,4 @@
-"""What a score is worth: scores on bootstrap draws of whole people, intervals, and tests of differences."""
+"""Bootstrap over people: scores on each draw, intervals, and tests of differences."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from engrec.metrics import METRICS, NUM_BINS, Metric, compared, confidence_bins,
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """R bootstrap draws of N samples, whole groups (subjects) with replacement.
+    """R bootstrap draws of N samples: groups (subjects) are drawn with replacement, with all their samples.
 
-    group: int (N,), which group each sample is of; counts: float32 (R, num_groups), how often each was drawn.
+    group: int (N,), the group of each sample; counts: float32 (R, num_groups), how often each group was drawn.
     """
 
     group: np.ndarray
@@ -173,7 +173,7 @@ def interval(values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[
 
 def p_value(differences: np.ndarray, num_groups: int) -> float:
     """Two-sided p-value of no difference from bootstrap values (R,), the inverse of `interval`: under 0.05 where the
-    95 % interval leaves out 0. NaN where that is.
+    95 % interval excludes 0. NaN where the interval is.
 
     It is not below what one value beyond 0 would give: with 2,000 draws of four people or fewer, that is above 0.05.
     """
@@ -195,9 +195,9 @@ def _share_to_zero(ordered: np.ndarray) -> float:
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's test that two predictors are right, (N,) each, equally often.
+    """Exact two-sided p-value of McNemar's test that two predictors, (N,) each, are right equally often.
 
-    It takes the samples for independent, which many images of one person are not.
+    It treats the samples as independent, which many images of one person are not.
     """
     only_one, only_other = int((right & ~other).sum()), int((other & ~right).sum())
     return float(stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0

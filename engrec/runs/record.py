@@ -35,11 +35,12 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def environment(command: str) -> dict[str, Any]:
+def environment(command: str, *more_packages: str) -> dict[str, Any]:
     """What a result depends on besides its configuration."""
     return {
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in (*PACKAGES, *more_packages)}
+        | {"python": platform.python_version()},
         "git_commit": git_commit(),
         "command": command,
     }

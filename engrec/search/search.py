@@ -1,19 +1,19 @@
-"""The search itself: Optuna asks and is told, each trial is a run of train.py, no kill loses anything.
+"""The search itself: Optuna is asked for values and told the results, each trial is a run of train.py, no kill loses
+anything.
 
-A search lives in one folder: journal.log (Optuna's, the only truth), trials/NUMBER (the run folders), and what is
-written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that a dead search left
-running stays RUNNING in the journal, and the next search takes it up: it tells the value if the run has ended
-meanwhile, else the run goes on, with the same parameters, under the same number.
+A search lives in one folder: journal.log (Optuna's, the only truth unless there is a database), trials/NUMBER (the run
+folders), and what is written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that
+a dead search left running stays RUNNING for Optuna. The next search takes it up, with the same parameters under the
+same number: it tells the value if the run has ended meanwhile, else the run resumes.
 """
 
-import csv
 import errno
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -26,10 +26,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
+from engrec.runs.reading import parse_history
 from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
-from engrec.search.space import Objective, Sweep, arguments, figures, merged
-from engrec.search.study import build_pruner, build_sampler
+from engrec.search.shared import BEAT, is_mine, is_owned, own, release, turn
+from engrec.search.space import Sweep, arguments, figures, merged
+from engrec.search.study import build_pruner, build_sampler, reopened
 from engrec.search.trial import Action, Event, Phase, State, after, event_of
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
@@ -41,40 +43,10 @@ OUTCOMES = {
 
 
 class Watch(Protocol):
-    """Whoever tells the user: draw is called often, settled once for each trial that has ended."""
+    """What the user sees: draw is called often, settled once for each trial that has ended."""
 
-    def draw(self, searching: "Search") -> None: ...
-    def settled(self, searching: "Search", record: dict[str, Any]) -> None: ...
-
-
-class Epochs:
-    """The rows of a run's metrics.csv, which is read again when it has changed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.seen = path, (0, 0)
-        self.rows: list[dict[str, str]] = []
-
-    def read(self) -> bool:
-        """Whether there are others than before."""
-        try:
-            state = self.path.stat()
-            if (seen := (state.st_mtime_ns, state.st_size)) == self.seen:
-                return False
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows, self.seen = list(csv.DictReader(file)), seen
-        except FileNotFoundError:
-            return False
-        return True
-
-    def values(self, metric: str) -> list[float]:
-        """NaN where it is undefined."""
-        return [float(row.get(metric, math.nan)) for row in self.rows]
-
-    def bests(self, objective: Objective) -> list[float]:
-        """After each epoch; infinite before the first that is defined."""
-        signed = [objective.sign * value for value in self.values(objective.metric)]
-        defined = (-math.inf if math.isnan(value) else value for value in signed)
-        return [objective.sign * best for best in accumulate(defined, max)]
+    def draw(self, search: "Search") -> None: ...
+    def settled(self, search: "Search", record: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -88,7 +60,7 @@ class RunningTrial:
     job: Job | None = None
     started: float = 0.0  # its first run, by this search
     saved: int = 0  # when the checkpoint that its run was last started with was written
-    epochs: Epochs = field(default_factory=lambda: Epochs(Path()))
+    values: list[float] = field(default_factory=list)  # of the first objective, after each epoch of the present run
     step: int = 0  # the last that was reported to the pruner
     done: list[dict[str, float]] = field(default_factory=list)  # figures of the folds that are finished
     error: str = ""
@@ -107,8 +79,8 @@ class Search:
     """n_trials results in the folder, as many at a time as the launcher has slots.
 
     command: what trains, before the overrides. epochs: the most that a run has, for the steps of the pruner. timeout:
-    seconds until everything stops, to be gone on with. check: raises what is found wrong while trials run. Raises
-    ValueError if all of the first trials fail, and OSError if the folder cannot be written.
+    seconds until everything stops; the next search resumes it. shared: other controllers work on the same study, in the
+    same folder. Raises ValueError if all of the first trials fail, and OSError if the folder cannot be written.
     """
 
     def __init__(
@@ -122,18 +94,17 @@ class Search:
         epochs: int,
         watch: Watch,
         timeout: float = math.inf,
-        typed: str = "",
-        check: Callable[[], None] = lambda: None,
+        written_as: str = "",
+        shared: bool = False,
     ) -> None:
         self.sweep, self.study, self.folder, self.launcher = sweep, study, folder, launcher
         self.command, self.n_trials, self.epochs, self.watch = command, n_trials, epochs, watch
-        self.timeout, self.typed, self.check = timeout, typed, check
+        self.timeout, self.written_as, self.shared = timeout, written_as, shared
         self.running: list[RunningTrial] = []
         self.left_over: dict[Path, Job] = {}  # by run folder
-        self.waiting = [trial.number for trial in self.trials(TrialState.RUNNING)]  # a dead search left them
         self.signal = 0
         self.settled_here = self.failed_here = 0
-        self.started, self.written = time.monotonic(), -math.inf
+        self.started, self.written, self.beaten = time.monotonic(), -math.inf, time.monotonic()
         study.pruner = build_pruner(sweep.pruner, epochs * max(1, len(sweep.folds)))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -144,6 +115,13 @@ class Search:
         return len(self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
 
     @property
+    def interrupted(self) -> list[int]:
+        """Trials that a dead search left running."""
+        here = {run.number for run in self.running}
+        others = [trial for trial in self.trials(TrialState.RUNNING) if trial.number not in here]
+        return [trial.number for trial in others if not (self.shared and is_owned(trial))]
+
+    @property
     def out_of_time(self) -> bool:
         return time.monotonic() - self.started > self.timeout
 
@@ -152,33 +130,53 @@ class Search:
         self.signal = signum
 
     def run(self) -> None:
-        self._take_over()
+        if not self.shared:
+            self._take_over(self.interrupted)
         for trial in self.trials(TrialState.PRUNED):
             remove_checkpoints(self.trial_folder(trial.number))
         try:
-            while not (self.signal or self.out_of_time):
-                self.check()
-                self._fill()
-                if not self.running:
-                    break
-                self.watch.draw(self)
-                self._write_state()
-                self.launcher.wait(self._jobs(), self._patience())
-                for run in list(self.running):
-                    self._look(run)
+            self._loop()
         finally:
             self.launcher.end([*self._jobs(), *self.left_over.values()])
-            self.running.clear()
-            with suppress(OSError):  # of a full disk, which is said already
+            left, self.running = self.running, []
+            for run in left if self.shared else ():
+                release(run.trial)
+            with suppress(OSError):  # of a full disk, which is reported already
                 self._write_state(last=True)
 
-    def _take_over(self) -> None:
-        """What a dead search left running, as far as there are slots for it."""
-        folders = {f: i for i, n in enumerate(self.waiting) for f in self._run_folders(self.trial_folder(n))}
+    def _loop(self) -> None:
+        while not (self.signal or self.out_of_time):
+            self._fill()
+            if not self.running:
+                break
+            self.watch.draw(self)
+            self._write_state()
+            self.launcher.wait(self._jobs(), self._patience())
+            for run in list(self.running):
+                self._look(run)
+            if self.shared:
+                self._beat()
+
+    def _take_over(self, numbers: Sequence[int]) -> None:
+        """The runs of these trials that are still running, as far as there are slots for them."""
+        folders = {f: i for i, n in enumerate(numbers) for f in self._run_folders(self.trial_folder(n))}
         found = self.launcher.left_over(list(folders))
         num_slots = len(self.launcher.slots)
         self.launcher.end([job for folder, job in found.items() if folders[folder] >= num_slots])
-        self.left_over = {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+        self.left_over |= {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+
+    def _beat(self) -> None:
+        """Stay the owner of the running trials; one that another controller has taken over is left to it."""
+        if time.monotonic() - self.beaten < BEAT:
+            return
+        self.beaten = time.monotonic()
+        trials = self.trials()
+        for run in list(self.running):
+            if is_mine(trials[run.number]):
+                own(run.trial)
+            else:
+                self.running.remove(run)
+                self.launcher.end([run.job] if run.job else [])
 
     def _jobs(self) -> list[Job]:
         return [run.job for run in self.running if run.job is not None]
@@ -189,21 +187,26 @@ class Search:
     def _fill(self) -> None:
         """Give every free slot a trial: those that were interrupted first, then new ones."""
         while free := sorted(set(range(len(self.launcher.slots))) - {run.slot for run in self.running}):
-            if self.waiting:
-                trial = self._taken_up(self.waiting.pop(0))
-            elif self.num_settled + len(self.running) < self.n_trials:
-                trial = self._asked()
-            else:
+            with turn(self.folder) if self.shared else nullcontext():
+                trial = self._next_trial()
+            if trial is None:
                 return
-            self._begin(trial, free[0])
+            self._begin(self._drawn(trial), free[0])
 
-    def _asked(self) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, len(self.trials()))
-        return self._drawn(self.study.ask())
-
-    def _taken_up(self, number: int) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, number)
-        return self._drawn(optuna.Trial(self.study, self.trials()[number]._trial_id))
+    def _next_trial(self) -> optuna.Trial | None:
+        if interrupted := self.interrupted:
+            if self.shared:
+                self._take_over(interrupted[:1])
+            self.study.sampler = build_sampler(self.sweep, interrupted[0])
+            trial = reopened(self.study, interrupted[0])
+        elif self.num_settled + len(self.trials(TrialState.RUNNING)) < self.n_trials:
+            self.study.sampler = build_sampler(self.sweep, len(self.trials()))
+            trial = self.study.ask()
+        else:
+            return None
+        if self.shared:
+            own(trial)
+        return trial
 
     def _drawn(self, trial: optuna.Trial) -> optuna.Trial:
         """With a value for each key; one that it has already stays.
@@ -293,7 +296,7 @@ class Search:
         return message or f"ended with status {status}"
 
     def _start(self, run: RunningTrial) -> None:
-        run.epochs, run.saved = Epochs(run.folder / "metrics.csv"), saved_at(run.folder)
+        run.values, run.saved = [], saved_at(run.folder)
         run.started = run.started or time.monotonic()
         run.job = self.left_over.pop(run.folder, None) or self._launch(run)
 
@@ -301,7 +304,7 @@ class Search:
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
         if not run.saved:
-            run.epochs.path.unlink(missing_ok=True)  # of a run that had no checkpoint yet
+            (run.folder / "metrics.csv").unlink(missing_ok=True)  # of a run that had no checkpoint yet
         fold = [f"split.fold={self.sweep.folds[run.state.fold]}"] if self.sweep.folds else []
         own = [*fold, f"output_dir={quoted(run.folder)}", "ckpt_path=last"]
         overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
@@ -313,13 +316,13 @@ class Search:
     def _report(self, run: RunningTrial) -> None:
         """New epochs: the objective's best so far, over folds the mean of their bests."""
         objective = self.sweep.objectives[0]
-        if not run.epochs.read() or not objective.is_score:
-            return
-        bests = run.epochs.bests(objective)
-        for epoch, best in enumerate(bests if len(self.sweep.objectives) == 1 else (), start=1):
+        run.values = _epochs(run.folder / "metrics.csv", objective.metric)
+        signed = (-math.inf if math.isnan(value) else objective.sign * value for value in run.values)
+        bests = accumulate(signed, max) if len(self.sweep.objectives) == 1 and objective.is_score else ()
+        for epoch, best in enumerate(bests, start=1):
             step = run.state.fold * self.epochs + epoch
             if step > run.step and math.isfinite(best):
-                run.trial.report(mean([*(figures[objective.metric] for figures in run.done), best]), step)
+                run.trial.report(mean([*(done[objective.metric] for done in run.done), objective.sign * best]), step)
                 run.step = step
 
     def _tell(self, run: RunningTrial) -> None:
@@ -363,14 +366,23 @@ class Search:
             return
         self.written = time.monotonic()
         records = [record(trial, self.folder) for trial in self.trials()]
-        at_work = {run.number for run in self.running}
+        interrupted = set(self.interrupted)
         for entry in records:
-            if entry["state"] == "running" and entry["number"] not in at_work:
+            if entry["number"] in interrupted:
                 entry["state"] = "interrupted"
         about = {
             "state": "running" if self.running else "done" if self.num_settled >= self.n_trials else "stopped",
-            "command": self.typed,
+            "command": self.written_as,
             "n_trials": self.n_trials,
             "workers": len(self.launcher.slots),
         }
         write_state(self.folder, self.sweep, records, about)
+
+
+def _epochs(path: Path, metric: str) -> list[float]:
+    """The metric after each epoch, from metrics.csv; NaN where it is undefined."""
+    try:
+        columns, _ = parse_history(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return columns.get(metric) or [math.nan] * len(columns.get("epoch", ()))

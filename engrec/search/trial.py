@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from engrec.errors import BAD_CHECKPOINT, DISK_FULL
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
 
 FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # exit statuses
 
@@ -50,6 +50,7 @@ class Row(NamedTuple):
 
 
 ONCE = frozenset({Event.INTERRUPTED, Event.KILLED, Event.BAD_CHECKPOINT})  # at the second time the trial fails
+UNFINISHED = (Event.ADVANCED, Event.DISK_FULL, Event.FAILED, *ONCE)
 COMPLETE, PRUNED, FAILED = (Row(phase, Action.TELL) for phase in (Phase.COMPLETE, Phase.PRUNED, Phase.FAILED))
 NEXT = Row(Phase.WAITING, Action.NEXT)
 TRANSITIONS = {
@@ -68,15 +69,9 @@ TRANSITIONS = {
     (Phase.RUNNING, Event.BAD_CHECKPOINT): Row(Phase.WAITING, Action.RESTART),
     (Phase.RUNNING, Event.DISK_FULL): Row(Phase.WAITING, Action.END),
     (Phase.RUNNING, Event.FAILED): FAILED,
-    (Phase.STOPPING, Event.FOLD_FINISHED): PRUNED,
+    **{(Phase.STOPPING, event): PRUNED for event in (Event.FOLD_FINISHED, *UNFINISHED)},
     (Phase.STOPPING, Event.FINISHED): COMPLETE,  # before it could be stopped
     (Phase.STOPPING, Event.UNDEFINED): FAILED,
-    (Phase.STOPPING, Event.ADVANCED): PRUNED,
-    (Phase.STOPPING, Event.INTERRUPTED): PRUNED,
-    (Phase.STOPPING, Event.KILLED): PRUNED,
-    (Phase.STOPPING, Event.BAD_CHECKPOINT): PRUNED,
-    (Phase.STOPPING, Event.DISK_FULL): PRUNED,
-    (Phase.STOPPING, Event.FAILED): PRUNED,
 }
 
 
@@ -107,7 +102,7 @@ def after(state: State, event: Event) -> tuple[State, Action]:
 def event_of(status: int, advanced: bool, resumed: bool) -> Event:
     """What an exit status means of a run without a result. advanced: it has saved an epoch since it was started;
     resumed: it has a checkpoint of its own, else a bad one is the one that all trials start from."""
-    if status == TAKEN:
+    if status == INTERRUPTED:
         return Event.ADVANCED if advanced else Event.INTERRUPTED
     if status == BAD_CHECKPOINT and resumed:
         return Event.BAD_CHECKPOINT

@@ -1,4 +1,4 @@
-"""scripts/sweep.py with a stand-in for train.py that takes a twentieth of a second and says in a ledger what it did."""
+"""scripts/sweep.py with a stand-in for train.py that takes a twentieth of a second and records what it did."""
 
 import json
 import os

@@ -22,6 +22,7 @@ from engrec.metrics import METRICS, Metric, confusion_matrix
 from engrec.modules.engagement import EngagementModule
 from engrec.pages import report, tables
 from engrec.pages.dashboard.records import Outputs
+from engrec.runs.reading import read_history
 from engrec.runs.record import find_runs
 from engrec.search.space import _objective
 from engrec.splits import Split
@@ -39,7 +40,8 @@ def with_kappa(monkeypatch):
     monkeypatch.setitem(METRICS, "kappa", Metric("Cohen's κ", kappa))
 
 
-def trained(folder, make_faces):
+def trained(folder, make_faces, epochs=()):
+    """Test metrics of a small network; epochs: what the history has already, as that of a resumed run."""
     torch.manual_seed(0)
     module = EngagementModule(
         model={"_target_": "engrec.models.vgg.VGG", "image_size": 16, "norm": "none", "width": 0.05, "dense": []},
@@ -51,8 +53,10 @@ def trained(folder, make_faces):
     )
     split = Split(np.arange(12), np.arange(12, 17), np.arange(17, 24))
     data = DataModule(make_faces(), split, lambda images: images, 4)
+    history = History(str(folder))
+    history.epochs.extend(epochs)
     silent = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=[History(str(folder))], **silent)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=[history], **silent)
     trainer.fit(module, data)
     return trainer.test(module, data, verbose=False)[0]
 
@@ -67,6 +71,14 @@ def test_an_added_metric_is_logged_and_can_be_monitored_and_searched_for(make_fa
     assert {"train/kappa", "val/kappa"} <= rows[0].keys()
     assert compose("stage=scratch", "monitor=val/kappa").callbacks.best.mode == mode("val/kappa") == "max"
     assert _objective({"metric": "val/kappa"}).direction == "maximize"
+
+
+@pytest.mark.usefixtures("with_kappa")
+def test_a_run_that_was_started_without_a_metric_is_resumed_with_it(make_faces, tmp_path):
+    trained(tmp_path, make_faces, [{"epoch": 0, "lr": 0.05, "val/auc": 0.5}])
+    columns = read_history(tmp_path / "metrics.csv")
+    assert np.isnan(columns["val/kappa"]).tolist() == [True, False, False]
+    assert columns["val/auc"][0] == 0.5
 
 
 @pytest.mark.usefixtures("with_kappa")

@@ -240,7 +240,7 @@ def test_the_sweep_over_folds_has_all_of_them(compose):
 def test_a_workspace_needs_a_login(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    with pytest.raises(ValueError, match=r"nobody is logged in at .*: wandb login"):
+    with pytest.raises(ValueError, match=r"not logged in at .*: run wandb login"):
         wandb_workspace.save("engrec", "engrec")
 
 

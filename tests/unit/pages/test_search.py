@@ -9,6 +9,8 @@ from searches import Made, parsed, result, searched
 from engrec.pages import search
 from engrec.search import outcome
 
+KINDS = ("History", "Importances", "Parallel coordinates")
+
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
@@ -42,3 +44,35 @@ def test_a_summary_of_nothing_says_so(tmp_path):
     text, _ = search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
     assert "2 failed." in text
     assert "No trial has been completed." in text
+
+
+def titles(searching, sweep):
+    return [title for title, _ in search.figures(searching.study, sweep, outcome.importances(searching.study, sweep))]
+
+
+def test_the_figures_of_two_objectives(of_two):
+    searching, _ = of_two
+    each = [f"{kind}: {metric}" for metric in ("val/auc", "num_parameters") for kind in KINDS]
+    assert titles(searching, searching.sweep) == ["Trade-off (best trials in red)", *each]
+
+
+def test_the_figures_of_one_objective_show_its_epochs_too(tmp_path):
+    searching = searched(tmp_path, parsed(tmp_path), n_trials=12)
+    assert titles(searching, searching.sweep) == [*(f"{kind}: val/auc" for kind in KINDS), "Epochs"]
+
+
+def test_few_trials_have_no_importances_and_the_page_says_so(tmp_path):
+    searching = searched(tmp_path, parsed(tmp_path), n_trials=3)
+    search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
+    page = (tmp_path / "summary.html").read_text()
+    assert "3 complete trials are too few for importances: 10 are needed." in page
+
+
+def test_importances_in_the_figure_are_those_of_the_text(of_two):
+    """Of an objective to be maximised too, which a target of Optuna's takes for one to be minimised."""
+    searching, _ = of_two
+    shares = outcome.importances(searching.study, searching.sweep)
+    drawn = dict(search.figures(searching.study, searching.sweep, shares))
+    for metric, of_keys in shares.items():
+        [bars] = drawn[f"Importances: {metric}"].data
+        assert dict(zip(bars.y, bars.x, strict=True)) == pytest.approx(of_keys)

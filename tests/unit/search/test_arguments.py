@@ -1,6 +1,5 @@
 """The command line of scripts/sweep.py."""
 
-import gc
 import subprocess
 import sys
 import tempfile
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import sweep as script
 from omegaconf import OmegaConf
-from searches import Launcher, Made, interrupted, parsed, searched
+from searches import parsed
 
 from engrec.machine import gpus
 from engrec.search import checking, space
@@ -17,55 +16,55 @@ from engrec.search.arguments import parse, sweep_file
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["sweep=smal"], r"sweep=smal is not there \(did you mean small\?\); allowed: small, "),
+        (["sweep=smal"], r"sweep=smal does not exist \(did you mean small\?\); it must be one of small, "),
         (["sweep=gone.yaml"], "sweep=gone.yaml is not a file"),
-        ([], "missing sweep, what is searched: sweep= with small"),
-        (["sweep=small", "n_trials=0"], "n_trials=0 is not a whole number from 1"),
-        (["sweep=small", "workers=two"], "workers=two is not a whole number from 1"),
-        (["sweep=small", "timeout=-1"], "timeout=-1 is not a number of seconds"),
-        (["sweep=small", "timeout=nan"], "timeout=nan is not a number of seconds"),
+        ([], "sweep= is missing: set it to small"),
+        (["sweep=small", "n_trials=0"], "n_trials=0 must be a whole number from 1"),
+        (["sweep=small", "workers=two"], "workers=two must be a whole number from 1"),
+        (["sweep=small", "timeout=-1"], "timeout=-1 must be a number of seconds"),
+        (["sweep=small", "timeout=nan"], "timeout=nan must be a number of seconds"),
         (["sweep=small", "n_trial=3"], r"there is no n_trial \(did you mean n_trials\?\)"),
-        (["sweep=small", "folds=[x]"], "allowed are different whole numbers from 0"),
-        (["sweep=small", "output_dir=here"], "output_dir cannot be set in a search: .*type folder="),
+        (["sweep=small", "folds=[x]"], "must be different whole numbers from 0"),
+        (["sweep=small", "output_dir=here"], "output_dir cannot be set in a search: .*folder= is that of the search"),
         (["sweep=small", "ckpt_path=last.ckpt"], "ckpt_path cannot be set in a search"),
         (["sweep=small", "hydra.verbose=true"], "hydra.verbose cannot be set in a search"),
         (["small"], "small: every argument is KEY=VALUE"),
         (
             ["sweep=small", "launcher=slrum"],
-            r"launcher=slrum is not known \(did you mean slurm\?\)",
+            r"launcher=slrum is unknown \(did you mean slurm\?\)",
         ),
-        (["sweep=small", "slurm.mem_gb=4"], "slurm.mem_gb is for trials that are jobs of Slurm: type launcher=slurm"),
-        (["sweep=small", "launcher=slurm", "slurm.men_gb=4"], r"there is no slurm.men_gb \(did you mean mem_gb\?\)"),
+        (["sweep=small", "slurm.mem_gb=4"], "slurm.mem_gb needs launcher=slurm"),
+        (["sweep=small", "launcher=slurm", "slurm.men_gb=4"], r"slurm.men_gb is unknown \(did you mean mem_gb\?\)"),
     ],
 )
-def test_what_is_mistyped_is_said(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_arguments_are_reported(arguments, message):
+    with pytest.raises(ValueError, match=message):
         parse(arguments)
 
 
-def test_what_is_typed_goes_where_it_belongs():
+def test_arguments_go_where_they_belong():
     options = parse(["sweep=small", "n_trials=7", "workers=2", "timeout=9", "folds=[0,2]", "seed=3", "batch_size=16"])
     assert (options.n_trials, options.workers, options.timeout) == (7, 2, 9)
     assert options.sweep.folds == (0, 2)
     assert {"seed=3", "batch_size=16"} <= set(options.sweep.overrides)
-    assert options.freed == ("batch_size",)
+    assert options.fixed == ("batch_size",)
     assert options.folder == Path("outputs/sweeps/small")
     assert options.command.startswith("python scripts/sweep.py sweep=small n_trials=7")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        (["monitor=val/f1"], "type monitor=val/auc"),
-        (["trainer.devices=2"], "type trainer.devices=1"),
+        (["monitor=val/f1"], "set monitor=val/auc"),
+        (["trainer.devices=2"], "set trainer.devices=1"),
         (["stage=test"], "stage=test trains nothing"),
     ],
 )
-def test_trials_that_could_not_be_compared_are_refused(compose, changes, said):
+def test_trials_that_could_not_be_compared_are_refused(compose, changes, message):
     sweep = space.read(sweep_file("small"))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         checking.check_fits(sweep, compose(*space.merged(sweep.overrides, changes)))
 
 
@@ -97,37 +96,31 @@ def test_pruning_knows_the_most_epochs_that_a_trial_may_have(tmp_path):
     assert checking.most_epochs(parsed(tmp_path, search={"max_epochs": {"choices": [30, 5]}}), cfg) == 30
 
 
-def test_the_command_itself_does_without_what_takes_long_to_load():
-    """Each trial is forked from it, and a search of short trials would be mostly its start and its end."""
-    heavy = {"torch", "pytorch_lightning", "torchmetrics", "sklearn", "matplotlib", "submitit"}
-    code = "import sys, sweep, engrec.pages.search; from engrec.search.outcome import _get_param_importances as f; f()"
-    code += f"; print(*sorted({heavy} & sys.modules.keys()))"
+def test_the_command_itself_starts_without_what_takes_long_to_load():
+    """A search of short trials would be mostly its start."""
+    heavy = {"torch", "pytorch_lightning", "torchmetrics", "sklearn", "matplotlib", "submitit", "sqlalchemy"}
+    code = f"import sys, sweep; print(*sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=script.ROOT / "scripts", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
 
 
-def test_what_another_search_left_in_the_meantime_is_not_forgotten(tmp_path, monkeypatch):
-    """It ends after this one has begun and before this one has the folder; the check then finds something wrong."""
-    arguments, locked = ["sweep=small", f"folder={tmp_path}"], script.locked
-    last = tmp_path / "trials" / "0" / "last.ckpt"
-
-    def locked_later(folder):
-        with pytest.raises(KeyboardInterrupt):
-            searched(folder, parse(arguments).sweep, interrupted)
-        last.touch()
-        return locked(folder)
-
+def test_a_search_that_is_refused_writes_nothing_and_starts_nothing(tmp_path, monkeypatch):
     def check(cfg):
         raise ValueError("the network is nowhere")
 
-    monkeypatch.setattr(script, "locked", locked_later)
     monkeypatch.setattr(checking, "check", check)
-    monkeypatch.setattr(script, "announce", lambda *_: None)
-    monkeypatch.setattr(script.local, "Launcher", lambda _: Launcher(lambda o, f: Made(f, [0.5] * 9)))
-    try:
-        with pytest.raises(ValueError, match="the network is nowhere"):
-            script.main(arguments)
-    finally:
-        gc.unfreeze()
-    assert last.is_file()
-    assert (tmp_path / "journal.log").is_file()
+    with pytest.raises(ValueError, match="the network is nowhere"):
+        script.main(["sweep=small", f"folder={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_the_password_of_a_database_is_written_nowhere():
+    options = parse(["sweep=small", "storage=postgresql://me:secret@host/trials"])
+    assert options.storage == "postgresql://me:secret@host/trials"
+    assert "secret" not in options.command
+    assert "storage=postgresql://me:***@host/trials" in options.command
+
+
+def test_a_storage_that_is_no_url_is_refused():
+    with pytest.raises(ValueError, match="storage= takes the URL of a database, such as"):
+        parse(["sweep=small", "storage=here.db"])

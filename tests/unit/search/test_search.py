@@ -1,4 +1,4 @@
-"""The search itself: trials are told what they are due, wherever it was stopped."""
+"""The search itself: each trial has its value, wherever the search was stopped."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from searches import Launcher, Made, good, interrupted, parsed, result, searched
 
 from engrec.errors import BAD_CHECKPOINT, DISK_FULL
 from engrec.search import outcome, study
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
 
 
-def test_what_is_told_is_what_the_runs_wrote(tmp_path):
+def test_the_values_of_trials_are_what_the_runs_wrote(tmp_path):
     searching = searched(tmp_path, parsed(tmp_path), n_trials=6, workers=2)
     for trial in searching.trials():
         written = json.loads((tmp_path / "trials" / str(trial.number) / "result.json").read_text())
@@ -63,7 +63,7 @@ def test_a_trial_that_was_killed_while_it_was_drawn_is_taken_up(tmp_path, startu
         assert states(again) == ["COMPLETE"] * 6
 
 
-def test_a_run_that_ended_while_nobody_looked_is_told_and_not_run_again(tmp_path):
+def test_a_run_that_ended_without_a_search_is_told_and_not_run_again(tmp_path):
     sweep = parsed(tmp_path)
     searching = searched(tmp_path, sweep, lambda o, f: Made(f, [0.5] * 9, result=result(0.7)), timeout=1e-9)
     assert states(searching) == []
@@ -76,7 +76,7 @@ def test_a_run_that_ended_while_nobody_looked_is_told_and_not_run_again(tmp_path
     assert launcher.started == []
 
 
-def test_an_interrupted_run_goes_on_from_its_last_checkpoint(tmp_path):
+def test_an_interrupted_run_resumes_from_its_last_checkpoint(tmp_path):
     sweep = parsed(tmp_path).fixed(["init_from=best.ckpt"])
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path, sweep, interrupted)
@@ -144,7 +144,7 @@ def test_a_trial_starts_from_scratch_once(tmp_path):
         if last.is_file():
             return fails(folder, "error: it is damaged", status=BAD_CHECKPOINT)
         last.touch()
-        return Made(folder, [], TAKEN)
+        return Made(folder, [], INTERRUPTED)
 
     launcher = Launcher(run)
     assert states(searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)) == ["FAIL"]
@@ -161,7 +161,7 @@ def test_a_run_that_was_killed_from_outside_has_a_second_chance_and_no_third(tmp
     assert launcher.started[0] == launcher.started[1]
 
 
-def test_a_crash_is_a_result_and_the_search_goes_on(tmp_path):
+def test_a_crash_is_a_result_and_the_search_continues(tmp_path):
     def run(overrides, folder):
         if folder.name != "1":
             return good(overrides, folder)
@@ -212,7 +212,7 @@ def test_an_objective_that_is_undefined_fails_the_trial(tmp_path, written):
     assert "val/auc is" in searching.trials()[0].user_attrs["error"]
 
 
-def test_folds_are_run_in_turn_and_their_mean_is_told(tmp_path):
+def test_folds_are_run_in_turn_and_their_mean_is_the_value(tmp_path):
     sweep = parsed(tmp_path, folds=[2, 0, 5])
     values = {"2": 0.9, "0": 0.3, "5": 0.6}
 
@@ -323,7 +323,7 @@ def test_hyperband_stops_some_and_not_the_best(tmp_path):
         ([1, 0, 1, 0, 0], 5),
     ],
 )
-def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tmp_path, epochs, starts):
+def test_an_interrupted_run_resumes_as_long_as_it_saves_epochs_and_else_once(tmp_path, epochs, starts):
     """epochs: that each start brings to an end before it is taken away; after the last of them it would finish."""
     left = list(enumerate(epochs, start=1))
 
@@ -334,7 +334,7 @@ def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tm
         if saved:
             (folder / "last.ckpt").touch()
             os.utime(folder / "last.ckpt", (when, when))
-        return Made(folder, [], TAKEN)
+        return Made(folder, [], INTERRUPTED)
 
     launcher = Launcher(run)
     searching = searched(tmp_path, parsed(tmp_path), launcher, n_trials=1)
@@ -345,7 +345,7 @@ def test_a_run_that_is_taken_away_goes_on_while_it_gets_further_and_else_once(tm
 
 
 def test_a_fold_that_is_finished_is_further_too(tmp_path):
-    taken = {"0": [TAKEN], "1": [TAKEN]}
+    taken = {"0": [INTERRUPTED], "1": [INTERRUPTED]}
 
     def run(overrides, folder):
         left = taken[overrides["split.fold"]]

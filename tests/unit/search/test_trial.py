@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from engrec.errors import BAD_CHECKPOINT, DISK_FULL
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
 from engrec.search.trial import ONCE, TRANSITIONS, Action, Event, Phase, State, after, event_of
 
 AT_WORK = [
@@ -80,8 +80,8 @@ def test_each_cause_has_a_chance_of_its_own():
 @pytest.mark.parametrize(
     ("status", "advanced", "resumed", "event"),
     [
-        (TAKEN, True, True, Event.ADVANCED),
-        (TAKEN, False, True, Event.INTERRUPTED),
+        (INTERRUPTED, True, True, Event.ADVANCED),
+        (INTERRUPTED, False, True, Event.INTERRUPTED),
         (BAD_CHECKPOINT, False, True, Event.BAD_CHECKPOINT),
         (BAD_CHECKPOINT, False, False, Event.FAILED),
         (DISK_FULL, True, True, Event.DISK_FULL),
