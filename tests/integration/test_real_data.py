@@ -144,7 +144,7 @@ def test_er_sample_comes_back_to_rounding(tmp_path):
     """The sample has no engaged image, so it is refused as it stands; with one label changed it is a data set."""
     images, labels = np.load(real("er_sample") / "X_train.npy"), np.load(real("er_sample") / "Y_train.npy")
     assert labels.tolist() == [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="er_sample holds no image of class engaged"):
+    with pytest.raises(ValueError, match="er_sample contains no image of class engaged"):
         er.read(DATA / "er_sample")
     np.save(tmp_path / "X_train.npy", images)
     np.save(tmp_path / "Y_train.npy", [0, 0, 0, 1])
