@@ -8,8 +8,8 @@ below 0.93 pairs of different people begin. No pair is missed: `_spectra` bounds
 A placeholder is a sign or text ("photo unavailable") in place of a face: at least FLAT of its pixels lie within five
 neighbouring grey levels, and its contrast is not low. In FER-2013 these are 28 images, and none of them shows a face.
 About twenty other placeholders have a share of 0.29 to 0.665 and stay, because drawings (from 0.655 down) and faces
-(from 0.638 down) lie among them. Repetition does not find them: no placeholder of FER-2013 is there twice, and every
-picture that is there twice under different labels shows a face.
+(from 0.638 down) lie among them. Repetition does not find them: no placeholder of FER-2013 occurs twice, and
+every image that occurs twice under different labels shows a face.
 """
 
 from collections.abc import Iterator

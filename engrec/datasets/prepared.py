@@ -29,14 +29,14 @@ class Faces:
     """N labelled face images.
 
     images: uint8 (N, C, H, W); labels: int64 (N,), indices into class_names.
-    subjects: str (N,), who is seen; splits: str (N,) of "train", "val", "test", the data set's official split;
-    soft_labels: float32 (N, num_classes), rows sum to 1. Each of these three is None where the data has none.
-    sources: str (N,), the file or row that each image came from; formats: str (N,), what that file was, such as
-    "JPEG L 48x48", or None where images had no file of their own.
-    near_duplicates, placeholders: bool (N,), see datasets/faults.py; None where they were not searched for.
-    recipe: how it was made, JSON values only; "name" is always there.
+    subjects: str (N,), ids of the people; splits: str (N,) of "train", "val", "test", the official splits; soft_labels:
+    float32 (N, num_classes), rows sum to 1. Each of these three is None if the data has none.
+    sources: str (N,), the file or row of each image; formats: str (N,), the format of that file, such as
+    "JPEG L 48x48", or None if images had no file of their own.
+    near_duplicates, placeholders: bool (N,), see datasets/faults.py; None if they were not searched for.
+    recipe: how the data set was made, JSON values only; "name" is required.
 
-    Raises ValueError when the arrays do not fit each other, so that a Faces that exists can be relied upon.
+    Raises ValueError if the arrays do not fit each other, so every Faces is consistent.
     """
 
     images: np.ndarray
@@ -68,7 +68,7 @@ class Faces:
             )
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         if len(counts) > len(self.class_names):
-            raise ValueError(f"{name}: label {self.labels.max()} is beyond the {len(self.class_names)} class names")
+            raise ValueError(f"{name}: label {self.labels.max()} exceeds the {len(self.class_names)} class names")
         if empty := [c for c, count in zip(self.class_names, counts, strict=True) if count == 0]:
             raise ValueError(f"{name}: no image of class {', '.join(empty)}")
         if self.splits is not None and (unknown := set(np.unique(self.splits)) - set(SPLITS)):
@@ -84,12 +84,12 @@ class Faces:
         return self.recipe["name"]
 
     def select(self, index: np.ndarray) -> Self:
-        """The images at `index` (integers or a mask), with all that belongs to them."""
+        """Images at `index` (integers or a mask), with their labels and all other arrays."""
         per_image = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("class_names", "recipe")}
         return replace(self, **{name: None if array is None else array[index] for name, array in per_image.items()})
 
     def save(self, path: str | Path) -> None:
-        """Write one .npz: nothing pickled, nothing half-written."""
+        """Write one .npz, without pickled objects, complete or not at all."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         arrays |= {"class_names": np.array(self.class_names), "recipe": np.array(json.dumps(self.recipe))}
         with atomic_write(path, "wb") as file:
@@ -97,11 +97,11 @@ class Faces:
 
 
 def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, exclude: Sequence[str] = ()) -> Faces:
-    """Read a prepared data set.
+    """Data set in a prepared file.
 
-    classes: maps each new class name to the stored class names that it joins; exclude: what to leave out of training,
-    see `excludable` (validation and test images stay, so that results stay comparable).
-    Raises ValueError when the file is missing, damaged, or lacks what these two name.
+    classes: maps each new class name to the stored class names that it joins. exclude: the kinds of images to leave out
+    of training, see `excludable`; validation and test images always stay, so that results stay comparable.
+    Raises ValueError if the file is missing or damaged, or lacks a class or kind that these two name.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,8 +117,8 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
         raise ValueError(
             f"{path} is not a prepared data set ({error}); make it again with: python scripts/prepare.py"
         ) from error
-    if expected := {"images", "labels", "sources"} - arrays.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(expected))}; make it again with: python scripts/prepare.py")
+    if missing := {"images", "labels", "sources"} - arrays.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; make it again with: python scripts/prepare.py")
     if not isinstance(recipe, dict) or "name" not in recipe:
         raise ValueError(f"{path} has a recipe without a name; make it again with: python scripts/prepare.py")
     known = {f.name for f in fields(Faces)}
@@ -175,7 +175,9 @@ def blank(images: np.ndarray) -> np.ndarray:
 def identical(images: np.ndarray) -> np.ndarray:
     """Number of each image's pixels (N,): equal for images that are equal pixel for pixel, counted from the first."""
     pixels = images.reshape(len(images), -1)
-    some = [row.tobytes() for row in pixels[:, ::37]]  # enough to tell most images apart, a third of the time of a hash
+    some = [
+        row.tobytes() for row in pixels[:, ::37]
+    ]  # tells most images apart in a third of the time that a hash takes
     times, seen = Counter(some), dict[bytes, int]()
     keys = (key if times[key] == 1 else row.tobytes() for key, row in zip(some, pixels, strict=True))
     return np.array([seen.setdefault(key, len(seen)) for key in keys])
@@ -184,19 +186,19 @@ def identical(images: np.ndarray) -> np.ndarray:
 def conflicting(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mask (N,) of the images with identical pixels under more than one label."""
     num_labels = labels.max() + 1
-    pairs = np.unique(pixels * num_labels + labels)  # one number each: pairs as columns take four times as long
+    pairs = np.unique(pixels * num_labels + labels)  # one number per pair: unique rows take four times as long
     return np.bincount(pairs // num_labels)[pixels] > 1
 
 
 def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
-    """Join classes: {"disengaged": ["1"], "engaged": ["2", "3"]}. Images of a class that is not named are left out."""
+    """Data set with joined classes, {"disengaged": ["1"], "engaged": ["2", "3"]}, without images of other classes."""
     named = [old for group in classes.values() for old in group]
     if unknown := [old for old in named if old not in faces.class_names]:
         raise ValueError(
-            f"dataset.classes: {faces.name} has no class {', '.join(unknown)}, it has {', '.join(faces.class_names)}"
+            f"dataset.classes: {faces.name} has no class {', '.join(unknown)}; allowed: {', '.join(faces.class_names)}"
         )
     if len(set(named)) < len(named):
-        raise ValueError(f"dataset.classes names a class of {faces.name} twice: {', '.join(named)}")
+        raise ValueError(f"dataset.classes names a class of {faces.name} twice: {', '.join(named)}; name each once")
     new_of_old = np.full(len(faces.class_names), -1)
     for new, group in enumerate(classes.values()):
         new_of_old[[faces.class_names.index(old) for old in group]] = new

@@ -56,6 +56,6 @@ def _place(name: str, where: str) -> tuple[int, int]:
             f"{where} is not named LEVEL/imgSUBJECT_FRAME.jpg, such as 1/img10_100.jpg: rename or remove it"
         )
     if match["level"] not in ("1", "2", "3"):
-        raise ValueError(f"{where} is in the folder {match['level']}, allowed: 1, 2, 3; move or remove it")
+        raise ValueError(f"{where} is in level {match['level']}, allowed: the folders 1, 2, 3; move or remove it")
     filed_under = (match["level"], match["subject"], match["frame"])
     return int(match["level"]), MISFILED.get(filed_under, int(match["subject"]))

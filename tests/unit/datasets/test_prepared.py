@@ -69,10 +69,10 @@ def refused(*arguments, **settings):
         ("soft_labels", np.ones((24, 2), np.float32), "soft labels (24, 2) for 3 classes"),
         ("soft_labels", np.ones((12, 3), np.float32), "24 images but 12 soft_labels"),
         ("formats", np.array(["PNG"]), "24 images but 1 formats"),
-        ("labels", np.arange(24) % 4, "label 3 is beyond the 3 class names"),
+        ("labels", np.arange(24) % 4, "label 3 exceeds the 3 class names"),
         ("labels", np.arange(24) % 3 - 1, "labels must be int64 (N,) from 0 up, found int64 (24,) from -1"),
         ("labels", np.arange(24) % 2, "no image of class class2"),
-        ("class_names", ("a", "b"), "label 2 is beyond the 2 class names"),
+        ("class_names", ("a", "b"), "label 2 exceeds the 2 class names"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_faces, field, value, said):
@@ -216,7 +216,7 @@ def test_joining_none_changes_nothing(saved, faces):
 
 def test_an_unknown_class_is_named_with_the_known_ones(saved):
     message = refused(saved, {"low": ["class0"], "high": ["clas2"]})
-    assert "no class clas2, it has class0, class1, class2" in message
+    assert "no class clas2; allowed: class0, class1, class2" in message
 
 
 @pytest.mark.parametrize("groups", [{"a": ["class0", "class1"], "b": ["class1"]}, {"a": ["class0", "class0"]}])

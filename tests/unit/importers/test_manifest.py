@@ -189,7 +189,7 @@ def test_files_that_are_no_images_are_counted(pack, folders):
     [
         ("loose.png", [], ["faces/loose.png is not in a class folder", "expected CLASS/image.png"]),
         ("bored/deep/s1_1.png", [], ["not as deep as", "expected CLASS/image.png"]),
-        ("test/bored/s9_1.png", [], ["has no split and others have one"]),
+        ("test/bored/s9_1.png", [], ["has no split, but others have one"]),
         (
             "bored/x.png",
             ["--subject-regex", r"(s\d+)_"],

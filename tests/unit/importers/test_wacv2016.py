@@ -42,7 +42,7 @@ def test_the_frame_filed_under_another_person_is_put_right(pack, content, encode
     ("name", "parts"),
     [
         ("dataset/4/img1_1.jpg", ["level 4", "1, 2, 3"]),
-        ("dataset/1/face.jpg", ["not LEVEL/imgSUBJECT_FRAME.jpg", "1/img10_100.jpg"]),
+        ("dataset/1/face.jpg", ["not named LEVEL/imgSUBJECT_FRAME.jpg", "1/img10_100.jpg"]),
         ("dataset/1/img1_2.jpg", ["empty (0 bytes)", "remove it"]),
     ],
 )
