@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 from scipy.stats.contingency import association
 
+from engrec.datasets.faults import mark_faults
 from engrec.datasets.prepared import Faces, without
 from engrec.datasets.synthetic import render
 from engrec.evidence import audit as module
@@ -243,7 +244,7 @@ def test_a_telling_format_is_said_in_a_sentence(make_faces):
     assert "JPEG RGB are 80% of the images of class class1 and 0% of the others" in text
     assert "The file format goes with the label" in text
     text = markdown(audit(make_faces(40, formats=np.full(40, "PNG L 48x48"))))
-    assert "All files are of one kind (PNG L), which says nothing about the label" in text
+    assert "All files are of one kind (PNG L), which cannot predict the label" in text
     assert "goes with the label" not in text
 
 
@@ -265,7 +266,7 @@ def test_people_and_classes_are_counted(make_faces):
     assert found.subjects == ("anna", "ben", "chris")
     assert found.subject_counts.tolist() == [[1, 1], [2, 0], [1, 3]]
     assert found.class_counts.tolist() == [[3, 2], [1, 2]]
-    assert found.two_sided == 1
+    assert found.in_several_splits == 1
     text = markdown(found)
     assert "1 lack a class, 1 have one only" in text
     assert "People in several official splits: 1." in text
@@ -275,7 +276,7 @@ def test_what_the_data_does_not_say_is_said(make_faces):
     faces = make_faces(subjects=None)
     found = audit(faces)
     text = markdown(found)
-    assert (found.near.across_splits, found.identical.across_subjects, found.two_sided) == (None, None, None)
+    assert (found.near.across_splits, found.identical.across_subjects, found.in_several_splits) == (None, None, None)
     for line in (
         "There is no official split.",
         "The data set has no subject ids",
@@ -297,9 +298,29 @@ def test_advice_names_the_kinds_that_were_found_and_no_others(rendered, make_fac
     assert text.endswith("## What to do\n\nNothing: the audit found no fault.\n")
 
 
+def test_advice_on_near_duplicates_depends_on_what_the_file_marks(rendered, make_faces):
+    splits, weak = (
+        np.array(["train"] * 20 + ["test"] * 2),
+        rendered[1] // 2 + rendered[2] // 6,
+    )  # correlates by 0.8 to 0.94
+    faces = make_faces(22, images=np.concatenate((rendered, darkened(rendered[:1]), weak[None])), splits=splits)
+    old, new, wider = (
+        markdown(audit(faces)),
+        markdown(audit(mark_faults(faces))),
+        markdown(audit(mark_faults(faces), 0.8)),
+    )
+    assert "1 more training images nearly repeat" in old
+    assert "marks 0 of them for dataset.exclude: prepare it again" in old
+    assert "'dataset.exclude=[near_duplicates]' (near_duplicates 1)" in new
+    assert "prepare it again to mark" not in new
+    assert "nearly repeat" not in new
+    assert "2 more training images nearly repeat" in wider
+    assert "marks 1 of them for dataset.exclude: remove the others, listed in faults.csv" in wider
+
+
 def test_a_person_of_two_names_is_pointed_out(rendered, make_faces):
     faces = make_faces(21, images=np.concatenate((rendered, darkened(rendered[:1]))))
-    assert "alike images under the names of different people: 1." in markdown(audit(faces))
+    assert "duplicates under the names of different people: 1." in markdown(audit(faces))
 
 
 def test_tables_of_the_report_have_as_many_cells_in_every_row(rendered, make_faces):
@@ -375,7 +396,7 @@ def test_a_threshold_that_is_none_is_refused(make_faces, near):
 def test_too_many_pairs_are_refused_before_memory_runs_out(rendered, make_faces, monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 2)
     images = np.stack([np.clip(rendered[0].astype(int) + i, 0, 255).astype(np.uint8) for i in range(3)])
-    with pytest.raises(ValueError, match=r"over 2 pairs of images correlate with 0\.94: set a higher --near"):
+    with pytest.raises(ValueError, match=r"more than 2 pairs of images correlate by 0\.94: set a higher --near"):
         audit(make_faces(3, images=images))
 
 
