@@ -197,7 +197,9 @@ class Details:
                     rows.append((f"{name if model else label}{answer['sign']}", look, known))
         if not rows:
             raise ValueError("no group of runs can be pooled yet")
-        chart = panels.Chart(figures.intervals(rows, {}), "Grey: the controls, on the same test images.")
+        grey = "Grey: the controls, on the same test images. " if len(rows) > len(first) else ""
+        few = FEW if any(answer.get("sign") for answer in answers) else ""
+        chart = panels.Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
         return {"chart": vars(chart)}
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
