@@ -28,8 +28,13 @@ DARK = {
     **dict(zip(SHADES, ("#141b24", "#1f6aa5"), strict=True)),
 }
 
-_axis = {"zeroline": False, "gridcolor": LINE, "linecolor": LINE, "automargin": True}
-_axis |= {"title": {"font": {"size": 13}, "standoff": 8}}
+_axis = {
+    "zeroline": False,
+    "gridcolor": LINE,
+    "linecolor": LINE,
+    "automargin": True,
+    "title": {"font": {"size": 13}, "standoff": 8},
+}
 TEMPLATE = {
     "layout": {
         "font": {"family": 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif', "size": 13, "color": INK},
