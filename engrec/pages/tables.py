@@ -108,8 +108,8 @@ def difference_rows(block: "Comparison") -> list[list[Cell]]:
 
 def format_rows(block: "Comparison") -> list[list[Cell]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
-    header: list[Cell] = ["", "format", "images", *shown]
-    return [header] + [
+    rows: list[list[Cell]] = [["", "format", "images", *shown]]
+    return rows + [
         [name, kind, f"{count:,}", *(_figure_cell(figures[score]) for score in shown)]
         for name, kind, count, figures in block.within_formats
     ]
