@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engrec.datasets.faults import mark_faults
-from engrec.datasets.prepared import SPLITS, Faces, excludable
+from engrec.datasets.prepared import SPLITS, Faces
 from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
 
 EXAMPLES = {
@@ -42,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if out.is_dir() or out.suffix != ".npz":
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
-        faces = mark_faults(Faces(**_read(args)))
+        faces = Faces(**_read(args))
         faces.save(out)
     except (ValueError, OSError) as error:
         if args.traceback:
@@ -141,9 +140,6 @@ def _summary(faces: Faces) -> str:
     if faces.formats is not None:
         kinds = Counter(found.rsplit(" ", 1)[0] for found in faces.formats.tolist())
         lines.append("files: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
-    if faces.splits is not None:
-        counts = ", ".join(f"{mask.sum()} {kind}" for kind, mask in excludable(faces).items())
-        lines.append(f"training images that dataset.exclude can leave out: {counts}")
     return "\n".join(lines + [f"note: {note}" for note in faces.recipe.get("notes", [])])
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from engrec.machine.files import atomic_write
 
 SPLITS = ("train", "val", "test")
-EXCLUDABLE = ("blank", "test_duplicates", "conflicts", "near_duplicates", "placeholders")
-PER_IMAGE = ("sources", "subjects", "splits", "formats", "near_duplicates", "placeholders")  # whatever the classes are
+EXCLUDABLE = ("blank", "test_duplicates", "conflicts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,6 @@ class Faces:
     soft_labels: float32 (N, num_classes), rows sum to 1. Each of these three is None where the data has none.
     sources: str (N,), the file or row that each image came from; formats: str (N,), what that file was, such as
     "JPEG L 48x48", or None where images had no file of their own.
-    near_duplicates, placeholders: bool (N,), see datasets/faults.py; None where nobody has looked for them.
     recipe: how it was made, JSON values only; "name" is always there.
 
     Raises ValueError when the arrays do not fit each other, so that a Faces that exists can be relied upon.
@@ -41,8 +39,6 @@ class Faces:
     splits: np.ndarray | None = None
     soft_labels: np.ndarray | None = None
     formats: np.ndarray | None = None
-    near_duplicates: np.ndarray | None = None
-    placeholders: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         name, num_images = self.recipe.get("name", "the data set"), len(self.images)
@@ -50,7 +46,7 @@ class Faces:
             raise ValueError(
                 f"{name}: images must be uint8 (N, C, H, W), found {self.images.dtype} {self.images.shape}"
             )
-        for field in ("labels", *PER_IMAGE, "soft_labels"):
+        for field in ("labels", "sources", "subjects", "splits", "soft_labels", "formats"):
             array = getattr(self, field)
             if array is not None and len(array) != num_images:
                 raise ValueError(f"{name}: {num_images} images but {len(array)} {field}")
@@ -93,13 +89,13 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     """Read a prepared data set.
 
     classes: maps each new class name to the stored class names that it joins; exclude: what to leave out of training,
-    see `excludable` (validation and test images stay, so that results stay comparable).
+    "blank", "test_duplicates", "conflicts" (validation and test images stay, so that results stay comparable).
     Raises ValueError when the file is missing, damaged, or lacks what these two name.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"{path} does not exist: make it with python scripts/prepare.py (see --help), or set dataset.path=…"
+            f"{path} is not there; python scripts/prepare.py --help says how to make it (dataset.path=… names another)"
         )
     try:
         with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
@@ -108,12 +104,12 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
         recipe = json.loads(arrays.pop("recipe").item())
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is not a prepared data set ({error}); make it again with: python scripts/prepare.py"
+            f"{path} is not a prepared data set ({error}); make it anew with: python scripts/prepare.py"
         ) from error
     if expected := {"images", "labels", "sources"} - arrays.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(expected))}; make it again with: python scripts/prepare.py")
+        raise ValueError(f"{path} lacks {', '.join(sorted(expected))}; make it anew with: python scripts/prepare.py")
     if not isinstance(recipe, dict) or "name" not in recipe:
-        raise ValueError(f"{path} has a recipe without a name; make it again with: python scripts/prepare.py")
+        raise ValueError(f"{path} has a recipe without a name; make it anew with: python scripts/prepare.py")
     known = {f.name for f in fields(Faces)}
     faces = Faces(class_names=class_names, recipe=recipe, **{k: v for k, v in arrays.items() if k in known})
     faces = faces if classes is None else regroup(faces, classes)
@@ -121,39 +117,22 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
 
 
 def without(faces: Faces, exclude: Sequence[str]) -> Faces:
-    """Leave these kinds of images out of training, see `excludable`; the recipe then says how many there were."""
+    """Leave out of training: "blank" images (standard deviation under 1), "test_duplicates", pixel for pixel those of a
+    validation or test image, and "conflicts", whose pixels carry more than one label."""
     if unknown := [kind for kind in exclude if kind not in EXCLUDABLE]:
-        raise ValueError(f"dataset.exclude: {', '.join(unknown)} is unknown; allowed: {', '.join(EXCLUDABLE)}")
+        raise ValueError(f"dataset.exclude={unknown} is unknown; allowed: {', '.join(EXCLUDABLE)}")
     if faces.splits is None:
-        raise ValueError(f"{faces.name} has no official split, so nothing can be left out: set dataset.exclude=[]")
-    masks = excludable(faces)
-    if unmarked := [kind for kind in exclude if kind not in masks]:
-        raise ValueError(
-            f"dataset.exclude: the file of {faces.name} does not mark {', '.join(unmarked)}, as an older version wrote "
-            "it; prepare it again with: python scripts/prepare.py"
-        )
-    drop = np.any([masks[kind] for kind in exclude], axis=0)
-    counts = {kind: int(masks[kind].sum()) for kind in exclude}
-    record = {"kinds": list(exclude), "images": int(drop.sum()), "of_each_kind": counts}
-    return replace(faces.select(~drop), recipe=faces.recipe | {"excluded_from_training": record})
-
-
-def excludable(faces: Faces) -> dict[str, np.ndarray]:
-    """The training images (N,) of each kind that dataset.exclude can leave out, for a data set with an official split.
-
-    "blank": a standard deviation under 1. "test_duplicates": pixel for pixel those of a validation or test image.
-    "conflicts": their pixels carry more than one label. "near_duplicates", "placeholders": as datasets/faults.py marks
-    them; absent where a file has no such marks.
-    """
+        raise ValueError(f"{faces.name} has no official split to leave anything out of: type dataset.exclude=[]")
     train, pixels = faces.splits == "train", identical(faces.images)
-    masks = {
+    faulty = {
         "blank": blank(faces.images),
         "test_duplicates": np.isin(pixels, pixels[~train]),
         "conflicts": conflicting(pixels, faces.labels),
-        "near_duplicates": faces.near_duplicates,
-        "placeholders": faces.placeholders,
     }
-    return {kind: train & mask for kind, mask in masks.items() if mask is not None}
+    counts = {kind: int((train & faulty[kind]).sum()) for kind in exclude}
+    drop = train & np.any([faulty[kind] for kind in exclude], axis=0)
+    record = {"kinds": list(exclude), "images": int(drop.sum()), "of_each_kind": counts}
+    return replace(faces.select(~drop), recipe=faces.recipe | {"excluded_from_training": record})
 
 
 def blank(images: np.ndarray) -> np.ndarray:
@@ -199,7 +178,8 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
         soft = np.where(votes > 0, soft / np.where(votes > 0, votes, 1), np.eye(len(classes), dtype=soft.dtype)[labels])
     keep = labels >= 0
     per_image = {
-        name: None if (array := getattr(faces, name)) is None else array[keep] for name in ("images", *PER_IMAGE)
+        name: None if (array := getattr(faces, name)) is None else array[keep]
+        for name in ("images", "sources", "subjects", "splits", "formats")
     }
     return replace(
         faces,

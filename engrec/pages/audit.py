@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
-from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
+from engrec.evidence.audit import LOW_CONTRAST, MANY_PEOPLE, SIDE, TELLING, UNEVEN, Audit, Confound, Duplicates
 from engrec.pages import page
 from engrec.pages.tables import _markdown_table
 
@@ -195,11 +194,10 @@ def _advice(audit: Audit) -> Iterator[str]:
             f"Leave training images out: 'dataset.exclude=[{','.join(kinds)}]' ({counts}). Validation and test images "
             "stay, so that results stay comparable."
         )
-    if audit.near_leaks > audit.excludable.get("near_duplicates", 0):
+    if audit.near_leaks:
         yield (
-            f"{audit.near_leaks:,} further training images nearly repeat one of validation or test. Prepare the data "
-            f"again to mark them for dataset.exclude=[near_duplicates] (correlation {NEAR} or more), or leave those of "
-            "faults.csv out of the files, or say so beside the score."
+            f"{audit.near_leaks:,} further training images nearly repeat one of validation or test. dataset.exclude "
+            "does not know them: leave those of faults.csv out of the files, or say so beside the score."
         )
     alike = (audit.identical, audit.near, audit.mirrored)
     if strangers := sum(int(d.across_subjects.sum()) for d in alike if d.across_subjects is not None):
@@ -217,10 +215,7 @@ def _advice(audit: Audit) -> Iterator[str]:
             "people apart, prepare it again with --subject-regex or a subject column."
         )
     if count := len(audit.nearly_blank):
-        yield (
-            f"Look at the nearly blank images ({count:,}). Of these, dataset.exclude=[placeholders] leaves out signs "
-            "and writing only."
-        )
+        yield f"Look at the nearly blank images ({count:,}): dataset.exclude leaves out wholly blank ones only."
     share = audit.class_counts.sum(0) / len(audit)
     if share.max() >= UNEVEN * share.min():
         yield (

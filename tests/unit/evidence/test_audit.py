@@ -367,7 +367,7 @@ def test_a_threshold_that_is_none_is_refused(make_faces, near):
 def test_too_many_pairs_are_refused_before_memory_runs_out(drawn, make_faces, monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 2)
     images = np.stack([np.clip(drawn[0].astype(int) + i, 0, 255).astype(np.uint8) for i in range(3)])
-    with pytest.raises(ValueError, match=r"over 2 pairs of images correlate with 0\.94: set a higher --near"):
+    with pytest.raises(ValueError, match=r"over 2 pairs of images correlate with 0\.94; type a higher --near"):
         audit(make_faces(3, images=images))
 
 
