@@ -4,7 +4,7 @@ BIN := .venv/bin
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
 
-.PHONY: demo test setup clean
+.PHONY: demo test docs setup clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
@@ -17,6 +17,11 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore $(TIMED)
 	$(BIN)/python -m pytest $(TIMED)
 
+docs: .venv/installed
+	rm -rf docs/_build docs/api
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+	@echo "open docs/_build/index.html"
+
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,4 +31,4 @@ setup: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv docs/_build docs/api .pytest_cache .ruff_cache .hypothesis .import_linter_cache

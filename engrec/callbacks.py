@@ -1,4 +1,4 @@
-"""What a run leaves on disk while it goes on: the history of its epochs, the prediction for each test image."""
+"""Callbacks of a Trainer: history of the epochs, predictions of the test images, temperature, progress bar."""
 
 import csv
 import logging
@@ -6,20 +6,28 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from engrec.data import DataModule
+from engrec.machine import cluster
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import synchronize
-from engrec.metrics import Scores, confusion_matrix, fit_temperature
+from engrec.metrics import confusion_matrix, fit_temperature, higher_is_better
 from engrec.modules.classifier import Classifier
+from engrec.modules.scores import Scores
 from engrec.runs.record import write_predictions
 from engrec.transforms import Batch, standardize, to_float
 
@@ -27,7 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class SameConfiguration(Callback):
-    """Every process of a run must have the same settings, or each would train something else without an error."""
+    """Check that all processes of a run have the same settings; otherwise each would train something else without an
+    error."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -43,15 +52,15 @@ class SameConfiguration(Callback):
                 name = differ[0] if differ else min(theirs.keys() ^ everyones[0].keys())
                 raise ValueError(
                     f"process {rank} has {name}={theirs.get(name)}, process 0 has {name}={everyones[0].get(name)}: "
-                    "start all of them with the same command"
+                    "start all processes with the same command"
                 )
 
 
 class History(Checkpoint):
-    """The metrics of each epoch in metrics.csv; carried in the checkpoint, so that a resumed run has them all.
+    """The metrics of each epoch, in metrics.csv and in the checkpoint, so that a resumed run has them all.
 
-    It is a Checkpoint so that Lightning calls it when the epoch's metrics are there, and before the checkpoints that
-    carry it are written.
+    It is a Checkpoint callback, so that Lightning calls it when the metrics of the epoch are there and before the
+    checkpoints that carry it are written.
     """
 
     def __init__(self, folder: str) -> None:
@@ -81,10 +90,12 @@ class History(Checkpoint):
         self.epochs.append({"epoch": trainer.current_epoch, "lr": lr, **dict(sorted(metrics.items()))})
         if trainer.is_global_zero:
             with atomic_write(self.folder / "metrics.csv") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.epochs[0]))
+                # Of all epochs: a run that is resumed may log a metric that was added after its first ones.
+                names = dict.fromkeys(name for row in self.epochs for name in row)
+                writer = csv.DictWriter(file, fieldnames=list(names))
                 writer.writeheader()
                 writer.writerows(self.epochs)
-        if not sys.stdout.isatty():  # where there is no bar
+        if not sys.stdout.isatty():  # there is no progress bar
             said = ", ".join(f"{name.replace('/', ' ')} {value:.4f}" for name, value in sorted(metrics.items()))
             log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
@@ -95,7 +106,7 @@ class History(Checkpoint):
 
     def best(self, monitor: str) -> dict[str, float]:
         """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
-        sign = -1 if monitor.endswith("loss") else 1
+        sign = 1 if higher_is_better(monitor) else -1
         defined = [row for row in self.epochs if not math.isnan(row[monitor])]
         return max(defined, key=lambda row: sign * row[monitor], default={})
 
@@ -141,10 +152,10 @@ class Predictions(Callback):
 
 
 class ViewPredictions(Predictions):
-    """The same from several views of each image: the mean of their probabilities, whose logarithm the logits are.
+    """The same from several views of each image: the mean of their probabilities, and its logarithm as logits.
 
-    views: from images in 0 … 1 to a list of such batches. Afterwards `metrics` holds what the module logs of the plain
-    predictions, named alike.
+    views: from images in 0 … 1 to a list of such batches. Afterwards `metrics` has the metrics of these predictions
+    under the usual names.
     """
 
     def __init__(self, path: Path, views: Callable[[Tensor], list[Tensor]]) -> None:
@@ -165,7 +176,7 @@ class ViewPredictions(Predictions):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(pl_module, Classifier)
-        # From the pixels, not from the batch's images: standardised, they no longer say what black is.
+        # From the pixels: the batch's images are standardised and have lost their black level.
         views = self.views(to_float(data_of(trainer).pixels(batch["index"])))
         logits = torch.stack([logits_of(trainer, pl_module, standardize(view)) for view in views])
         logits = logits.log_softmax(2).logsumexp(0) - math.log(len(views))
@@ -179,7 +190,7 @@ class ViewPredictions(Predictions):
 
 
 class Calibration(Callback):
-    """The temperature that the validation images ask for, fitted before the test with the weights that are tested."""
+    """The temperature fitted on the validation images, before the test, with the weights that are tested."""
 
     temperature = 1.0
 
@@ -192,6 +203,19 @@ class Calibration(Callback):
         self.temperature = fit_temperature(logits.numpy(), data.faces.labels[index.numpy()])
 
 
+@dataclass(frozen=True)
+class Tested:
+    """The results of a test: metrics by the names that are logged, plain and (tta=flip, tta=ten_crop) from several
+    views of each image; calibration, as metrics.compare returns it; controls: predictions that the network has to
+    beat."""
+
+    metrics: dict[str, float]
+    predictions: Predictions
+    views: ViewPredictions | None
+    calibration: dict[str, float]
+    controls: dict[str, np.ndarray]
+
+
 def data_of(trainer: pl.Trainer) -> DataModule:
     data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(data, DataModule)
@@ -199,7 +223,7 @@ def data_of(trainer: pl.Trainer) -> DataModule:
 
 
 def logits_of(trainer: pl.Trainer, module: pl.LightningModule, images: Tensor) -> Tensor:
-    """What the module says in a callback, in the precision of its own steps."""
+    """The module's logits inside a callback, in the precision of its own steps."""
     with trainer.precision_plugin.forward_context():
         return module(images).float()
 
@@ -214,7 +238,7 @@ def gathered(batches: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without what nobody reads, where somebody looks on, ten times a second."""
+    """Lightning's progress bar: only in a terminal, drawn ten times a second, without the version number."""
 
     drawn = 0.0
 
@@ -223,13 +247,38 @@ class Progress(TQDMProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
-    def _should_update(self, current: int, total: int) -> bool:
-        # Lightning draws the bar twice a step: a sixth of what the host did in one besides the network's part.
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **named: Any) -> None:
+        # Lightning draws the bar in every step, which took a sixth of the host's share of a step.
         now = time.perf_counter()
-        if not super()._should_update(current, total) or (current != total and now < self.drawn + 0.1):
-            return False
-        self.drawn = now
-        return True
+        if trainer.is_last_batch or now >= self.drawn + 0.1:
+            self.drawn = now
+            super().on_train_batch_end(trainer, *arguments, **named)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {k.replace("/", " "): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+def callbacks(trainer: pl.Trainer) -> list[Callback]:
+    return trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def history_of(trainer: pl.Trainer) -> History | None:
+    return next((c for c in callbacks(trainer) if isinstance(c, History)), None)
+
+
+def unhindered(trainer: pl.Trainer) -> pl.Trainer:
+    """The trainer, validating in inference mode as it tests, and without Lightning's question to all processes before
+    every step whether one received a signal: signals end a run of engrec as an exception does.
+
+    Both are private parts of Lightning: tests/integration/test_ddp.py counts the calls.
+    """
+    trainer.fit_loop.epoch_loop.val_loop.inference_mode = True
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+    return trainer
+
+
+def cluster_environment() -> ClusterEnvironment | None:
+    """The environment inside a Slurm job: of processes that srun has started, or of one that starts its own."""
+    if cluster.job() is None or TorchElasticEnvironment.detect():
+        return None
+    return SLURMEnvironment(auto_requeue=False) if cluster.is_step() else LightningEnvironment()

@@ -1,48 +1,66 @@
-"""The backbone's way from stage 1 to stage 2, and reading checkpoints without trusting them."""
+"""Loading checkpoints safely; transferring the backbone from stage 1 to stage 2."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
+
+from engrec.errors import CONF, CheckpointError
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of engrec, tensors and plain values only. Raises ValueError for anything else."""
+    """A checkpoint of engrec, tensors and plain values only. Raises CheckpointError for anything else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a foreign or truncated file makes of the unpickler is not foreseeable
-        raise ValueError(
-            f"{path} is not a checkpoint that can be read safely: it is damaged, or of another program"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read safely: it is damaged, or of another program") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
-        raise ValueError(
-            f"{path} is a file of torch, but not a checkpoint of engrec: it lacks state_dict or hyper_parameters"
+        raise CheckpointError(
+            f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
         )
     if lacking := {"model", "class_names", "preprocessing"} - checkpoint["hyper_parameters"].keys():
-        raise ValueError(
-            f"{path} is not a checkpoint of engrec: its hyper_parameters lack {', '.join(sorted(lacking))}"
+        raise CheckpointError(
+            f"{path} is not an engrec checkpoint: its hyper_parameters lack {', '.join(sorted(lacking))}"
         )
     return checkpoint
 
 
-def load_backbone(backbone: nn.Module, path: str | Path, preprocessing: dict[str, Any]) -> None:
+def task_of(checkpoint: dict[str, Any]) -> str:
+    """What a checkpoint was trained for: expression or engagement. Older ones have the name of their module alone."""
+    return checkpoint.get("task") or ("expression" if "Expression" in checkpoint["module"] else "engagement")
+
+
+def load_backbone(backbone: nn.Module, checkpoint: dict[str, Any], path: str, preprocessing: dict[str, Any]) -> None:
     """Fill `backbone` with the checkpoint's, every tensor of it.
 
-    Raises ValueError when the checkpoint is of another network, or was trained on images prepared in another way.
+    Raises CheckpointError when the checkpoint is of another network, or was trained on images prepared in another way.
     """
-    checkpoint = read(path)
     check_preprocessing(checkpoint, path, preprocessing)
     prefix = "backbone."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     if difference := _difference(backbone.state_dict(), weights):
-        model = checkpoint["hyper_parameters"].get("model", {})
-        settings = " ".join(f"model.{k}={v}" for k, v in model.items() if k != "_target_")
-        raise ValueError(
-            f"{path} holds a {model.get('_target_', 'network').rpartition('.')[2]} ({settings}), this run's model is "
-            f"another ({type(backbone).__name__}: {difference}); choose the same model= for both"
+        raise CheckpointError(
+            f"{path} has another network than this run's {type(backbone).__name__} ({difference}): "
+            f"set {overrides_of(checkpoint['hyper_parameters']['model'])}"
         )
     backbone.load_state_dict(weights)
+
+
+def overrides_of(model: dict[str, Any]) -> str:
+    """The overrides that choose a network: the option of conf/model that is nearest to this node, and what differs."""
+    choices = []
+    for path in sorted((CONF / "model").glob("*.yaml")):
+        option = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if option["_target_"] == model.get("_target_"):
+            differing = [key for key in model if key in option and option[key] != model[key]]
+            choices.append([f"model={path.stem}", *(f"model.{key}={_typed(model[key])}" for key in differing)])
+    return " ".join(min(choices, key=len, default=["the same model= for both"]))
+
+
+def _typed(value: Any) -> str:
+    return str(list(value)).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
 def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> str:
@@ -55,36 +73,36 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
-    """Raise ValueError unless the checkpoint's images were prepared as these are."""
+    """Raise CheckpointError unless the checkpoint's images were prepared as these are."""
     theirs = checkpoint["hyper_parameters"]["preprocessing"]
     if theirs != preprocessing:
-        raise ValueError(
-            f"{path} was trained on images of {_say(theirs)}; these are {_say(preprocessing)}: prepare them alike"
+        raise CheckpointError(
+            f"{path} was trained on images of {_say(theirs)}; these are {_say(preprocessing)}: prepare both alike"
         )
 
 
 def check_classes(checkpoint: dict[str, Any], path: str | Path, class_names: tuple[str, ...]) -> None:
-    """Raise ValueError unless the checkpoint tells apart just these classes."""
+    """Raise CheckpointError unless the checkpoint tells apart just these classes."""
     theirs = tuple(checkpoint["hyper_parameters"]["class_names"])
     if theirs != tuple(class_names):
-        raise ValueError(
-            f"{path} tells {len(theirs)} classes apart ({', '.join(theirs)}), the data set has {len(class_names)} "
-            f"({', '.join(class_names)}); choose the dataset= it was trained for, or start anew with init_from={path}"
+        raise CheckpointError(
+            f"{path} has {len(theirs)} classes ({', '.join(theirs)}), the data set has {len(class_names)} "
+            f"({', '.join(class_names)}): set the dataset= it was trained on, or fine-tune with init_from={path}"
         )
 
 
 def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_parameters: dict[str, Any]) -> None:
-    """Raise ValueError unless a training with these hyper-parameters can go on from the checkpoint as if it had never
-    been interrupted."""
+    """Raise CheckpointError unless a training with these hyper-parameters can resume from the checkpoint as if it had
+    never been interrupted."""
     if "optimizer_states" not in checkpoint:
-        raise ValueError(
-            f"{path} holds weights alone; a training goes on from its last.ckpt (or type init_from={path})"
+        raise CheckpointError(
+            f"{path} has only weights: resume from last.ckpt, or fine-tune from it with init_from={path}"
         )
     for name, ours in hyper_parameters.items():
         theirs = checkpoint["hyper_parameters"].get(name)
         if theirs != ours:
-            raise ValueError(
-                f"{path} was trained with {name}={theirs}, this run has {name}={ours}; go on with the same"
+            raise CheckpointError(
+                f"{path} was trained with {name}={theirs}, this run has {name}={ours}: resume with the same settings"
             )
 
 

@@ -1,4 +1,4 @@
-"""The schema of what no part owns, and everything that can be said about a configuration before anything is built."""
+"""The schema of the configuration, and its check: everything wrong is reported before anything is built."""
 
 import inspect
 import logging
@@ -6,8 +6,7 @@ import math
 import netrc
 import os
 import pkgutil
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from engrec.errors import CONF, nearest
@@ -28,13 +27,15 @@ TTA = ("none", "flip", "ten_crop")
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
+    "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
     "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
 }
 
 
 @dataclass
 class Config:
-    """The values of conf/config.yaml. What starts missing is filled by the user, or nulled by the stages without it."""
+    """The values of conf/config.yaml. Missing values are set by the user, or to null by the stages that do not need
+    them."""
 
     stage: str = MISSING
     task: str | None = MISSING
@@ -61,7 +62,7 @@ class Config:
 
 
 def logged_in(variable: str, url: str) -> bool:
-    """Whether this user has a key for the service at `url`: in the environment variable, or in the netrc file."""
+    """Whether the user has a key for the service at `url`: in the environment variable, or in the netrc file."""
     if os.environ.get(variable):
         return True
     try:
@@ -71,11 +72,11 @@ def logged_in(variable: str, url: str) -> bool:
 
 
 class Registered:
-    """Tells Hydra of the schema and OmegaConf of the resolvers of conf/: done by the commands that compose a
-    configuration, and again in each process of a sweep, where this object arrives pickled with what is to run."""
+    """Registers the schema with Hydra and the resolvers of conf/ with OmegaConf: on creation, and again when it is
+    unpickled in a process of a sweep, where it arrives with the function to run."""
 
     def __init__(self) -> None:
-        # Hydra hands exceptions on instead of printing them, so that errors_in_one_line can say them its way.
+        # Hydra then raises exceptions instead of printing them; errors_in_one_line prints them.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         ConfigStore.instance().store(name="schema", node=Config)
         resolvers: dict[str, Callable[..., Any]] = {
@@ -83,11 +84,11 @@ class Registered:
             "run_name": cluster.run_name,
             "num_gpus": lambda: len(gpus.visible()) or 1,
             "not": lambda value: not value,
-            "mode": lambda monitor: "min" if monitor.endswith("loss") else "max",
+            "mode": mode,
         }
         for name, function in resolvers.items():
             OmegaConf.register_new_resolver(name, function, replace=True)
-        # Kept once it is known, as Hydra keeps its "now": trials are resolved elsewhere, and later.
+        # Cached, as Hydra caches its "now": trials are resolved in other processes, and later.
         OmegaConf.register_new_resolver("sweep_name", cluster.sweep_name, replace=True, use_cache=True)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -95,10 +96,11 @@ class Registered:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that train.py would have with these overrides, for commands that Hydra does not start; what was
-    chosen in each group is known to HydraConfig."""
+    """The configuration that train.py would have with these overrides, for commands that Hydra does not start.
+
+    HydraConfig then has the option that was chosen in each group.
+    """
     from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
 
     Registered()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -109,12 +111,31 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def composed_dataset(overrides: Sequence[str]) -> Any:
+    """The data set that train.py would use with these overrides. Raises ValueError where it is not complete."""
+    cfg = composed(overrides)
+    check_missing(cfg.dataset)
+    return instantiate(cfg.dataset, _convert_="all")
+
+
+def check_missing(node: DictConfig, optional: Collection[str] = ()) -> None:
+    """Raise ValueError, with what to set, for the values that are missing in a node of the configuration."""
+    if missing := sorted(OmegaConf.missing_keys(node) - set(optional)):
+        raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
+
+
 def check(cfg: DictConfig) -> None:
     """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ValueError("missing " + "; ".join(f"{key}, {REMEDY.get(key, f'set it with {key}=…')}" for key in missing))
+    check_missing(cfg)
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
+
+
+def mode(monitor: str) -> str:
+    """Whether the smallest or the largest value of a metric is the best."""
+    from engrec.metrics import higher_is_better
+
+    return "max" if higher_is_better(monitor) else "min"
 
 
 def _values(cfg: DictConfig) -> Iterator[str]:
@@ -124,15 +145,17 @@ def _values(cfg: DictConfig) -> Iterator[str]:
     if not 0 <= cfg.seed < 2**32:
         yield f"seed={cfg.seed} must be from 0 to {2**32 - 1}"
     if cfg.stage not in STAGES:
-        yield f"stage={cfg.stage} is none of {', '.join(STAGES)}"
+        yield f"stage={cfg.stage} must be one of {', '.join(STAGES)}"
     if cfg.tta not in TTA:
-        yield f"tta={cfg.tta} is none of {', '.join(TTA)}"
+        yield f"tta={cfg.tta} must be one of {', '.join(TTA)}"
     for key in ("init_from", "ckpt_path"):
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
             yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
-    if not re.fullmatch(r"val/(accuracy|balanced_accuracy|f1|auc|loss)", cfg.monitor):
-        yield f"monitor={cfg.monitor} is not logged; allowed: val/ with accuracy, balanced_accuracy, f1, auc or loss"
+    from engrec.metrics import logged  # imported here: numpy would delay --help
+
+    if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
+        yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
 
 
 def _checkpoints_nearby(path: Path) -> str:
@@ -143,17 +166,17 @@ def _checkpoints_nearby(path: Path) -> str:
 
 def _combinations(cfg: DictConfig) -> Iterator[str]:
     if cfg.init_from is not None and cfg.ckpt_path is not None:
-        yield "init_from starts a training and ckpt_path goes on with one: type init_from=null or ckpt_path=null"
+        yield "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
     elif cfg.init_from is not None and cfg.stage == "test":
-        yield "stage=test uses ckpt_path alone: type init_from=null"
+        yield "stage=test uses only ckpt_path: set init_from=null"
     elif cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
         folder = Path(cfg.ckpt_path).parent
         if folder.resolve() != Path(cfg.output_dir).resolve():
-            yield f"a training goes on in the folder that has its best.ckpt: type output_dir={folder}"
+            yield f"a training resumes in the folder of its best.ckpt: set output_dir={folder}"
     elif cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
-        yield "stage=scratch with a frozen backbone would learn from random features: type stage=finetune init_from=…"
+        yield "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
     elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
-        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without one it is stage=scratch"
+        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
 
 
 def _signatures(cfg: DictConfig) -> Iterator[str]:
@@ -185,19 +208,3 @@ def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield key, node
         for name in node:
             yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
-
-
-def check_sweep(cfg: DictConfig) -> None:
-    """Raise ValueError where each process of a distributed run would start the whole sweep again, and for a folder that
-    all trials would have."""
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return
-    if any(o.lstrip("+").startswith("output_dir=") for o in HydraConfig.get().overrides.task):
-        raise ValueError(
-            "each trial of a sweep has its own folder: type hydra.sweep.dir= for the sweep's, not output_dir="
-        )
-    if str(cfg.trainer.devices) not in ("1", "auto"):
-        raise ValueError(
-            f"trainer.devices={cfg.trainer.devices} in a sweep would start the sweep on each device; "
-            "give each trial one: trainer.devices=1"
-        )

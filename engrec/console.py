@@ -2,21 +2,27 @@
 
 import logging
 import shlex
-from typing import Any
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
-from omegaconf import DictConfig
 
 from engrec import checkpoint
+from engrec.callbacks import Tested
 from engrec.data import DataModule
+from engrec.errors import quoted
 from engrec.evidence.controls import CONTROLS
+from engrec.machine import cluster
 from engrec.modules.classifier import Classifier
+from engrec.plan import Backbone, Plan, Resume
 
 log = logging.getLogger(__name__)
-LEAKAGE = "split=random puts the same people on all sides: a gauge of leakage, not a result"
+LEAKAGE = (
+    "split=random puts the same people into train, validation and test: use it to estimate leakage, do not report it "
+    "as a result"
+)
 REAL_DATA = {
     "expression": ("python scripts/prepare.py fer2013 fer2013.tar.gz", "python train.py experiment=fer2013"),
     "engagement": (
@@ -24,112 +30,132 @@ REAL_DATA = {
         "python train.py experiment=wacv2016 stage=finetune init_from=outputs/pretrain/…/best.ckpt",
     ),
 }
+NOISE = (
+    r".*(does not have many workers|logging interval|exists and is not empty|in eval mode at the start|"
+    r"sync_dist=True|The `srun` command).*"  # sync_dist would reduce once more what Scores has reduced
+)
 
 
-def announce(cfg: DictConfig, data: DataModule, module: Classifier, trainer: pl.Trainer, why: str) -> None:
+def quiet_libraries() -> None:
+    """Leave out what other packages say on every run: greetings, tips, and warnings of what is meant."""
+    warnings.filterwarnings("ignore", message=NOISE)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning|lightning_fabric")
+    for name in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Trainer) -> None:
+    """What is trained or tested, on which data, and how."""
+    if isinstance(plan.start, Resume):
+        log.info("resuming from %s", plan.start.path)
     faces, split = data.faces, data.split
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
-    log.info("%s: %s, %s images%s (%s)", cfg.stage, faces.name, f"{len(faces):,}", people, sizes)
-    log.info("split: %s", say_split(cfg, data))
-    warn_if_leaking(cfg)
-    warn_if_not_the_first(cfg, data)
+    log.info("%s: %s, %s images%s (%s)", plan.stage, faces.name, f"{len(faces):,}", people, sizes)
+    log.info("split: %s", describe_split(plan, data))
+    if plan.leaks:
+        log.warning(LEAKAGE)
+    warn_if_start_saw_engagement(plan, data)
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
         log.info("left out of training: %s images (%s)", excluded["images"], kinds)
     number = sum(p.numel() for p in module.parameters())
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
     log.info("%s with %s parameters on %s", type(module.backbone).__name__, f"{number:,}", device)
-    log.info("%s (%s)", say_speed(cfg), why)
-    if trainer.world_size > 1 and cfg.stage != "test":
-        step, lr = trainer.world_size * cfg.batch_size, cfg.optimizer["lr"]
-        log.info(
-            "a step is of %d × batch_size=%d = %d images, optimizer.lr=%g", trainer.world_size, cfg.batch_size, step, lr
-        )
-    say_if_synthetic(cfg, data)
+    log.info("%s (%s)", describe_speed(plan), plan.why)
+    if trainer.world_size > 1 and plan.trains:
+        size, lr = plan.config["batch_size"], plan.config["optimizer"]["lr"]
+        images = trainer.world_size * size
+        log.info("a step has %d × batch_size=%d = %d images, optimizer.lr=%g", trainer.world_size, size, images, lr)
 
 
-def say_speed(cfg: DictConfig) -> str:
-    parts = [cfg.trainer.precision, cfg.speed.memory_format]
-    parts += ["fused optimizer"] if cfg.speed.fused_optimizer and cfg.stage != "test" else []
-    parts += [f"compiled ({cfg.speed.compile})"] if cfg.speed.compile else []
-    return f"trainer={HydraConfig.get().runtime.choices['trainer']}: {', '.join(map(str, parts))}"
+def describe_speed(plan: Plan) -> str:
+    speed = plan.speed
+    parts = [plan.config["trainer"]["precision"], speed.memory_format]
+    parts += ["fused optimizer"] if speed.fused_optimizer and plan.trains else []
+    parts += [f"compiled ({speed.compile})"] if speed.compile else []
+    return f"trainer={plan.command.choices['trainer']}: {', '.join(map(str, parts))}"
 
 
-def say_split(cfg: DictConfig, data: DataModule) -> str:
-    """The way of splitting in words: kfold, fold 0 of 5, by subject."""
-    way, subjects = HydraConfig.get().runtime.choices["split"], data.faces.subjects
-    if way == "kfold":
-        return f"kfold, fold {cfg.split.fold} of {cfg.split.num_folds}, by subject"
-    if way == "loso" and subjects is not None:
+def describe_split(plan: Plan, data: DataModule) -> str:
+    """The splitting strategy in words: kfold, fold 0 of 5, by subject."""
+    strategy, node, subjects = plan.command.choices["split"], plan.config["split"], data.faces.subjects
+    if strategy == "kfold":
+        return f"kfold, fold {node['fold']} of {node['num_folds']}, by subject"
+    if strategy == "loso" and subjects is not None:
         tested, everyone = subjects[data.split.test[0]], len(set(subjects.tolist()))
-        return f"loso, fold {cfg.split.fold} of {everyone}: subject {tested} is tested"
-    if way == "official":
+        return f"loso, fold {node['fold']} of {everyone}: subject {tested} is tested"
+    if strategy == "official":
         return "official, the data set's own"
-    return f"{way}, by {'image' if leaks(cfg) else 'subject'}"
+    return f"{strategy}, by {'image' if plan.leaks else 'subject'}"
 
 
-def leaks(cfg: DictConfig) -> bool:
-    return get_object(cfg.split["_target_"]).leaks
-
-
-def warn_if_leaking(cfg: DictConfig) -> None:
-    if leaks(cfg):
-        log.warning(LEAKAGE)
-
-
-def warn_if_not_the_first(cfg: DictConfig, data: DataModule) -> None:
-    """A backbone that learned the same task before may know the people of this test."""
-    if cfg.init_from is None:
+def warn_if_start_saw_engagement(plan: Plan, data: DataModule) -> None:
+    """A backbone that was trained on engagement may have seen the people of this test."""
+    if not isinstance(plan.start, Backbone) or checkpoint.task_of(plan.start.saved) != "engagement":
         return
-    saved = checkpoint.read(cfg.init_from)
-    same_classes = tuple(saved["hyper_parameters"]["class_names"]) == data.faces.class_names
-    if same_classes and "Engagement" in saved["module"]:
-        log.warning(
-            "%s has learned from these classes already, perhaps from people who are tested here: unless they were held "
-            "out of its training too, the test is not of people never seen",
-            cfg.init_from,
-        )
+    same = tuple(plan.start.saved["hyper_parameters"]["class_names"]) == data.faces.class_names
+    log.warning(
+        "%s was already trained on %s. If any test subject was in its training data, this is not a test on unseen "
+        "people.",
+        plan.start.path,
+        "these classes" if same else "engagement",
+    )
 
 
-def say_if_synthetic(cfg: DictConfig, data: DataModule) -> None:
-    if data.faces.recipe["importer"] != "synthetic":
-        return
-    prepare, train = REAL_DATA[cfg.task]
-    log.info("These are drawn faces (dataset=synthetic), nobody's. With real ones: %s, then %s", prepare, train)
-
-
-def conclude(cfg: DictConfig, data: DataModule, tested: Any, best: str) -> None:
-    log.info("test: %s", say_metrics(tested.metrics))
+def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) -> None:
+    """The test's results, where they are, and the next command. best: the checkpoint that training has made."""
+    log.info("test%s: %s", " (leakage check, not a result)" if plan.leaks else "", describe_metrics(tested.metrics))
     if tested.views is not None:
-        log.info("test with %s: %s", cfg.tta, say_metrics(tested.views.metrics))
-    log.info("for comparison: %s", say_controls(data, tested.controls))
-    log.info("calibration: %s", say_calibration(tested.calibration))
-    warn_if_leaking(cfg)
-    log.info("written to %s", cfg.output_dir)
-    say_if_synthetic(cfg, data)
-    if cfg.stage == "pretrain":
-        settings = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").startswith("model.")]
-        chosen = [f"model={HydraConfig.get().runtime.choices['model']}", *settings]
-        drawn = data.faces.recipe["importer"] == "synthetic"
-        real = [] if drawn else ["dataset=wacv2016", "split=kfold", "split.fold=0"]
-        command = ["python", "train.py", "stage=finetune", *chosen, *real, f"init_from={best}"]
-        log.info("Next: %s", shlex.join(command))
+        log.info("test with %s: %s", plan.config["tta"], describe_metrics(tested.views.metrics))
+    log.info("for comparison: %s", describe_controls(data, tested.controls))
+    log.info("calibration: %s", describe_calibration(tested.calibration))
+    log.info("results are in %s", plan.folder)
+    synthetic = data.faces.recipe["importer"] == "synthetic"
+    if synthetic:
+        prepare, train = REAL_DATA[plan.task]
+        log.info("This run used synthetic faces. To use real data: %s, then %s", prepare, train)
+    if plan.stage == "pretrain":
+        settings = [o for o in plan.command.overrides if o.lstrip("+").startswith("model.")]
+        real = [] if synthetic else ["dataset=wacv2016", "split=kfold", "split.fold=0"]
+        chosen = [f"model={plan.command.choices['model']}", *settings, *real, f"init_from={best}"]
+        log.info("Next: %s", shlex.join(["python", "train.py", "stage=finetune", *chosen]))
 
 
-def say_metrics(metrics: dict[str, float]) -> str:
+def describe_metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
 
 
-def say_controls(data: DataModule, predicted: dict[str, np.ndarray]) -> str:
+def describe_controls(data: DataModule, predicted: dict[str, np.ndarray]) -> str:
     labels = data.faces.labels[data.split.test]
     right = {name: (probabilities.argmax(1) == labels).mean() for name, probabilities in predicted.items()}
     return "accuracy of " + ", ".join(f"{CONTROLS[name]} {share:.4f}" for name, share in right.items())
 
 
-def say_calibration(values: dict[str, float]) -> str:
+def describe_calibration(values: dict[str, float]) -> str:
     temperature, before, after = (values[k] for k in ("temperature", "test/ece", "test/ece_calibrated"))
     if temperature == 1:
         return f"temperature 1 leaves ECE at {before:.3f}"
     changes = "lowers" if after < before else "raises"
     return f"temperature {temperature:.2f} {changes} ECE from {before:.3f} to {after:.3f}"
+
+
+def say_how_to_resume(plan: Plan) -> None:
+    """Of a run that was stopped by a signal."""
+    if cluster.job() is not None:
+        log.info("\nstopped (Slurm job %s); it resumes by itself if Slurm requeues the job", cluster.job())
+    if not (plan.folder / "last.ckpt").is_file():
+        log.info("stopped before the end of the first epoch: there is nothing to resume")
+        return
+    log.info("\nstopped; everything saved is kept. Resume with: %s", resume_command(plan))  # the bar ends no line
+
+
+def resume_command(plan: Plan) -> str:
+    """The command that resumes this run, or the sweep that it is part of."""
+    if plan.command.trial is None:
+        given = [o for o in plan.command.overrides if not o.lstrip("+").startswith(("ckpt_path=", "output_dir="))]
+        where = f"output_dir={quoted(plan.folder)}"
+    else:
+        given = [a for a in sys.argv[1:] if not a.startswith(("hydra.sweep.dir=", "ckpt_path="))]
+        where = f"hydra.sweep.dir={quoted(plan.folder.parent)}"
+    return shlex.join(["python", "train.py", *given, where, "ckpt_path=last"])

@@ -1,4 +1,4 @@
-"""A data set and a split become batches, indexed whole and made into network input on the device that trains."""
+"""A data set and a split become batches, indexed at once and turned into network input on the device that trains."""
 
 import hashlib
 import logging
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Batches:
-    """Whole batches of some tensors: one index operation per tensor, nothing per image.
+    """Batches of some tensors: one index operation per tensor, nothing per image.
 
-    Where the tensors are on the device that trains, that is all. pinned: they are on the host and it is not, so that a
-    thread indexes a few batches ahead, into memory from which the device copies without anyone waiting. at_once: so
-    many batches are indexed, and changed by `prepare`, in one go, which costs the host of a GPU what one batch would.
+    pinned: the tensors are on the host and the device is not; a thread then indexes a few batches ahead into pinned
+    memory, from which the device copies without waiting. at_once: this many batches are indexed, and changed by
+    `prepare`, in one operation, which costs the host of a GPU as much as one batch would.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Batches:
         prepare: Callable[[Batch], Batch] = dict,
     ) -> None:
         self.tensors, self.pinned, self.at_once, self.prepare = tensors, pinned, at_once, prepare
-        self.sampler = self.batch_sampler = sampler  # by the names where Lightning looks for an order to shuffle
+        self.sampler = self.batch_sampler = sampler  # under both names, as Lightning looks for one to shuffle
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -66,7 +66,7 @@ class Batches:
 
 
 def ahead(function: Callable[[Any], Any], arguments: Iterable[Any], number: int = 3) -> Iterator[Any]:
-    """function(argument) for each argument in turn, by a thread that is `number` calls ahead."""
+    """function(argument) for each argument in order, computed by a thread that is `number` calls ahead."""
     arguments = iter(arguments)
     with ThreadPoolExecutor(1) as thread:
         results = deque(thread.submit(function, argument) for argument in islice(arguments, number))
@@ -77,10 +77,10 @@ def ahead(function: Callable[[Any], Any], arguments: Iterable[Any], number: int 
 
 
 class BatchIndices(Sampler[Tensor]):
-    """Which images make up each batch, for one rank of `world_size`.
+    """The image indices of each batch, for one rank of `world_size`.
 
-    Shuffled, the order follows from seed and epoch alone, whatever the world size, and images that would make a short
-    last batch are left out of the epoch; in order, every image comes exactly once over all ranks.
+    Shuffled: the order depends on seed and epoch alone, whatever the world size; images that would make a short last
+    batch are left out of the epoch. In order: every image comes exactly once over all ranks.
     """
 
     def __init__(
@@ -106,21 +106,21 @@ class BatchIndices(Sampler[Tensor]):
         return -(-len(self.index[self.rank :: self.world_size]) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        # A generator, so that the epoch counts that is set after iter(): so the trainer does on resuming.
+        # A generator, as the trainer sets the epoch after iter() when it resumes.
         order = self.index
         if self.shuffle:
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
             order = order[torch.randperm(len(order), generator=generator)]
-        order = order[self.rank :: self.world_size].to(self.device)  # the order of an epoch in one copy
+        order = order[self.rank :: self.world_size].to(self.device)  # the whole order in one copy
         yield from order.split(self.batch_size)[: len(self)]
 
 
 class DataModule(pl.LightningDataModule):
-    """Faces, who trains and who tests, and what happens to a batch on the device: scale, augment, standardise.
+    """A data set, its split, and what happens to a batch on the device: scale, augment, standardise.
 
-    at_once: pixels (16 M are 67 MB) of training batches that are made into network input together on an accelerator.
     place: where the images are kept as uint8, on the "device" that trains or on the "host"; "auto" is the device if
-    they take at most the share device_share of its memory.
+    they take at most the share device_share of its memory. at_once: pixels of training batches that an accelerator
+    prepares together (16 M pixels are 67 MB).
     """
 
     def __init__(
@@ -147,13 +147,13 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What the network's input is: to be the same wherever its weights are used."""
+        """What images went through; it must be the same wherever the network's weights are used."""
         channels, height, width = self.faces.images.shape[1:]
         return {"channels": channels, "height": height, "width": width, "normalize": "image"}
 
     @cached_property
     def seen(self) -> str:
-        """A checksum of which images training and validation see."""
+        """A checksum of the images in training and validation."""
         sources = sorted(self.faces.sources[np.concatenate([self.split.train, self.split.val])].tolist())
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
@@ -163,7 +163,7 @@ class DataModule(pl.LightningDataModule):
         return np.bincount(self.faces.labels[self.split.train], minlength=len(self.faces.class_names)).tolist()
 
     def setup(self, stage: str) -> None:
-        """Move the data set to the device that trains, or find that it stays on the host."""
+        """Move the data set to the device that trains, or leave it on the host."""
         device = self.trainer.strategy.root_device  # pyright: ignore[reportOptionalMemberAccess]
         if device == self.placed_for:
             return
@@ -174,7 +174,7 @@ class DataModule(pl.LightningDataModule):
         self.pinned = not fits and device.type == "cuda"
         place = device.type if fits else "host"
         log.info(
-            "the data set is on the %s: %.0f MB, where the %s has %.1f GB", place, size / 1e6, device.type, memory / 1e9
+            "the data set is on the %s: %.0f MB (the %s has %.1f GB)", place, size / 1e6, device.type, memory / 1e9
         )
 
     @property
@@ -199,7 +199,7 @@ class DataModule(pl.LightningDataModule):
         if len(index) < world_size:
             fewer = max(1, len(index))
             raise ValueError(
-                f"{len(index)} images for {world_size} devices leave one idle: type trainer.devices={fewer}"
+                f"{len(index)} images for {world_size} devices leave one idle: set trainer.devices={fewer}"
             )
         sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size, self.device)
         at_once = self.at_once // (batch_size * self.faces.images[0].size) if shuffle and self.on_accelerator else 1
@@ -207,14 +207,14 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether the data set is on a device to which the host gives its work without waiting."""
+        """Whether the data set is on a device that works asynchronously to the host."""
         return self.device.type != "cpu"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch if batch["images"].is_floating_point() else self.network_input(batch)
 
     def network_input(self, batch: Batch) -> Batch:
-        """The batch with its images scaled, changed at random while training, and standardised."""
+        """The batch with its images scaled, augmented while training, and standardised."""
         images = to_float(batch["images"])
         if self.trainer is not None and self.trainer.training:
             images = self.augment(images)

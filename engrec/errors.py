@@ -1,6 +1,7 @@
 """What a user got wrong, in one line."""
 
 import difflib
+import errno
 import logging
 import re
 import sys
@@ -14,6 +15,11 @@ from omegaconf import DictConfig
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
+BAD_CHECKPOINT, DISK_FULL = 65, 74  # exit statuses that a search acts upon: EX_DATAERR and EX_IOERR of sysexits.h
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: damaged, of another program, or of another network than this run's."""
 
 
 def nearest(word: str, known: Any) -> str:
@@ -33,7 +39,7 @@ def quoted(path: Path) -> str:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what a user can get wrong into one line and exit status 1; hydra.verbose=true shows the traceback too."""
+    """Turn what a user can get wrong into one line and an exit status; hydra.verbose=true shows the traceback too."""
     try:
         yield
     except KeyboardInterrupt:
@@ -43,7 +49,22 @@ def errors_in_one_line() -> Iterator[None]:
             raise
         if any(argument.startswith("hydra.verbose=") for argument in sys.argv):
             traceback.print_exc()
-        sys.exit(f"error: {explain(error)}")
+        message, status = f"error: {explain(error)}", exit_status(error)
+        if status == 1:
+            sys.exit(message)
+        print(message, file=sys.stderr)
+        sys.exit(status)
+
+
+def exit_status(error: BaseException | None) -> int:
+    """1, or what tells a bad checkpoint or a full disk from all other errors."""
+    if error is None:
+        return 1
+    if isinstance(error, CheckpointError):
+        return BAD_CHECKPOINT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DISK_FULL
+    return exit_status(error.__cause__)
 
 
 @contextmanager

@@ -1,18 +1,27 @@
-"""What accuracy, F1 and AUC mean here, and how they are gathered over batches and ranks.
+"""Metrics: what accuracy, F1, AUC and calibration mean here, and one table of their names, labels and directions.
 
-Every function takes logits (B, K) and targets (B,) and gives a float64 tensor on their device. Logits may be shifted by
-a constant per row, so the logarithm of probabilities will do. What is undefined is NaN, never 0.
+A score takes logits (B, K) and targets (B,) and gives a float64 tensor on their device. Logits may be shifted by a
+constant per row, so the logarithm of probabilities will do. What is undefined is NaN, never 0.
+
+Neither torch nor scipy is imported with this file: commands that only need the names answer without their seconds.
 """
 
+from __future__ import annotations
+
 import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from scipy.optimize import root_scalar
-from scipy.special import log_softmax, softmax
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+COLDEST, HOTTEST = 0.05, 20.0  # the temperatures that are searched
+NUM_BINS = 15  # of the expected calibration error
 
 
 def confusion_matrix(logits: Tensor, targets: Tensor) -> Tensor:
@@ -52,6 +61,8 @@ def auc(logits: Tensor, targets: Tensor) -> Tensor:
 
     NaN when a class does not occur: the mean over the others would be another quantity for each fold.
     """
+    import torch
+
     scores = log_odds(logits)
     if scores.shape[1] == 2:
         return _ranked_area(scores[:, 1], targets == 1)
@@ -67,58 +78,50 @@ def log_odds(logits: Tensor) -> Tensor:
     others = (share.sum(1, keepdim=True) - share).log()
     # Of the largest, the difference would be all rounding: there the others are summed.
     top = wide.argmax(1, keepdim=True)
-    others.scatter_(1, top, wide.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True))
+    others.scatter_(1, top, wide.scatter(1, top, -math.inf).logsumexp(1, keepdim=True))
     # Rounded, so that equal rows tie whatever their place in a vectorised exp, and p = 0.5 is 0 and not -1e-16.
     return (wide - others).round(decimals=12).float()
 
 
+def logits_of(probabilities: np.ndarray) -> Tensor:
+    """Probabilities (N, K) as logits, float64: their logarithm, finite where one is 0."""
+    import torch
+
+    return torch.from_numpy(probabilities).double().clamp_min(1e-45).log()
+
+
+def log_odds_of(probabilities: np.ndarray) -> np.ndarray:
+    """What curves and AUC rank by, (N, K), from probabilities."""
+    return log_odds(logits_of(probabilities)).numpy()
+
+
+def roc(scores: np.ndarray, positive: np.ndarray, limit: int | None = None) -> np.ndarray:
+    """The ROC curve as points (false positive rate, true positive rate), (P, 2), from (0, 0) to (1, 1).
+
+    The exact curve has a point for each distinct score; those between which it is straight are left out. More points
+    than `limit` are left out evenly. Empty where one of the two kinds does not occur.
+    """
+    if positive.all() or not positive.any():
+        return np.empty((0, 2))
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
+    counts = np.stack([np.cumsum(~positive[order])[last], np.cumsum(positive[order])[last]], 1)
+    counts = np.concatenate([[[0, 0]], counts])
+    steps = np.diff(counts, axis=0)
+    bends = steps[:-1, 0] * steps[1:, 1] != steps[:-1, 1] * steps[1:, 0]
+    points = counts[np.concatenate([[True], bends, [True]])] / counts[-1]
+    number = len(points) if limit is None else min(limit, len(points))
+    return points[np.linspace(0, len(points) - 1, number).round().astype(int)]
+
+
 def _ranked_area(scores: Tensor, is_positive: Tensor) -> Tensor:
     """Mann–Whitney: the share of pairs (positive, negative) that are ranked rightly, a tie counting half."""
+    import torch
+
     values, positive = scores.cpu().numpy(), is_positive.cpu().numpy()
     positives, negatives = np.sort(values[positive]), np.sort(values[~positive])  # four times torch's speed
     twice = sum(np.searchsorted(negatives, positives, side).sum() for side in ("left", "right"))
     return torch.tensor(twice, dtype=torch.float64, device=scores.device) / (2 * len(positives) * len(negatives))
-
-
-class Scores(Metric):
-    """All scores of an epoch, from the logits themselves, so that neither batch size nor number of ranks matters.
-
-    update takes logits (B, num_classes), targets (B,) and the loss of each sample (B,). compute gives float32 scalars,
-    and recalls (num_classes,); all but the loss are NaN when any logit is: a network that diverged predicts nothing.
-    """
-
-    full_state_update = False
-    logits: list[Tensor]
-    targets: list[Tensor]
-    loss_sum: Tensor
-    count: Tensor
-    definitions = (accuracy, balanced_accuracy, f1, auc, recalls)
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.add_state("logits", [], dist_reduce_fx="cat")
-        self.add_state("targets", [], dist_reduce_fx="cat")
-        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, target: Tensor, loss: Tensor) -> None:
-        self.logits.append(logits.detach().float())
-        self.targets.append(target)
-        self.loss_sum += loss.detach().float().sum()
-        self.count += len(target)
-
-    def compute(self) -> dict[str, Tensor]:
-        logits, targets = dim_zero_cat(self.logits).cpu(), dim_zero_cat(self.targets).cpu()
-        values = {score.__name__: score(logits, targets) for score in self.definitions}
-        if logits.isnan().any():
-            values = {name: torch.full_like(value, torch.nan) for name, value in values.items()}
-        values["loss"] = self.loss_sum / self.count
-        return {name: value.to(self.device, torch.float32) for name, value in values.items()}
-
-
-log = logging.getLogger(__name__)
-COLDEST, HOTTEST = 0.05, 20.0  # the temperatures that are searched
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -127,6 +130,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     1, and a warning that says why, where the images cannot tell: they are of one class, a logit is not a number, or the
     likelihood is still rising at the end of the temperatures that are searched.
     """
+    from scipy.optimize import root_scalar
+    from scipy.special import softmax
+
     if len(np.unique(labels)) < 2:
         return _as_it_is("the validation images are all of one class")
     if not np.isfinite(logits).all():
@@ -154,21 +160,34 @@ def _as_it_is(why: str) -> float:
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     """The mean over the images, every one counting the same: -log softmax(logits) of the label."""
+    from scipy.special import log_softmax
+
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-    """The mean distance between confidence and accuracy, over equal-width bins of the top probability, each bin
-    counting as many times as it has images; probabilities (N, K), labels (N,). NaN when a probability is."""
-    if np.isnan(probabilities).any():
-        return np.nan
+def confidence_bins(
+    probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each image (N,) the equal-width bin of its top probability, from 0, that probability, and whether the
+    prediction is right; probabilities (N, K), labels (N,)."""
     confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)  # each has its upper end
+    return bins, confidence, right
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """The mean distance between confidence and accuracy over the bins of the top probability, each bin weighted by its
+    images (Guo et al., On Calibration of Modern Neural Networks, ICML 2017); NaN when a probability is."""
+    if np.isnan(probabilities).any():
+        return np.nan
+    bins, confidence, right = confidence_bins(probabilities, labels, num_bins)
     return float(np.abs(np.bincount(bins, confidence - right)).sum() / len(labels))
 
 
 def compare(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, float]:
     """The test images' calibration as they come and at the temperature; logits (N, K), labels (N,)."""
+    from scipy.special import softmax
+
     raw = logits.astype(np.float64)
     scaled = raw / temperature
     return {
@@ -178,3 +197,89 @@ def compare(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[
         "test/nll": negative_log_likelihood(raw, labels),
         "test/nll_calibrated": negative_log_likelihood(scaled, labels),
     }
+
+
+def ece(logits: Tensor, targets: Tensor) -> Tensor:
+    """The expected calibration error of the softmax."""
+    import torch
+
+    probabilities = logits.double().softmax(1).cpu().numpy()
+    value = expected_calibration_error(probabilities, targets.cpu().numpy())
+    return torch.tensor(value, dtype=torch.float64, device=logits.device)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table of metrics. function: of logits and targets; None for the loss, which each task defines.
+
+    short: the label in a narrow column. logged: computed after each epoch and in the test, as train/KEY, val/KEY and
+    test/KEY. compared: computed again from the predictions of finished runs, with an interval.
+    """
+
+    label: str
+    function: Callable[[Tensor, Tensor], Tensor] | None
+    short: str = ""
+    higher_is_better: bool = True
+    logged: bool = True
+    compared: bool = True
+
+
+# The one place to add a metric: it is then logged, monitored, searched for, compared and shown.
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", accuracy, short="acc."),
+    "balanced_accuracy": Metric("balanced accuracy", balanced_accuracy, short="bal. acc."),
+    "f1": Metric("F1", f1),
+    "auc": Metric("AUC", auc),
+    "ece": Metric("ECE", ece, higher_is_better=False, logged=False),  # the test's is in `compare`, with the temperature
+    "loss": Metric("loss", None, higher_is_better=False, compared=False),
+}
+
+
+def scores() -> list[str]:
+    """The keys of the scores that are logged, without the loss."""
+    return [key for key, metric in METRICS.items() if metric.logged and metric.function is not None]
+
+
+def logged() -> list[str]:
+    """The keys of everything that is logged: the scores, then the loss."""
+    return [*scores(), *(key for key, metric in METRICS.items() if metric.logged and metric.function is None)]
+
+
+def compared() -> dict[str, Metric]:
+    """Label to metric of what finished runs are compared by; those of which more is better come first."""
+    found = [metric for metric in METRICS.values() if metric.compared]
+    return {metric.label: metric for metric in sorted(found, key=lambda metric: not metric.higher_is_better)}
+
+
+def score_all(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Every score that is logged by its key, and `recalls` (K,)."""
+    functions = {key: METRICS[key].function for key in scores()}
+    return {key: f(logits, targets) for key, f in functions.items() if f} | {"recalls": recalls(logits, targets)}
+
+
+def higher_is_better(name: str) -> bool:
+    """The direction of a metric by its key or by the name it is logged under, val/KEY."""
+    key = name.rpartition("/")[2]
+    return METRICS[key].higher_is_better if key in METRICS else not key.endswith("loss")
+
+
+def display_name(name: str) -> str:
+    """How a key, or the name that a metric is logged under, is written for people: val/auc is validation AUC."""
+    split, _, key = name.rpartition("/")
+    words = METRICS[key].label if key in METRICS else key.replace("_", " ")
+    return " ".join(filter(None, ({"val": "validation"}.get(split, split), words)))
+
+
+def described() -> list[dict[str, Any]]:
+    """The table without its functions, as JSON has it."""
+    return [
+        {
+            "key": key,
+            "label": metric.label,
+            "short": metric.short or metric.label,
+            "higher_is_better": metric.higher_is_better,
+            "logged": metric.logged,
+            "compared": metric.compared,
+        }
+        for key, metric in METRICS.items()
+    ]

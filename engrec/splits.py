@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: nobody is seen on two sides."""
+"""Train, validation and test splits by subject: nobody is in two of them."""
 
 import warnings
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of the images on each side: int64, sorted."""
+    """Indices of the images in train, validation and test: int64, sorted."""
 
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
 
 
-# A way of splitting is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and gives a
-# Split of all N images. `leaks` says that a person may be on two sides. val_fraction is of the images not tested on.
+# A splitting strategy is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and
+# returns a Split of all N images. `leaks`: a person may be in several parts. val_fraction: of the
+# images that are not in the test part.
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Official:
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         if official is None:
             raise ValueError(
-                "the data set has no official split; type split=kfold split.fold=0 (or split=holdout, split=loso)"
+                "the data set has no official split; set split=kfold split.fold=0 (or split=holdout, split=loso)"
             )
         if missing := {"train", "test"} - set(np.unique(official)):
-            raise ValueError(f"the official split has no {', '.join(sorted(missing))}; type split=holdout")
+            raise ValueError(f"the official split has no {', '.join(sorted(missing))}; set split=holdout")
         train, val, test = (np.flatnonzero(official == side) for side in ("train", "val", "test"))
         if len(val):
             return Split(train, val, test)
@@ -43,7 +44,7 @@ class Official:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Some subjects are held out for testing, with classes in proportion as far as whole subjects allow."""
+    """Hold-out split by subject, with classes in proportion as far as complete subjects allow."""
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
@@ -59,7 +60,7 @@ class Holdout:
 
 @dataclass(frozen=True)
 class KFold:
-    """Fold `fold` of num_folds: each subject is tested on in exactly one of them."""
+    """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
 
     fold: int
     num_folds: int = 5
@@ -74,7 +75,7 @@ class KFold:
         num_subjects = len(np.unique(groups))
         if not 2 <= self.num_folds <= num_subjects:
             raise ValueError(
-                f"split.num_folds={self.num_folds} for {num_subjects} subjects; allowed: 2 to {num_subjects}"
+                f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}"
             )
         _check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
@@ -84,7 +85,7 @@ class KFold:
 
 @dataclass(frozen=True)
 class LeaveOneSubjectOut:
-    """Subject number `fold`, in sorted order, is tested on."""
+    """Leave one subject out: subject number `fold`, in sorted order, is the test part."""
 
     fold: int
     val_fraction: float = 0.15
@@ -100,9 +101,10 @@ class LeaveOneSubjectOut:
 
 @dataclass(frozen=True)
 class Random:
-    """A gauge of leakage, not a result: images are dealt out without regard to who is seen, on purpose.
+    """A random split, to estimate leakage: images are divided without regard to subjects, on purpose.
 
-    What a network scores here above its score under a subject-wise split is recognition of people.
+    What a network scores here above its score under a split by subject is recognition of people: do not report it as a
+    result.
     """
 
     test_fraction: float = 0.2
@@ -116,24 +118,25 @@ class Random:
 
 
 def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_classes: int, leaks: bool) -> None:
-    """Raise ValueError for a split that cannot give an honest number: a side is empty, an image or (unless `leaks`) a
-    subject is used twice, train lacks a class, val or test has one class only, where AUC is undefined.
+    """Raise ValueError for a split that cannot give an honest number.
 
-    A single test subject often has one class. That only warns: AUC and F1 are then those of the pooled folds.
+    That is: a part is empty, an image or (unless `leaks`) a subject is used twice, train lacks a class, or validation
+    or test has one class only, where AUC is undefined. A single test subject often has one class: this only warns, and
+    AUC and F1 are then those of the pooled folds.
     """
     sides = {"train": split.train, "val": split.val, "test": split.test}
     if empty := [name for name, index in sides.items() if len(index) == 0]:
         raise ValueError(
-            f"no image in {', '.join(empty)}; type another split.val_fraction, split.test_fraction or split"
+            f"no image in {', '.join(empty)}; set another split.val_fraction, split.test_fraction or split"
         )
     index, count = np.unique(np.concatenate(list(sides.values())), return_counts=True)
     if count.max() > 1:
-        raise ValueError(f"image {index[count.argmax()]} is used {count.max()} times; every image belongs to one side")
+        raise ValueError(f"image {index[count.argmax()]} is used {count.max()} times; every image must be in one part")
     if subjects is not None and not leaks:
         _check_subjects({name: set(subjects[index].tolist()) for name, index in sides.items()})
     if missing := set(range(num_classes)) - set(labels[split.train].tolist()):
         raise ValueError(
-            f"no image of class {', '.join(map(str, sorted(missing)))} in train; type another split.seed or a smaller "
+            f"no image of class {', '.join(map(str, sorted(missing)))} in train; set another split.seed or a smaller "
             "split.val_fraction, or join classes in dataset.classes"
         )
     for name in ("val", "test"):
@@ -144,23 +147,23 @@ def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_cla
         if name == "test" and subjects is not None and len(np.unique(subjects[split.test])) == 1:
             warnings.warn(f"{message}; pool the predictions of all folds before scoring", stacklevel=2)
         else:
-            raise ValueError(f"{message}; type another split.seed or a larger split.{name}_fraction")
+            raise ValueError(f"{message}; set another split.seed or a larger split.{name}_fraction")
 
 
 def _check_subjects(seen: dict[str, set]) -> None:
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := sorted(seen[one] & seen[other]):
             raise ValueError(
-                f"{one} and {other} share subjects ({len(both)}, such as {both[0]}): the score would measure who is "
-                "recognised; type split=holdout, split=kfold or split=loso (split=random measures this leakage)"
+                f"{one} and {other} share subjects ({len(both)}, such as {both[0]}): the score would measure "
+                "recognition of people; set split=holdout, split=kfold or split=loso (split=random estimates leakage)"
             )
 
 
 def _required(subjects: np.ndarray | None) -> np.ndarray:
     if subjects is None:
         raise ValueError(
-            "the data set does not say who is seen; prepare it with --subject-regex, or a subject column "
-            "(split=random needs none, and measures leakage only)"
+            "the data set has no subjects; prepare it with --subject-regex, or a subject column "
+            "(split=random needs none, but only estimates leakage)"
         )
     return subjects
 
@@ -168,7 +171,7 @@ def _required(subjects: np.ndarray | None) -> np.ndarray:
 def _check_fold(fold: int, num_folds: int) -> None:
     if not 0 <= fold < num_folds:
         raise ValueError(
-            f"split.fold={fold} is out of range; allowed: 0 to {num_folds - 1}, such as split.fold=0 "
+            f"split.fold={fold} must be from 0 to {num_folds - 1}, such as split.fold=0 "
             f"(all of them: -m 'split.fold=range({num_folds})')"
         )
 
@@ -183,9 +186,9 @@ def _with_val(
 def _hold_out(
     index: np.ndarray, labels: np.ndarray, subjects: np.ndarray | None, fraction: float, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide `index` into what stays and what is held out: about `fraction` of it, classes in proportion."""
+    """Divide `index` into the images kept and about `fraction` of them held out, classes in proportion."""
     if not 0 < fraction < 1:
-        raise ValueError(f"split.{name}={fraction} is not a fraction; allowed: above 0 and below 1")
+        raise ValueError(f"split.{name}={fraction} must be above 0 and below 1")
     rng = np.random.default_rng(seed)
     if subjects is None:
         held = _some_images(labels[index], fraction, rng)
@@ -204,8 +207,11 @@ def _some_images(labels: np.ndarray, fraction: float, rng: np.random.Generator) 
 
 
 def _some_subjects(labels: np.ndarray, subjects: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """A mask of whole subjects. Of many random choices, the one that leaves every class on both sides, if any does, and
-    whose class counts are nearest to `fraction` of all class counts."""
+    """A mask of complete subjects.
+
+    Of many random choices: the one that leaves every class in both parts, if any does, and whose class counts are
+    nearest to `fraction` of all class counts.
+    """
     names, group = np.unique(subjects, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"subject {names[0]} alone cannot be divided; a split by subject needs three or more subjects")

@@ -19,11 +19,10 @@ from engrec.datasets.prepared import Faces
 from engrec.machine import cluster
 from engrec.machine.files import atomic_write
 from engrec.machine.signals import uninterrupted
-from engrec.metrics import Scores, log_odds
+from engrec.metrics import higher_is_better, log_odds, logged, roc
 
 log = logging.getLogger(__name__)
 
-SCORES = [score.__name__ for score in Scores.definitions if score.__name__ != "recalls"]
 RECORD = "wandb.json"  # in the run's folder: which run at Weights & Biases is its own
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
 NO_KEY = "Type logger.offline=true, or wandb login"
@@ -319,8 +318,8 @@ def shown_paths(run: Any) -> list[str]:
 def define_metrics(run: Any) -> None:
     """Curves over epochs; in the table of runs the best value stands, not the last."""
     for side in ("train", "val"):
-        for score in (*SCORES, "loss"):
-            best = "min" if score == "loss" else "max"
+        for score in logged():
+            best = "max" if higher_is_better(score) else "min"
             run.define_metric(f"{side}/{score}", step_metric="epoch", summary=best)
     run.define_metric("lr", step_metric="epoch")
     run.define_metric("best/*", step_metric="epoch", hidden=True)
@@ -346,24 +345,6 @@ def roc_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any
         fields={"x": "fpr", "y": "tpr", "class": "class"},
         string_fields={"title": "ROC", "x-axis-title": "False positive rate", "y-axis-title": "True positive rate"},
     )
-
-
-def roc(scores: np.ndarray, positive: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` points (false positive rate, true positive rate), from (0, 0) to (1, 1).
-
-    Each is a point of the exact curve, which has one for each distinct score; those between which it is straight are
-    left out first, then evenly. Empty where one of the two kinds does not occur.
-    """
-    if positive.all() or not positive.any():
-        return np.empty((0, 2))
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of equal scores
-    counts = np.stack([np.cumsum(~positive[order])[last], np.cumsum(positive[order])[last]], 1)
-    counts = np.concatenate([[[0, 0]], counts])
-    steps = np.diff(counts, axis=0)
-    bends = steps[:-1, 0] * steps[1:, 1] != steps[:-1, 1] * steps[1:, 0]
-    points = counts[np.concatenate([[True], bends, [True]])] / counts[-1]
-    return points[np.linspace(0, len(points) - 1, min(limit, len(points))).round().astype(int)]
 
 
 def faces_table(faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor) -> Any:

@@ -1,7 +1,7 @@
-"""From an image batch (B, C, H, W) to an image batch, on the batch's device; randomness is per image.
+"""Functions from an image batch (B, C, H, W) to an image batch, on the batch's device; randomness is per image.
 
-Their order in use: to_float, Augment (training only), standardize. flip_views and ten_crop_views give several batches
-for one, to be standardised each.
+Order of use: to_float, Augment (training only), standardize. flip_views and ten_crop_views return several batches for
+one; each is standardised afterwards.
 """
 
 import math
@@ -19,7 +19,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Each image, expected in 0 … 1, to mean 0 and standard deviation 1; a blank image to zeros."""
+    """Each image, expected in 0 … 1, scaled to mean 0 and standard deviation 1; a blank image becomes zeros."""
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     std = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()  # torch.std takes ten times as long on a CPU
     # One pixel off by one grey level is a deviation of 8e-5 at 48×48; below 1e-6 is rounding.
@@ -82,10 +82,10 @@ def erase(images: Tensor, probability: float, area: tuple[float, float] = (0.02,
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes to training images in 0 … 1; with every number 0 the batch comes back untouched.
+    """Random augmentation of training images in 0 … 1; with every number 0 the batch is unchanged.
 
-    flip, erase: probabilities. padding: pixels of pad_crop. rotation: degrees. scale, translation: fractions of affine.
-    brightness, contrast, gamma: as in contrast.
+    flip, erase: probabilities. padding: pixels of pad_crop. rotation: degrees. scale, translation: fractions, as in
+    affine. brightness, contrast, gamma: as in contrast.
     """
 
     flip: float = 0.5
@@ -102,7 +102,8 @@ class Augment:
         for name, value in vars(self).items():
             limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
             if not 0 <= value <= limit or (name == "scale" and value == 1):
-                raise ValueError(f"augment.{name}={value} is out of range; allowed: 0 to {limit}")
+                allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
+                raise ValueError(f"augment.{name}={value} must be {allowed}")
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.padding:
@@ -115,16 +116,16 @@ class Augment:
 
 
 def flip_views(images: Tensor) -> list[Tensor]:
-    """Each image as it is, and mirrored."""
+    """Each image, and its mirror image."""
     return [images, images.flip(3)]
 
 
 def ten_crop_views(images: Tensor) -> list[Tensor]:
-    """The centre and the four corners of each image whose edge is repeated for a twelfth of its side, 4 pixels at 48,
-    each as it is and mirrored.
+    """Ten views: the centre and four corner crops of each image, each also mirrored.
 
-    The crops are as large as the image, so that nothing is zoomed: the centre is the image itself. A black border, as
-    pad_crop has it, made validation worse than no views at all.
+    The image is padded by a twelfth of its side (4 pixels at 48) by repeating its edge, and the crops are as large as
+    the image: nothing is zoomed, and the centre crop is the image itself. A black border as in pad_crop made validation
+    worse than no views at all.
     """
     height, width = images.shape[2:]
     down, right = round(height / 12), round(width / 12)
@@ -138,5 +139,5 @@ Batch = dict[str, Tensor]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """One seed for each epoch of each run, so that an epoch draws the same whether or not the run was interrupted."""
+    """One seed for each epoch of each run: an epoch draws the same numbers whether or not the run was interrupted."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

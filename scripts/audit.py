@@ -9,10 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from contact_sheet import ROOT, build_dataset
-
-from engrec.config import composed
-from engrec.errors import errors_in_one_line
+from engrec.config import composed, composed_dataset
+from engrec.errors import CONF, errors_in_one_line
 from engrec.evidence.audit import NEAR, audit
 from engrec.machine.files import write_text
 from engrec.pages.audit import faults, html, markdown
@@ -28,9 +26,9 @@ def main(arguments: list[str]) -> None:
         "--near", type=float, default=NEAR, help=f"correlation of nearly identical images (default: {NEAR})"
     )
     options = parser.parse_intermixed_args(arguments)
-    faces = build_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
+    faces = composed_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
     found = audit(faces, options.near)
-    folder = options.out or ROOT / "outputs" / "audit" / found.title.replace(" ", "-")
+    folder = options.out or CONF.parent / "outputs" / "audit" / found.title.replace(" ", "-")
     text = markdown(found)
     write_text(folder / "audit.md", text)
     write_text(folder / "audit.html", html(found, faces))

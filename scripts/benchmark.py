@@ -43,21 +43,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from engrec import config
-from engrec.callbacks import History, Progress
+from engrec.callbacks import History, Progress, unhindered
 from engrec.config import check
-from engrec.console import say_speed
+from engrec.console import describe_speed
 from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
 from engrec.errors import errors_in_one_line
-from engrec.experiment import unhindered
 from engrec.machine.files import atomic_write
 from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
-from engrec.metrics import Scores
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
-from engrec.plan import choose_for_machine
+from engrec.modules.scores import Scores
+from engrec.plan import Plan, choose_for_machine, plan
 from engrec.runs import pictures
 from engrec.runs.checkpoint_io import Saver
 from engrec.runs.record import git_commit, hardware
@@ -115,7 +114,7 @@ def main(arguments: list[str]) -> None:
     why = choose_for_machine(cfg)
     if cfg.trainer.precision not in (*AUTOCAST, "32-true"):
         raise ValueError(f"trainer.precision={cfg.trainer.precision}: allowed are 32-true, {', '.join(AUTOCAST)}")
-    print(f"{say_speed(cfg)} ({why})", flush=True)
+    print(f"{describe_speed(resolved(cfg))} ({why})", flush=True)
     effort = QUICK if options.quick else WHOLE
     if accelerator_type(cfg.trainer.accelerator) != "cpu":  # which is done with the others before it is begun
         effort = replace(effort, growth_images=4096, batch_images=SIZES["train"], eval_images=SIZES["val"])
@@ -340,12 +339,12 @@ def measure_speed(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.d
     does of what it does in a large product of matrices."""
     data = data_of(cfg, faces)
     torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
-    ceiling, plain = Ceiling(cfg, build_module(cfg, data), device), deepcopy(cfg)
+    ceiling, plain = Ceiling(cfg, build_module(resolved(cfg), data), device), deepcopy(cfg)
     plain.speed.compile = False
     ways: dict[str, Callable[[int], float]] = {
         "ceiling": ceiling,
-        "engrec": Engrec(cfg, build_module(cfg, data), faces),
-        "the usual way": Usual(cfg, build_module(plain, data), faces, device),
+        "engrec": Engrec(cfg, build_module(resolved(cfg), data), faces),
+        "the usual way": Usual(cfg, build_module(resolved(plain), data), faces, device),
     }
     for way in ways.values():
         way(1)  # to warm up
@@ -395,7 +394,7 @@ def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.
     """Milliseconds a batch of what a step consists of, and seconds of what an epoch of FER-2013 has besides."""
     val = np.arange(effort.eval_images)
     data = DataModule(faces, Split(val, val, val), instantiate(cfg.augment), cfg.batch_size, **where(cfg))
-    module = build_module(cfg, data)
+    module = build_module(resolved(cfg), data)
     with tempfile.TemporaryDirectory() as folder, quiet():
         evaluating = Evaluation()
         trainer = trainer_for(cfg, [evaluating], False)
@@ -477,7 +476,10 @@ def beside_the_network(cfg: DictConfig, faces: Faces, device: torch.device) -> f
     cfg.model = {"_target_": "engrec.models.vgg.VGG", "width": 0.02, "norm": "none", "dense": []}
     cfg.augment, cfg.batch_size, cfg.speed.compile = {"_target_": "engrec.transforms.Augment", "flip": 0.0}, 2, False
     data = data_of(cfg, faces)
-    ways = Ceiling(cfg, build_module(cfg, data), device), Engrec(cfg, build_module(cfg, data), faces)
+    ways = (
+        Ceiling(cfg, build_module(resolved(cfg), data), device),
+        Engrec(cfg, build_module(resolved(cfg), data), faces),
+    )
     network, whole = (min(way(300) / 300 for _ in range(2)) for way in ways)
     return whole - network
 
@@ -489,7 +491,7 @@ def fresh_compute(scores: Scores) -> None:
 
 def measure_growth(cfg: DictConfig, effort: Effort, faces: Faces, report: Report) -> None:
     """Seconds of an epoch, by images and by batch size."""
-    engrec = Engrec(cfg, build_module(cfg, data_of(cfg, faces)), faces)
+    engrec = Engrec(cfg, build_module(resolved(cfg), data_of(cfg, faces)), faces)
     smallest, sizes = effort.growth_images, (32, 64, 128, 256, 512)
     images: dict[int, list[float]] = {smallest * factor: [] for factor in (1, 2, 4, 8)}
     batch: dict[int, list[float]] = {size: [] for size in sizes}
@@ -568,7 +570,7 @@ def own_memory() -> None:
     device = torch.device(pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False).strategy.root_device)
     torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
     before = peak_memory() if device.type == "cpu" else torch.accelerator.memory_allocated()
-    ceiling = Ceiling(cfg, build_module(cfg, data_of(cfg, random_faces(len(CLASSES)))), device)
+    ceiling = Ceiling(cfg, build_module(resolved(cfg), data_of(cfg, random_faces(len(CLASSES)))), device)
     ceiling(3)
     after = peak_memory()
     print(json.dumps({"peak": None if before is None or after is None else after - before}))
@@ -589,6 +591,12 @@ def peak_memory() -> int | None:
 def data_of(cfg: DictConfig, faces: Faces) -> DataModule:
     index = np.arange(len(faces))
     return DataModule(faces, Split(index, index, index), instantiate(cfg.augment), cfg.batch_size)
+
+
+def resolved(cfg: DictConfig) -> Plan:
+    planned = plan(cfg)
+    assert isinstance(planned, Plan)
+    return planned
 
 
 def where(cfg: DictConfig) -> dict[str, Any]:

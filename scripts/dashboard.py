@@ -1,8 +1,8 @@
-"""All runs on one page: table, learning curves, searches, folds and seeds, single runs, two side by side.
+"""All runs on one page: table, learning curves, folds and seeds, single runs, two side by side.
 
-python scripts/dashboard.py                                  # serves outputs on 127.0.0.1 while runs go on
+python scripts/dashboard.py                                  # serves outputs on 127.0.0.1, also while runs train
 python scripts/dashboard.py outputs/wacv2016 --port 9000
-python scripts/dashboard.py --export outputs/dashboard.html  # one file, to be opened anywhere
+python scripts/dashboard.py --export outputs/dashboard.html  # one file that opens anywhere
 """
 
 import argparse
@@ -20,28 +20,34 @@ PORT = 8765
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("outputs"), help="what holds the runs (default: %(default)s)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("outputs"),
+        help="folder of the runs (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes any that is free (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes any free port (default: %(default)s)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="who may connect; 0.0.0.0 is everybody (default: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: anyone can connect (default: %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--export", type=Path, metavar="PAGE.html", help="write one file instead of serving")
     parser.add_argument(
         "--faces",
         action="store_true",
-        help="show real faces in an export, or beyond this machine; drawn ones always are",
+        help="include real faces in an export, or when other machines can connect; synthetic faces are always shown",
     )
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
-        kind = "no folder" if options.folder.exists() else "not there"
-        said = f"{options.folder} is {kind}; python train.py makes a run in outputs"
+        wrong = "is not a folder" if options.folder.exists() else "does not exist"
+        message = f"{options.folder} {wrong}; python train.py makes a run in outputs"
         if options.export or options.folder.exists():
-            raise ValueError(said)
-        print(said, file=sys.stderr)  # it may come: the page waits for it
+            raise ValueError(message)
+        print(message, file=sys.stderr)  # it may come: the page waits for it
     if not 0 <= options.port < 2**16:
-        parser.error(f"--port {options.port}: a port is a number from 0 to 65535")
+        parser.error(f"--port {options.port}: must be from 0 to 65535")
     if options.export:
         export(options.folder, options.export, options.faces)
     else:
@@ -52,9 +58,9 @@ def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
     from engrec.pages.dashboard import server
 
     def ready(address: str) -> None:
-        print(f"{folder} is at {address} (Ctrl-C ends it)", flush=True)
+        print(f"{folder} is at {address} (Ctrl-C stops it)", flush=True)
         if not server.is_loopback(host):
-            print("Whoever can reach this machine can read it: there is no password.", flush=True)
+            print("Everybody who can reach this machine can read it: there is no password.", flush=True)
         if shown:
             webbrowser.open(address)
 
@@ -62,7 +68,7 @@ def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
         server.serve(folder, host, port, faces or server.is_loopback(host), ready)
     except KeyboardInterrupt:
         sys.stdout.flush()
-        os._exit(0)  # a computation that nobody waits for would hold the process
+        os._exit(0)  # a computation in a thread would keep the process alive
 
 
 def export(folder: Path, path: Path, faces: bool) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from engrec.config import logged_in
 from engrec.errors import errors_in_one_line
+from engrec.metrics import scores
 
-SCORES = ("accuracy", "balanced_accuracy", "f1", "auc")
 SETTINGS = ("optimizer.lr", "optimizer.weight_decay", "module.backbone_lr_factor", "batch_size")
 INSTALL = "pip install -c constraints.txt wandb-workspaces"
 
@@ -24,14 +24,14 @@ def build(entity: str, project: str, name: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    scores = [
+    tests = [
         wr.BarPlot(title=f"test {score} by {kind}", metrics=[f"test/{score}"], groupby=wr.Config(f"choices.{kind}"))
-        for score in SCORES
+        for score in scores()
         for kind in ("model", "stage")
     ]
     curves = [
         wr.LinePlot(title=f"{side} {score}", x="epoch", y=[f"{side}/{score}"], groupby="Group", smoothing_factor=0.0)
-        for score in ("loss", *SCORES)
+        for score in ("loss", *scores())
         for side in ("train", "val")
     ]
     column = wr.ParallelCoordinatesPlotColumn  # pyright: ignore[reportPrivateImportUsage]
@@ -49,7 +49,7 @@ def build(entity: str, project: str, name: str) -> Any:
         chart_strings={"title": "ROC", "x-axis-title": "False positive rate", "y-axis-title": "True positive rate"},
     )
     sections = {
-        "Test scores": scores,
+        "Test scores": tests,
         "Learning curves": curves,
         "Settings": [wr.ParallelCoordinatesPlot(title="settings and the best validation AUC", columns=columns)],
         "Tests": [confusion, roc],
@@ -71,7 +71,7 @@ def save(path: str, name: str) -> str:
     """
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     if not logged_in("WANDB_API_KEY", url):
-        raise ValueError(f"nobody is logged in at {url}: wandb login (or set WANDB_API_KEY)")
+        raise ValueError(f"not logged in at {url}: run wandb login, or set WANDB_API_KEY")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401

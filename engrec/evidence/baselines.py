@@ -1,16 +1,33 @@
-"""What is compared with the networks: histograms of oriented gradients and a linear support vector machine."""
+"""Baselines without a network: histograms of oriented gradients and a linear support vector machine."""
 
-from collections.abc import Iterable
+import shlex
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
 from scipy.special import softmax
 from skimage.feature import hog
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
+from tqdm import tqdm
 
+from engrec import config, splits
+from engrec.config import check_missing
+from engrec.console import LEAKAGE
 from engrec.datasets.prepared import Faces
-from engrec.metrics import fit_temperature
+from engrec.evidence.controls import controls
+from engrec.metrics import confusion_matrix, fit_temperature, logits_of, score_all
+from engrec.plan import command, plain
+from engrec.runs import pictures
+from engrec.runs.folder import write_config
+from engrec.runs.record import environment, without_nan, write_controls, write_predictions, write_result
 from engrec.splits import Split
 
 ORIENTATIONS, CELL, BLOCK = 9, 8, 2  # bins of 20 degrees, pixels of a cell's side, cells of a block's side
@@ -23,10 +40,10 @@ def hog_svm(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, and the settings, chosen ones included.
 
-    Nezami et al. (2019) compare their networks with HOG + SVM. The settings here are those of Dalal and Triggs (CVPR
-    2005), not taken from them. The SVM is linear, one class against the rest, each class weighing the same; C is the
-    one with the best balanced accuracy on the validation side, the smallest of equals. Probabilities are the softmax of
-    the decision values over a temperature fitted on the validation side, so that the most probable class is the SVM's.
+    Nezami et al. (2019) compare their networks with HOG + SVM. The settings here are not theirs but those of Dalal
+    and Triggs (CVPR 2005). The SVM is linear, one class against the rest, with balanced class weights; C is the one
+    with the best balanced accuracy on the validation images, the smallest of equals. Probabilities are the softmax of
+    the decision values over a temperature fitted on the validation images; the most probable class is the SVM's.
 
     seed: of the SVM's solver, which is deterministic where there are more images than features.
     features: those of all of `faces`, where hog_features has computed them already.
@@ -73,3 +90,142 @@ def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int)
     """(N, K), the largest where the SVM decides; the one value that two classes have is shared between them."""
     values = svm.decision_function(features)
     return np.stack([-values, values], axis=1) / 2 if num_classes == 2 else values
+
+
+BASELINES: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {"hog_svm": hog_svm}
+TAKEN = ("dataset", "split", "seed", "output_dir", "stage", "task", "experiment")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline to run: the configuration, the option of each group, and the folds with the folder of each."""
+
+    baseline: str
+    cfg: DictConfig
+    choices: dict[str, str]
+    folder: Path
+    folds: list[tuple[Path, DictConfig, Split]]
+    arguments: list[str]
+
+
+def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration, that of stage=scratch where no other is typed, and the option chosen in each group.
+
+    Raises ValueError for an override that a baseline has no use for, and for what is missing.
+    """
+    keys = [o.lstrip("+~").partition("=")[0].partition("@")[0] for o in overrides]
+    if useless := [o for o, key in zip(overrides, keys, strict=True) if key.partition(".")[0] not in TAKEN]:
+        raise ValueError(f"{' '.join(useless)} has no effect on a baseline; allowed: {'=, '.join(TAKEN)}=")
+    if sweeps := [o for o in overrides if o.startswith("split.fold=") and not o.partition("=")[2].isdecimal()]:
+        raise ValueError(
+            f"{sweeps[0]}: without split.fold= every fold is run; leave it out, or set one, such as split.fold=2"
+        )
+    stage = [] if "stage" in keys else ["stage=scratch"]
+    cfg = config.composed([*stage, *overrides])
+    check_missing(cfg.dataset)
+    check_missing(cfg.split, optional=["fold"])  # without one, every fold is run
+    return cfg, dict(command().choices)
+
+
+def folder_of(baseline: str, cfg: DictConfig, choices: dict[str, str], overrides: list[str]) -> Path:
+    """The folder of output_dir=, or a new one."""
+    if any(o.startswith("output_dir=") for o in overrides):
+        return Path(cfg.output_dir)
+    return Path("outputs", "baseline", f"{choices['dataset']}-{baseline}", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[tuple[Path, DictConfig, Split]]:
+    """Folder, configuration and Split of the chosen fold, or of every fold.
+
+    Raises ValueError, before anything is computed, for an impossible split and for a folder that holds a run.
+    """
+    numbers = [] if chosen or "fold" not in cfg.split else range(num_folds(cfg, faces))
+    nodes = [DictConfig({**plain(cfg.split), "fold": number}) for number in numbers] or [cfg.split]
+    folders = [folder / str(number) for number in numbers] or [folder]
+    kept = ("result.json", "last.ckpt")
+    if taken := next((f for f in (folder, *folders) if any((f / name).is_file() for name in kept)), None):
+        raise ValueError(f"{taken} holds a run: choose another output_dir, or remove that folder")
+    try:
+        return [(f, node, split_of(node, faces)) for f, node in zip(folders, nodes, strict=True)]
+    except ValueError as error:
+        raise ValueError(f"{faces.name}: {error}") from error
+
+
+def num_folds(cfg: DictConfig, faces: Faces) -> int:
+    """As many as the split says, else one for each subject; without subjects the split itself says what is wrong."""
+    subjects = 1 if faces.subjects is None else len(np.unique(faces.subjects))
+    return max(1, cfg.split.get("num_folds", subjects))
+
+
+def split_of(node: DictConfig, faces: Faces) -> Split:
+    strategy = instantiate(node)
+    split = strategy(faces.labels, faces.subjects, faces.splits)
+    splits.check(split, faces.labels, faces.subjects, len(faces.class_names), strategy.leaks)
+    return split
+
+
+def announce(plan: Baseline, faces: Faces) -> None:
+    people = "" if faces.subjects is None else f" of {len(np.unique(faces.subjects))} people"
+    folds = f", {len(plan.folds)} folds" if len(plan.folds) > 1 else ""
+    print(f"{plan.baseline}: {faces.name}, {len(faces):,} images{people}, split={plan.choices['split']}{folds}")
+    if get_object(plan.cfg.split["_target_"]).leaks:
+        print(LEAKAGE)
+
+
+def run(plan: Baseline, faces: Faces) -> None:
+    """Features once for all folds, then a run folder for each."""
+    started = time.perf_counter()
+    features = hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
+    shared = (time.perf_counter() - started) / len(plan.folds)
+    for folder, node, split in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+        started = time.perf_counter()
+        probabilities, settings = BASELINES[plan.baseline](faces, split, plan.cfg.seed, features)
+        seconds = shared + time.perf_counter() - started
+        metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
+        write_run(plan, folder, node, faces, split, probabilities, settings, metrics, seconds)
+        message = ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
+        tqdm.write(f"test{f' of fold {folder.name}' if folder != plan.folder else ''}: {message}")
+
+
+def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
+    """The test metrics, named as those of a network."""
+    values = score_all(logits_of(probabilities), torch.from_numpy(labels))
+    recalls = zip(class_names, values.pop("recalls").tolist(), strict=True)
+    named = {f"test/{name}": value.item() for name, value in values.items()}
+    return named | {f"test/recall/{name}": value for name, value in recalls}
+
+
+def write_run(
+    plan: Baseline,
+    folder: Path,
+    node: DictConfig,
+    faces: Faces,
+    split: Split,
+    probabilities: np.ndarray,
+    settings: dict[str, Any],
+    metrics: dict[str, float],
+    seconds: float,
+) -> None:
+    """What a run of train.py leaves, as far as there is any; result.json last, as the sign that the rest is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
+    config |= {"baseline": {"name": plan.baseline, **SETTINGS}, "output_dir": str(folder)}
+    write_config(folder, config)
+    write_predictions(folder / "predictions.csv", faces, split.test.tolist(), probabilities.tolist())
+    write_controls(folder / "controls", faces, split.test.tolist(), controls(faces, split))
+    counts = confusion_matrix(torch.from_numpy(probabilities), torch.from_numpy(faces.labels[split.test]))
+    title = f"{plan.baseline}, {faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
+    pictures.confusion(counts.numpy(), faces.class_names, folder / "confusion.png", title)
+    choices = {group: plan.choices[group] for group in ("dataset", "split")}
+    result = {
+        "metrics": without_nan(metrics),
+        "stage": "baseline",
+        "choices": choices | {"augment": "none", "model": plan.baseline},
+        "dataset": faces.recipe,
+        "model": settings,
+        "num_images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "seed": plan.cfg.seed,
+        "seconds": round(seconds, 1),
+        **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), "scikit-image"),
+    }
+    write_result(folder, result)

@@ -1,4 +1,4 @@
-"""Groups of runs compared: figures with intervals, beside the controls, with paired differences; as tables of text."""
+"""Groups of runs compared: scores with intervals, beside the controls, and paired differences."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import SCORES, Draws, interval, mcnemar, p_text, p_value, scores
+from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_text, p_value, score_names, scores
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,31 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score;
-    mcnemar: exact p-value of the hard decisions of the first seed, images taken for independent."""
+    """One predictor's scores minus another's on the same images and draws: value, interval and p-value of each score.
+
+    mcnemar: the exact p-value of McNemar's test on the first seed's predictions, which treats images as independent.
+    """
 
     one: str
     other: str
     figures: dict[str, tuple[Figure, float]]
     mcnemar: float
 
-    def cell(self, score: str) -> str:
+    def cell(self, score: str) -> tuple[str, ...]:
+        """Value with interval, and p: parts of a cell of a table."""
         figure, p = self.figures[score]
         if np.isnan(figure.value):
-            return "undefined"
-        between = "" if np.isnan(figure.low) else f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}] {p_text(p)}"
-        return f"{100 * figure.value:+.1f}{between}"
+            return ("undefined",)
+        value = f"{100 * figure.value:+.1f}"
+        if np.isnan(figure.low):
+            return (value,)
+        return f"{value} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]", p_text(p)
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """Groups tested on the same images, and the controls on those. Every row has its draws in common, so that
-    differences are paired. `others`: groups on other images of the same data, for the gauge of leakage."""
+class Comparison:
+    """Groups tested on the same images, and the controls on those images. All are scored on the same draws, so that
+    differences are paired. others: groups on other test images, among them those for the leakage check."""
 
     groups: list[Group]
     draws: Draws
@@ -60,16 +65,16 @@ class Block:
     def title(self) -> str:
         group = self.groups[0]
         people = f" of {len(set(group.people)):,} people" if group.by_subject else ""
-        gauge = " (a gauge of leakage, not a result)" if group.leaks else ""
+        check = " (leakage check, not a result)" if group.leaks else ""
         data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))
         return (
             f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test images{people}, "
-            f"split {group.name['split']}{gauge}"
+            f"split {group.name['split']}{check}"
         )
 
     @cached_property
     def labels(self) -> list[str]:
-        """Each group's name, without what all groups here have in common (but always stage and model)."""
+        """Each group's name: stage and model, and whatever else is not the same in all groups here."""
         keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
         return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
 
@@ -78,8 +83,8 @@ class Block:
         """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
         models = {label: group.probabilities for label, group in zip(self.labels, self.groups, strict=True)}
         found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
-        known = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
-        return models | {CONTROLS.get(name, name): found[name][None] for name in known}
+        ordered = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
+        return models | {CONTROLS.get(name, name): found[name][None] for name in ordered}
 
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
@@ -95,8 +100,8 @@ class Block:
     def _per_seed(self, probabilities: np.ndarray, draws: Draws, first: bool = False) -> dict[str, np.ndarray]:
         every = [scores(p, self.groups[0].labels, draws) for p in probabilities]
         if first:
-            return {score: np.array([one[score][0] for one in every]) for score in SCORES}
-        return {score: np.mean([one[score] for one in every], axis=0) for score in SCORES}
+            return {score: np.array([one[score][0] for one in every]) for score in score_names()}
+        return {score: np.mean([one[score] for one in every], axis=0) for score in score_names()}
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Figure]]:
@@ -108,19 +113,28 @@ class Block:
                     *interval(self.resampled[name][score], self.draws.num_groups),
                     float(points[score].std(ddof=1)) if len(points[score]) > 1 else np.nan,
                 )
-                for score in SCORES
+                for score in score_names()
             }
             for name, points in self.points.items()
         }
 
     @cached_property
     def calibrated(self) -> dict[str, float]:
-        """Groups with a temperature for every run: the ECE after it, mean over seeds."""
+        """The ECE after temperature scaling, mean over seeds, of the groups in which every run has a temperature."""
         once, labels = Draws.all_once(len(self.groups[0].labels)), self.groups[0].labels
         return {
             name: float(np.mean([scores(p, labels, once)["ECE"] for p in group.calibrated]))
             for name, group in zip(self.labels, self.groups, strict=True)
             if group.calibrated is not None
+        }
+
+    @cached_property
+    def fold_auc(self) -> dict[str, float]:
+        """Groups of several folds: the mean of the folds' own AUCs. Each ranks the images of one network alone."""
+        return {
+            name: mean_fold_auc(group)
+            for name, group in zip(self.labels, self.groups, strict=True)
+            if len(group.runs) > len(group.seeds)
         }
 
     @cached_property
@@ -130,7 +144,7 @@ class Block:
 
     def difference(self, one: str, other: str) -> Difference:
         number, figures = self.draws.num_groups, {}
-        for score in SCORES:
+        for score in score_names():
             drawn = self.resampled[one][score] - self.resampled[other][score]
             value = float(self.points[one][score].mean() - self.points[other][score].mean())
             figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
@@ -139,59 +153,11 @@ class Block:
         return Difference(one, other, figures, mcnemar(*right))
 
     @cached_property
-    def verdicts(self) -> list[str]:
-        """In words: each group against the two controls that cost nothing, and the gauge of leakage beside it."""
-        lines = []
-        for label, group in zip(self.labels, self.groups, strict=True):
-            if group.leaks:
-                continue
-            for control in (CONTROLS["majority"], CONTROLS["subject_majority"]):
-                if control in self.predictors:
-                    lines.append(self._against(label, control))
-            if group.name["stage"] != "pretrain":
-                lines.append(self._gauge(label, group))
-            folds, whole = len({r.settings.get("split.fold") for r in group.runs}), whole_of(group)
-            if folds < whole:
-                lines.append(f"{label}: {folds} of {whole} folds; the other people are not tested.")
-        return lines
-
-    def _against(self, label: str, control: str) -> str:
-        difference = self.difference(label, control)
-        said: dict[bool, list[str]] = {True: [], False: []}
-        # An answer that is constant per person is bounded by the oracle in accuracy and in AUC alone.
-        for score in ("accuracy", "AUC" if control == CONTROLS["subject_majority"] else "balanced accuracy"):
-            here, there = (100 * self.figures[name][score].value for name in (label, control))
-            figure, p = difference.figures[score]
-            said[bool(figure.low > 0 and p < 0.05)].append(f"{score} ({here:.1f} against {there:.1f})")
-        if np.isnan(difference.figures["accuracy"][0].low):
-            return f"{label} against “{control}”: {', '.join(said[False])}; one person says nothing about others."
-        if not said[True]:
-            return f"{label} does NOT beat “{control}”: neither in {' nor in '.join(said[False])}."
-        beats = f"{label} beats “{control}” in {' and in '.join(said[True])}"
-        return f"{beats}, NOT in {said[False][0]}." if said[False] else f"{beats}."
-
-    def _gauge(self, label: str, group: Group) -> str:
-        same = [
-            g for g in self.others if g.leaks and all(g.name[k] == group.name[k] for k in ("stage", "data", "model"))
-        ]
-        same = [g for g in same if g.class_names == group.class_names and g.name["views"] == group.name["views"]]
-        if not same:
-            return f"{label}: the gauge of leakage is not among these runs (the same command with split=random)."
-        gauge = next((g for g in same if g.name["settings"] == group.name["settings"]), same[0])
-        leaky = Draws.all_once(len(gauge.labels))
-        there = {s: np.mean([scores(p, gauge.labels, leaky)[s] for p in gauge.probabilities]) for s in SCORES}
-        said = ", ".join(
-            f"{score} {100 * there[score]:.1f} against {100 * self.figures[label][score].value:.1f}"
-            for score in ("accuracy", "balanced accuracy", "AUC")
-        )
-        settings = f", {gauge.name['settings']}" if gauge.name["settings"] != group.name["settings"] else ""
-        end = "on people never seen" if group.by_subject else "under its own split"
-        return f"{label} with the same people on all sides (split=random{settings}): {said} {end}."
-
-    @cached_property
     def within_formats(self) -> list[tuple[str, str, int, dict[str, Figure]]]:
-        """Predictor, codec and colour mode, images, figures; with the control that knows the format alone, since sizes
-        still differ within each."""
+        """Rows of predictor, format (codec and colour mode), number of images, scores; empty for a single format.
+
+        The control that sees only the file format is included: image sizes still differ within a format.
+        """
         kinds = np.array([" ".join(text.split()[:2]) for text in self.groups[0].formats])
         names, counts = np.unique(kinds, return_counts=True)
         if len(names) < 2:
@@ -213,7 +179,7 @@ class Block:
                 float(np.mean([p[s] for p in points])),
                 *interval(np.mean([d[s] for d in drawn], axis=0), draws.num_groups),
             )
-            for s in SCORES
+            for s in score_names()
         }
 
     @cached_property
@@ -233,26 +199,32 @@ class Block:
         return rows
 
 
-def whole_of(group: Group) -> int:
-    """How many folds its split has; 0 where that is not said."""
-    return max(int(run.settings.get("split.num_folds") or 0) for run in group.runs)
+def mean_fold_auc(group: Group) -> float:
+    """The mean over seeds of the mean over the folds in which the AUC is defined; NaN if a seed has no such fold."""
+    seeds = []
+    for probabilities, folds in zip(group.probabilities, group.folds, strict=True):
+        parts = [folds == fold for fold in np.unique(folds)]
+        areas = np.array([auc(probabilities[i], group.labels[i], Draws.all_once(int(i.sum())))[0] for i in parts])
+        defined = areas[~np.isnan(areas)]
+        seeds.append(defined.mean() if len(defined) else np.nan)
+    return float(np.mean(seeds))
 
 
 def _view(key: str, value: str) -> str:
     return f"+ {value}" if key == "views" and value else value
 
 
-def build(groups: Sequence[Group], num_resamples: int = 2000) -> list[Block]:
-    """A block for each set of test images, in the order of the groups."""
-    blocks: list[list[Group]] = []
+def build(groups: Sequence[Group], num_resamples: int = 2000) -> list[Comparison]:
+    """A comparison for each set of test images, in the order of the groups."""
+    sets: list[list[Group]] = []
     for group in groups:
-        for members in blocks:
+        for members in sets:
             if group.same_images(members[0]) and group.name["split"] == members[0].name["split"]:
                 members.append(group)
                 break
         else:
-            blocks.append([group])
+            sets.append([group])
     return [
-        Block(members, Draws.sample(members[0].people, num_resamples), [g for g in groups if g not in members])
-        for members in blocks
+        Comparison(members, Draws.sample(members[0].people, num_resamples), [g for g in groups if g not in members])
+        for members in sets
     ]

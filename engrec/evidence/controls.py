@@ -1,4 +1,4 @@
-"""Controls: answers that recognise nothing on a face, which a model has to beat before its score says much."""
+"""Controls: predictions that do not look at the face, which a model must beat before its score means anything."""
 
 import re
 
@@ -21,9 +21,9 @@ def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, under the name of each control.
 
     Fitted on split.train alone. majority: the most frequent class. subject_majority: each test subject's own label
-    frequencies, an oracle, since it looks at the test labels; absent where nobody knows who is seen.
-    nearest_neighbour: the label of the most similar image. file_format: what the format of the original file gives
-    away; absent where there is one format or none.
+    frequencies, an oracle, since it looks at the test labels; absent without subject ids. nearest_neighbour: the label
+    of the most similar training image. file_format: predicted from the format of the original file; absent where all
+    images have one format or none is known.
     """
     found = {"majority": majority(faces, split)}
     if faces.subjects is not None:
@@ -35,10 +35,10 @@ def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
 
 
 def majority(faces: Faces, split: Split) -> np.ndarray:
-    """The most frequent class of the training side, the lowest of equally frequent ones, for every image.
+    """The most frequent class of the training split, the lowest of equally frequent ones, for every image.
 
-    Not the frequencies: what a fold tests more of, it has been trained on less, so that over pooled folds they would
-    rank worse than chance.
+    Not the class frequencies: a fold that tests more of a class has trained on less of it, so that pooled over folds
+    they would rank worse than chance.
     """
     counts = np.bincount(faces.labels[split.train], minlength=len(faces.class_names))
     return _one_hot(np.full(len(split.test), counts.argmax()), faces)
@@ -46,9 +46,9 @@ def majority(faces: Faces, split: Split) -> np.ndarray:
 
 def subject_majority(faces: Faces, split: Split) -> np.ndarray:
     """How often each test subject has each test label: of all answers that are constant per person, none is right more
-    often than its largest, and none ranks better. Raises ValueError where nobody knows who is seen."""
+    often than its largest, and none ranks better. Raises ValueError without subject ids."""
     if faces.subjects is None:
-        raise ValueError(f"{faces.name} does not say who is seen; prepare it with --subject-regex, or a subject column")
+        raise ValueError(f"{faces.name} has no subject ids: prepare it with --subject-regex, or with a subject column")
     names, subject = np.unique(faces.subjects[split.test], return_inverse=True)
     counts = np.zeros((len(names), len(faces.class_names)))
     np.add.at(counts, (subject, faces.labels[split.test]), 1)
@@ -64,10 +64,12 @@ def nearest_neighbour(faces: Faces, split: Split) -> np.ndarray:
     nearest, best = np.zeros(len(test), np.int64), np.full(len(test), -np.inf, np.float32)
     for i in range(0, len(test), BLOCK):
         here = slice(i, i + BLOCK)
-        asked = _standardised(faces.images[test[here]])
+        queries = _standardised(faces.images[test[here]])
         for j in range(0, len(train), BLOCK):
-            known = _standardised(faces.images[train[j : j + BLOCK]])
-            score = asked @ known.T - np.square(known).sum(1) / 2  # falls as distance grows; some norms are 0, not 1
+            references = _standardised(faces.images[train[j : j + BLOCK]])
+            score = (
+                queries @ references.T - np.square(references).sum(1) / 2
+            )  # falls as distance grows; some norms are 0, not 1
             largest = score.max(1)
             nearer = largest > best[here] + SAME
             first = j + (score >= largest[:, None] - SAME).argmax(1)
@@ -77,15 +79,15 @@ def nearest_neighbour(faces: Faces, split: Split) -> np.ndarray:
 
 
 def file_format(faces: Faces, split: Split) -> np.ndarray:
-    """What a decision tree makes of the original file's codec, colour mode, width, height and aspect alone.
+    """A decision tree on the original file's codec, colour mode, width, height and aspect ratio alone.
 
-    A format that does not read like "JPEG L 48x48" is a category of its own. Raises ValueError where there are none.
+    A format that is not written like "JPEG L 48x48" is a category of its own. Raises ValueError without formats.
     """
     from sklearn.preprocessing import OneHotEncoder  # slow to load, and not needed before a run's end, if then
     from sklearn.tree import DecisionTreeClassifier
 
     if faces.formats is None:
-        raise ValueError(f"{faces.name} does not know its file formats; make it anew with: python scripts/prepare.py")
+        raise ValueError(f"{faces.name} has no file formats: prepare it again with python scripts/prepare.py")
     kinds, sizes = _described(faces.formats)
     encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(kinds[split.train])
     features = np.hstack([np.asarray(encoder.transform(kinds)), sizes])
@@ -97,7 +99,7 @@ def file_format(faces: Faces, split: Split) -> np.ndarray:
 
 
 def _described(formats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codec and colour mode, str (N, 2); width, height and their ratio, float (N, 3), zero where they are not said."""
+    """Codec and colour mode, str (N, 2); width, height and their ratio, float (N, 3), zero where they are unknown."""
     kinds, sizes = [], []
     for text in formats.tolist():
         found = re.fullmatch(r"(\S+) (\S+) ([0-9]{1,6})x([0-9]{1,6})", text)

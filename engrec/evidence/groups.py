@@ -1,57 +1,44 @@
-"""The runs below a folder, read back: those that differ in fold and seed alone are one group, their folds pooled."""
+"""Groups of finished runs: runs that differ only in fold and seed belong together, and their folds are pooled."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from engrec.runs.reading import shown
+from engrec.runs.reading import format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
+from engrec.runs.settings import is_setting
 
-# Where a run lies and how it was computed, which part of the data it has, and what follows from other keys.
-NOT_SETTINGS = (
-    *("seed", "run", "output_dir", "init_from", "ckpt_path", "split.fold", "logger", "task", "stage", "tta"),
-    *("trainer.accelerator", "trainer.precision", "trainer.max_epochs", "trainer.benchmark"),
-    "trainer.strategy",
-    *("speed", "callbacks.history"),
-    *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("dirpath", "monitor", "mode")),
-)
+Fold = tuple[Run, Predictions]
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Runs that differ in fold and seed alone, over the same N test images.
+class Group(Predictions):
+    """The predictions of runs that differ only in fold and seed, on the same N test images.
 
-    name: what the runs are, and the settings in which they differ from the other groups.
-    probabilities: float64 (num_seeds, N, K), pooled over folds; calibrated: the same after each run's temperature, or
-    None where a run has none; controls: name to (N, K), what a model must beat, empty where the runs have none.
+    probabilities: float64 (num_seeds, N, K), pooled over folds. name: stage, data, split, model, the settings in which
+    they differ from other groups, and the kind of test-time augmentation ("views"). calibrated: the probabilities after
+    each run's temperature, None where a run has no temperature. folds: int (num_seeds, N), which of its seed's runs
+    tested an image. controls: name to probabilities (N, K) of what a model must beat; empty where the runs have none.
     """
 
     name: dict[str, str]
     runs: list[Run]
     seeds: list[int]
-    class_names: tuple[str, ...]
-    sources: np.ndarray
-    subjects: np.ndarray
-    formats: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
     calibrated: np.ndarray | None
+    folds: np.ndarray
     controls: dict[str, np.ndarray]
 
     @property
-    def by_subject(self) -> bool:
-        return bool((self.subjects != "").all())
-
-    @property
     def people(self) -> np.ndarray:
-        """Who is drawn by a bootstrap (N,): subjects, or each image by itself where somebody is not known."""
+        """The units of the bootstrap (N,): subjects, or images if the subject of any image is unknown."""
         return self.subjects if self.by_subject else self.sources
 
     @property
     def leaks(self) -> bool:
-        """Whether its split puts a person on two sides on purpose: a gauge of leakage, not a result."""
+        """Whether its split puts one person into train and test on purpose: a leakage check, not a result."""
         return self.name["split"] == "random"
 
     def same_images(self, other: "Group") -> bool:
@@ -63,53 +50,52 @@ class Group:
 
 
 def read_groups(runs: Iterable[Run]) -> list[Group]:
-    """One group for all runs that differ in fold and seed alone, and one more for each kind of test-time augmentation.
+    """One group for all runs that differ only in fold and seed, and one more for each kind of test-time augmentation.
 
     Raises ValueError when a prediction file is missing, damaged or does not fit the others of its group.
     """
-    kinds: dict[tuple[str, ...], list[Run]] = {}
+    by_kind: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        kinds.setdefault(tuple(run.kind.values()), []).append(run)
+        by_kind.setdefault(tuple(run.kind.values()), []).append(run)
     groups = []
-    for alike in kinds.values():
-        varied = differing(alike)
+    for same_kind in by_kind.values():
+        keys = differing(same_kind)
         by_settings: dict[str, list[Run]] = {}
-        for run in alike:
-            by_settings.setdefault(json.dumps([run.settings.get(k) for k in varied], default=str), []).append(run)
+        for run in same_kind:
+            by_settings.setdefault(json.dumps([run.settings.get(k) for k in keys], default=str), []).append(run)
         for members in by_settings.values():
-            name = members[0].kind | {"settings": describe(members[0], alike)}
+            name = members[0].kind | {"settings": describe(members[0], same_kind)}
             groups += [pool(name | {"views": views}, members, file) for views, file in prediction_files(members)]
     return sorted(groups, key=lambda g: (STAGES.index(g.name["stage"]), *list(g.name.values())[1:]))
 
 
-def differing(runs: list[Run]) -> list[str]:
+def differing(runs: Sequence[Run]) -> list[str]:
     """The settings that are not the same in all of these runs."""
     keys = sorted({key for run in runs for key in run.settings})
-    keys = [key for key in keys if not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)]
-    return [key for key in keys if differ(key, runs)]
+    return [key for key in keys if is_setting(key) and differs(key, runs)]
 
 
-def differ(key: str, runs: list[Run]) -> bool:
+def differs(key: str, runs: Sequence[Run]) -> bool:
     return len({json.dumps(run.settings.get(key), default=str) for run in runs}) > 1
 
 
-def describe(run: Run, runs: list[Run]) -> str:
-    """The settings in which a run differs from others, as one would type them.
+def describe(run: Run, runs: Sequence[Run]) -> str:
+    """The settings in which a run differs from others, as overrides.
 
-    A group of options that differs as a whole is named alone, and then what differs inside the group of that name.
+    A config group is named where another option of it is chosen; then the settings that differ under the same option.
     """
     words: dict[str, None] = {}
     for key in differing(runs):
-        alike = [other for other in runs if option(other, key) == option(run, key)]
-        if len(alike) < len(runs):
+        same_option = [other for other in runs if option(other, key) == option(run, key)]
+        if len(same_option) < len(runs):
             words[option(run, key)] = None
-        if differ(key, alike):
-            words[f"{key}={shown(run.settings.get(key))}"] = None
+        if differs(key, same_option):
+            words[f"{key}={format_value(run.settings.get(key))}"] = None
     return " ".join(words)
 
 
 def option(run: Run, key: str) -> str:
-    """The group of options that a setting is part of, as one would type it; empty where it is part of none."""
+    """The option that a setting comes from, as an override such as model=vgg; empty where it comes from none."""
     if key.startswith("dataset.classes"):
         names = [name.removeprefix("dataset.classes.") for name in run.settings if name.startswith("dataset.classes.")]
         return f"classes={','.join(names) or 'all'}"
@@ -117,7 +103,7 @@ def option(run: Run, key: str) -> str:
     return f"{group}={run.result['choices'][group]}" if group in run.result["choices"] else ""
 
 
-def prediction_files(runs: list[Run]) -> list[tuple[str, str]]:
+def prediction_files(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The plain predictions, and those of each kind of test-time augmentation that every one of the runs has."""
     kinds = [{path.name for path in run.folder.glob("predictions_*.csv")} for run in runs]
     more = sorted(set.intersection(*kinds))
@@ -126,80 +112,94 @@ def prediction_files(runs: list[Run]) -> list[tuple[str, str]]:
 
 def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -> Group:
     """Join the folds of each seed. Raises ValueError when an image was tested twice, or not under every seed."""
-    by_seed: dict[int, list[tuple[Run, Predictions]]] = {}
+    by_seed: dict[int, list[Fold]] = {}
     for run in sorted(runs, key=lambda r: (r.seed, str(r.folder))):
         by_seed.setdefault(run.seed, []).append((run, read_predictions(run.folder / file)))
-    pooled = {seed: join(members) for seed, members in by_seed.items()}
+    pooled = {seed: join(folds) for seed, folds in by_seed.items()}
+    check_seeds(" ".join(filter(None, name.values())), pooled)
     first = pooled[min(pooled)]
-    for seed, other in pooled.items():
-        if not np.array_equal(other.sources, first.sources):
-            lacking = set(first.sources.tolist()) ^ set(other.sources.tolist())
-            raise ValueError(
-                f"{' '.join(filter(None, name.values()))}: seeds {min(pooled)} and {seed} do not test the same images "
-                f"({len(lacking)} differ, such as {min(lacking)}): run the folds that are missing"
-            )
-        if other.class_names != first.class_names or not np.array_equal(other.labels, first.labels):
-            raise ValueError(
-                f"{' '.join(filter(None, name.values()))}: seeds {min(pooled)} and {seed} differ in classes or labels"
-            )
-    calibrated = [calibrate(members) for members in by_seed.values()]
+    calibrated = [calibrate(folds) for folds in by_seed.values()] if file == "predictions.csv" else [None]
+    every = [probabilities for probabilities in calibrated if probabilities is not None]
+    shared: dict[str, Any] = vars(first) | {"probabilities": np.stack([one.probabilities for one in pooled.values()])}
     return Group(
+        **shared,
         name=name,
         runs=runs,
         seeds=sorted(pooled),
-        class_names=first.class_names,
-        sources=first.sources,
-        subjects=first.subjects,
-        formats=first.formats,
-        labels=first.labels,
-        probabilities=np.stack([one.probabilities for one in pooled.values()]),
-        calibrated=None if file != "predictions.csv" or any(c is None for c in calibrated) else np.stack(calibrated),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        calibrated=np.stack(every) if len(every) == len(calibrated) else None,
+        folds=np.stack([fold_numbers(folds) for folds in by_seed.values()]),
         controls=read_controls([run for run, _ in by_seed[min(by_seed)]], first),
     )
 
 
-def join(members: list[tuple[Run, Predictions]]) -> Predictions:
-    """The folds of one seed in one, in the order of their sources."""
-    tested_by: dict[str, Run] = {}
-    for run, part in members:
-        if part.class_names != members[0][1].class_names:
+def check_seeds(name: str, pooled: dict[int, Predictions]) -> None:
+    """Raise ValueError where two seeds are not tested on the same images with the same labels."""
+    least = min(pooled)
+    first = pooled[least]
+    for seed, other in pooled.items():
+        if not np.array_equal(other.sources, first.sources):
+            missing = set(first.sources.tolist()) ^ set(other.sources.tolist())
             raise ValueError(
-                f"{run.folder} has the classes {', '.join(part.class_names)}, {members[0][0].folder} others"
+                f"{name}: seeds {least} and {seed} are tested on different images ({len(missing)} differ, such as "
+                f"{min(missing)}): run the missing folds"
             )
+        if other.class_names != first.class_names or not np.array_equal(other.labels, first.labels):
+            raise ValueError(f"{name}: seeds {least} and {seed} differ in classes or labels")
+
+
+def join(folds: Sequence[Fold]) -> Predictions:
+    """The folds of one seed as one, in the order of their sources."""
+    tested_by: dict[str, Run] = {}
+    first_run, first = folds[0]
+    for run, part in folds:
+        if part.class_names != first.class_names:
+            one, other = (", ".join(names) for names in (first.class_names, part.class_names))
+            raise ValueError(f"{run.folder} has the classes {other}, but {first_run.folder} has {one}")
         for source in part.sources.tolist():
             if source in tested_by:
                 raise ValueError(
-                    f"{tested_by[source].folder} and {run.folder} test the same images, such as {source}, with one "
-                    "seed and the same settings (init_from and ckpt_path do not count): name one of them"
+                    f"{tested_by[source].folder} and {run.folder} were tested on the same images, such as {source}, "
+                    "with the same seed and the same settings (init_from and ckpt_path do not count): name only one"
                 )
         tested_by |= dict.fromkeys(part.sources.tolist(), run)
     fields = ("sources", "subjects", "formats", "labels", "probabilities")
-    whole = {field: np.concatenate([getattr(part, field) for _, part in members]) for field in fields}
-    order = np.argsort(whole["sources"], kind="stable")
-    return Predictions(members[0][1].class_names, **{field: array[order] for field, array in whole.items()})
+    arrays = {field: in_order(folds, [getattr(part, field) for _, part in folds]) for field in fields}
+    return Predictions(first.class_names, **arrays)
 
 
-def calibrate(members: list[tuple[Run, Predictions]]) -> np.ndarray | None:
+def in_order(folds: Sequence[Fold], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """An array of each fold, joined and put into the order of all sources."""
+    order = np.argsort(np.concatenate([part.sources for _, part in folds]), kind="stable")
+    return np.concatenate(arrays)[order]
+
+
+def fold_numbers(folds: Sequence[Fold]) -> np.ndarray:
+    """Which fold each image was tested in (N,), numbered from 0 in the order in which they are given."""
+    return in_order(folds, [np.full(len(part.sources), number) for number, (_, part) in enumerate(folds)])
+
+
+def calibrate(folds: Sequence[Fold]) -> np.ndarray | None:
     """The pooled probabilities (N, K) after each run's own temperature."""
-    temperatures = [(run.result.get("calibration") or {}).get("temperature") for run, _ in members]
+    temperatures = [(run.result.get("calibration") or {}).get("temperature") for run, _ in folds]
     if any(t is None for t in temperatures):
         return None
     scaled = []
-    for t, (_, part) in zip(temperatures, members, strict=True):
+    for t, (_, part) in zip(temperatures, folds, strict=True):
         logits = np.log(part.probabilities.clip(1e-45)) / t
         powers = np.exp(logits - logits.max(1, keepdims=True))
         scaled.append(powers / powers.sum(1, keepdims=True))
-    return np.concatenate(scaled)[np.argsort(np.concatenate([part.sources for _, part in members]), kind="stable")]
+    return in_order(folds, scaled)
 
 
-def read_controls(runs: list[Run], images: Predictions) -> dict[str, np.ndarray]:
+def read_controls(runs: Sequence[Run], images: Predictions) -> dict[str, np.ndarray]:
     """The controls that every fold has, pooled, in the order of `images`."""
     names = [{path.stem for path in (run.folder / "controls").glob("*.csv")} for run in runs]
     pooled = {}
     for name in sorted(set.intersection(*names)):
-        whole = join([(run, read_predictions(run.folder / "controls" / f"{name}.csv")) for run in runs])
-        same = (np.array_equal(getattr(whole, f), getattr(images, f)) for f in ("class_names", "sources", "labels"))
-        if not all(same):
-            raise ValueError(f"{runs[0].folder / 'controls' / name}.csv is not of the images of predictions.csv")
-        pooled[name] = whole.probabilities
+        control = join([(run, read_predictions(run.folder / "controls" / f"{name}.csv")) for run in runs])
+        fields = ("class_names", "sources", "labels")
+        if not all(np.array_equal(getattr(control, field), getattr(images, field)) for field in fields):
+            path = runs[0].folder / "controls" / f"{name}.csv"
+            raise ValueError(f"{path} does not have the same images as predictions.csv")
+        pooled[name] = control.probabilities
     return pooled

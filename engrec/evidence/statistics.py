@@ -1,24 +1,22 @@
-"""What a score is worth: scores on bootstrap draws of whole people, intervals, and tests of differences."""
+"""Bootstrap over people: scores on each draw, intervals, and tests of differences."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import torch
 from scipy import stats
 
-from engrec.metrics import log_odds
-
-SCORES = ("accuracy", "balanced accuracy", "F1", "AUC", "ECE")
-NUM_BINS = 15  # of the expected calibration error
+from engrec.metrics import METRICS, NUM_BINS, Metric, compared, confidence_bins, log_odds_of, logits_of
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """R bootstrap draws of N samples, whole groups (subjects) with replacement.
+    """R bootstrap draws of N samples: groups (subjects) are drawn with replacement, with all their samples.
 
-    group: int (N,), which group each sample is of; counts: float32 (R, num_groups), how often each was drawn.
+    group: int (N,), the group of each sample; counts: float32 (R, num_groups), how often each group was drawn.
     """
 
     group: np.ndarray
@@ -54,30 +52,71 @@ class Draws:
             yield self.counts[start : start + step, self.group]
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Predictions and the draws that they are scored on: probabilities (N, K), labels (N,)."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    draws: Draws
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Counts on each draw (R, K, K): row is the label, column the prediction, the most probable class."""
+        number, num_classes = self.probabilities.shape
+        cells = np.zeros((number, num_classes**2))
+        cells[np.arange(number), self.labels * num_classes + self.probabilities.argmax(1)] = 1
+        return self.draws.sums(cells).reshape(-1, num_classes, num_classes)
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.confusion.diagonal(axis1=1, axis2=2)
+
+    def each(self, metric: Metric) -> np.ndarray:
+        """A metric of the table on each draw, (R,), one after the other, its samples repeated as they were drawn."""
+        assert metric.function is not None
+        logits, targets, found = logits_of(self.probabilities), torch.from_numpy(self.labels), []
+        for weights in self.draws.weights():
+            for times in weights.astype(int):
+                index = torch.from_numpy(np.repeat(np.arange(len(times)), times))
+                found.append(float(metric.function(logits[index], targets[index])))
+        return np.array(found)
+
+
 def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
-    """Each of SCORES on each draw, (R,), as engrec.metrics defines them; NaN where a draw leaves one undefined.
+    """Label to values on each draw, (R,), of each metric that is compared; NaN where a draw leaves it undefined.
 
     probabilities: (N, K); labels: (N,). The prediction is the most probable class.
     """
-    number, num_classes = probabilities.shape
-    cells = np.zeros((number, num_classes**2))
-    cells[np.arange(number), labels * num_classes + probabilities.argmax(1)] = 1
-    matrix = draws.sums(cells).reshape(-1, num_classes, num_classes)  # rows the labels, columns the predictions
-    right, of_class, as_class = matrix.diagonal(axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
+    drawn = Drawn(probabilities, labels, draws)
+    fast = {METRICS[key].label: function for key, function in FAST.items() if key in METRICS}
     with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2 * right / (of_class + as_class)
         return {
-            "accuracy": right.sum(1) / matrix.sum((1, 2)),
-            "balanced accuracy": _nanmean(right / of_class),
-            "F1": f1[:, 1] if num_classes == 2 else _nanmean(f1),
-            "AUC": auc(probabilities, labels, draws),
-            "ECE": expected_calibration_error(probabilities, labels, draws),
+            label: fast[label](drawn) if label in fast else drawn.each(metric) for label, metric in compared().items()
         }
+
+
+def score_names() -> list[str]:
+    """The labels of what `scores` computes, in its order."""
+    return list(compared())
+
+
+def accuracy(drawn: Drawn) -> np.ndarray:
+    return drawn.right.sum(1) / drawn.confusion.sum((1, 2))
+
+
+def balanced_accuracy(drawn: Drawn) -> np.ndarray:
+    return _nanmean(drawn.right / drawn.confusion.sum(2))
+
+
+def f1(drawn: Drawn) -> np.ndarray:
+    per_class = 2 * drawn.right / (drawn.confusion.sum(2) + drawn.confusion.sum(1))
+    return per_class[:, 1] if per_class.shape[1] == 2 else _nanmean(per_class)
 
 
 def auc(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
     """Area under the ranked ROC curve on each draw, (R,); of more than two classes the mean, each against the rest."""
-    ranked_by = log_odds(torch.from_numpy(probabilities).double().clamp_min(1e-45).log()).numpy()
+    ranked_by = log_odds_of(probabilities)
     classes = [1] if ranked_by.shape[1] == 2 else range(ranked_by.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         areas = [
@@ -100,16 +139,21 @@ def _area(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
-    """The mean distance between confidence and accuracy on each draw, (R,).
-
-    Over NUM_BINS equal bins of the top probability, weighted by their samples (Guo et al., On Calibration of Modern
-    Neural Networks, ICML 2017).
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    """The mean distance between confidence and accuracy on each draw, (R,)."""
+    bins, confidence, right = confidence_bins(probabilities, labels)
     gaps = np.zeros((len(labels), NUM_BINS))
     gaps[np.arange(len(labels)), bins] = confidence - right
     return np.abs(draws.sums(gaps)).sum(1) / draws.sums(np.ones((len(labels), 1)))[:, 0]
+
+
+# By key, what would take too long draw by draw. A metric that is not here is computed by its function in the table.
+FAST: dict[str, Callable[[Drawn], np.ndarray]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "f1": f1,
+    "auc": lambda drawn: auc(drawn.probabilities, drawn.labels, drawn.draws),
+    "ece": lambda drawn: expected_calibration_error(drawn.probabilities, drawn.labels, drawn.draws),
+}
 
 
 def interval(values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[float, float]:
@@ -129,7 +173,7 @@ def interval(values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[
 
 def p_value(differences: np.ndarray, num_groups: int) -> float:
     """Two-sided p-value of no difference from bootstrap values (R,), the inverse of `interval`: under 0.05 where the
-    95 % interval leaves out 0. NaN where that is.
+    95 % interval excludes 0. NaN where the interval is.
 
     It is not below what one value beyond 0 would give: with 2,000 draws of four people or fewer, that is above 0.05.
     """
@@ -151,9 +195,9 @@ def _share_to_zero(ordered: np.ndarray) -> float:
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's test that two predictors are right, (N,) each, equally often.
+    """Exact two-sided p-value of McNemar's test that two predictors, (N,) each, are right equally often.
 
-    It takes the samples for independent, which many images of one person are not.
+    It treats the samples as independent, which many images of one person are not.
     """
     only_one, only_other = int((right & ~other).sum()), int((other & ~right).sum())
     return float(stats.binomtest(only_one, only_one + only_other).pvalue) if only_one + only_other else 1.0

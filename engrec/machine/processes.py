@@ -53,19 +53,19 @@ def outside_of_jobs(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key == "SLURM_CONF" or not key.startswith(OF_A_JOB)}
 
 
-def _signal_groups(pids: Sequence[int], signum: int) -> None:
+def signal_groups(pids: Sequence[int], signum: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.killpg(pid, signum)
 
 
-def _tied_to(parent: int, record: Path) -> None:
+def tied_to(parent: int, record: Path) -> None:
     """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
     end_with(parent)
     write_text(record, json.dumps(process(os.getpid())))
 
 
-def _read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> dict[str, Any] | None:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return {"pid": int(known["pid"]), "began": str(known["began"])}

@@ -9,10 +9,10 @@ from engrec.models.lrn import LocalResponseNorm
 
 
 class CNN(nn.Module):
-    """The CNN of Nezami et al. as their published tflearn code has it, without its last layer.
+    """The CNN of the published tflearn code of Nezami et al. The classification layer is not part of it.
 
-    Images (B, in_channels, image_size, image_size) -> features (B, 1024). The dropouts are probabilities of dropping;
-    tflearn's are of keeping.
+    Images (B, in_channels, image_size, image_size) -> features (B, 1024).
+    block_dropout, dense_dropout: probability of dropping. tflearn takes the probability of keeping.
     """
 
     num_features = 1024
@@ -25,7 +25,7 @@ class CNN(nn.Module):
         for _ in range(2):
             pooled = math.ceil((pooled - 3) / 2) + 1
         if pooled < 1:
-            raise ValueError(f"model.image_size={image_size} is too small for two poolings; type model.image_size=48")
+            raise ValueError(f"model.image_size={image_size} is too small for two poolings; set model.image_size=48")
         self.blocks = nn.Sequential(
             nn.Conv2d(in_channels, 64, 5, padding=2),
             nn.ReLU(inplace=True),

@@ -1,4 +1,4 @@
-"""Local response normalisation, the paper's normalisation of early feature maps."""
+"""Local response normalisation, which the paper's published code uses after its first convolutions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 class LocalResponseNorm(nn.Module):
     """x * (k + alpha / size * sum of x² over `size` neighbouring channels) ** -beta, for maps (B, C, H, W).
 
-    The formula and the argument names are those of torch.nn.LocalResponseNorm; the defaults are tflearn's, which sums
-    over 2 * 5 + 1 channels and does not divide alpha = 1e-4 by the window. Low-precision input is normalised in float32
-    and returned in its own dtype.
+    Formula and argument names are those of torch.nn.LocalResponseNorm. The defaults are tflearn's: it sums over
+    2 * 5 + 1 channels and does not divide alpha = 1e-4 by the size of the window. Low-precision input is normalised in
+    float32 and returned in its own dtype.
     """
 
     def __init__(self, size: int = 11, alpha: float = 11e-4, beta: float = 0.75, k: float = 1.0) -> None:
@@ -28,8 +28,10 @@ class LocalResponseNorm(nn.Module):
 
 
 class _Normalize(torch.autograd.Function):
-    """With a backward of its own, which needs half the passes over memory that autograd would make, and on a CPU a few
-    images at a time, so that what passes between two operations stays in its cache."""
+    """The function with its own backward, which passes over memory half as often as autograd's would.
+
+    On a CPU it takes a few images at a time, so that intermediate results stay in the cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -66,7 +68,7 @@ def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _product(x: Tensor, matrix: Tensor, added: float = 0.0) -> Tensor:
-    """The matrix (C, C) times the channels at each pixel, and a number added, in full precision."""
+    """The matrix (C, C) times the channels at each pixel, plus a number, in full precision."""
     bias = matrix.new_full((len(matrix),), added) if added else None
     with torch.autocast(x.device.type, enabled=False):
         if _on_cpu(x):
@@ -77,10 +79,10 @@ def _product(x: Tensor, matrix: Tensor, added: float = 0.0) -> Tensor:
 def _power(x: Tensor, exponent: float) -> Tensor:
     if exponent != -0.75 or not _on_cpu(x):
         return x.pow(exponent)
-    root = x.rsqrt()  # two square roots cost a CPU a fraction of a general power
+    root = x.rsqrt()  # on a CPU two square roots are much faster than a general power
     return root.sqrt().mul_(root)
 
 
 def _on_cpu(x: Tensor) -> bool:
-    """Elsewhere it is passes over memory that cost."""
+    """On other devices the time goes into passes over memory."""
     return x.device.type == "cpu"

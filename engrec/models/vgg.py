@@ -1,4 +1,4 @@
-"""The paper's VGG, and its smaller kin."""
+"""The paper's VGG, with batch normalisation or as published, in any width."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,13 +12,16 @@ NORMS = ("lrn", "batch", "none")
 
 
 class VGG(nn.Module):
-    """Four blocks of two 3×3 convolutions, then dense layers, without the last layer of classes.
+    """Four blocks of two 3×3 convolutions, then dense layers. The classification layer is not part of it.
 
-    Images (B, in_channels, image_size, image_size) -> features (B, num_features). The defaults are the network of
-    Nezami et al. norm: "lrn" once, after the first block's convolutions; "batch" before every ReLU; or "none".
-    width: scales the channels 64, 128, 256, 512. dense: sizes of the dense layers; empty is global average pooling.
+    Images (B, in_channels, image_size, image_size) -> features (B, num_features).
+    The defaults are the published code of Nezami et al., which is conf/model/vgg_lrn.yaml.
 
-    Raises ValueError for a norm that is not known and for images too small for four poolings.
+    norm: "lrn" is local response normalisation, once, after the convolutions of the first block; "batch" is batch
+    normalisation before every ReLU, which needs two images or more in a training batch; "none" is neither.
+    width: factor on the channels 64, 128, 256, 512. dense: sizes of the dense layers; empty is global average pooling.
+
+    Raises ValueError for an unknown norm and for images too small for four poolings.
     """
 
     def __init__(
@@ -33,11 +36,9 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         if norm not in NORMS:
-            raise ValueError(
-                f"model.norm={norm} is not known; allowed: {', '.join(NORMS)} (type model.norm={NORMS[0]})"
-            )
+            raise ValueError(f"model.norm={norm} must be one of {', '.join(NORMS)}")
         if image_size < 16:
-            raise ValueError(f"model.image_size={image_size} is too small for four poolings: at least 16")
+            raise ValueError(f"model.image_size={image_size} is too small for four poolings; it must be at least 16")
         channels = [in_channels, *(max(1, round(width * base)) for base in (64, 128, 256, 512))]
         self.blocks = nn.Sequential(
             *(_block(channels[i], channels[i + 1], norm, norm == "lrn" and i == 0, block_dropout) for i in range(4))

@@ -7,50 +7,47 @@ import re
 from typing import Any
 
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
 
 from engrec import checkpoint
 from engrec.data import DataModule
+from engrec.errors import CheckpointError
 from engrec.machine.hardware import (
     LAYOUTS,
 )
 from engrec.modules.classifier import Classifier
-from engrec.runs.folder import plain
+from engrec.plan import Backbone, Plan, Resume, Test
 
 log = logging.getLogger(__name__)
 
 
-def build_module(cfg: DictConfig, data: DataModule) -> Classifier:
-    """A network that is laid out, optimised and compiled as cfg.speed says."""
-    module = new_module(cfg, data)
-    module.fused_optimizer = cfg.speed.fused_optimizer
-    module.backbone.to(memory_format=LAYOUTS[cfg.speed.memory_format])  # pyright: ignore[reportCallIssue]
-    if cfg.speed.compile:
-        module.backbone.compile(mode=None if cfg.speed.compile is True else cfg.speed.compile)
+def build_module(plan: Plan, data: DataModule) -> Classifier:
+    """A network that is laid out, optimised and compiled as plan.speed says."""
+    start, speed = plan.start, plan.speed
+    module = tested_module(start.path, start.saved, data) if isinstance(start, Test) else new_module(plan, data)
+    module.fused_optimizer = bool(speed.fused_optimizer)
+    module.backbone.to(memory_format=LAYOUTS[speed.memory_format])  # pyright: ignore[reportCallIssue]
+    if speed.compile:
+        module.backbone.compile(mode=None if speed.compile is True else speed.compile)
     return module
 
 
-def new_module(cfg: DictConfig, data: DataModule) -> Classifier:
-    """A new network, a new one with the pre-trained backbone, or the one to be tested."""
-    if cfg.stage == "test":
-        module = tested_module(cfg.ckpt_path, data)
-        cfg.model = dict(module.hparams["model"])
-        return module
-    if plain(cfg.module).get("soft_labels") and data.faces.soft_labels is None:
-        raise ValueError(f"{data.faces.name} has no soft labels: type module.soft_labels=false (or dataset=ferplus)")
-    arguments: dict[str, Any] = {name: plain(cfg[name]) for name in ("model", "optimizer", "lr_scheduler")}
+def new_module(plan: Plan, data: DataModule) -> Classifier:
+    """A new network, or a new one with the pre-trained backbone."""
+    config, start = plan.config, plan.start
+    if config["module"].get("soft_labels") and data.faces.soft_labels is None:
+        raise ValueError(f"{data.faces.name} has no soft labels: set module.soft_labels=false (or dataset=ferplus)")
+    arguments: dict[str, Any] = {name: config[name] for name in ("model", "optimizer", "lr_scheduler")}
     arguments["model"] = fitted(arguments["model"], data.preprocessing)
     arguments |= {"class_names": list(data.faces.class_names), "preprocessing": data.preprocessing}
-    arguments |= {"monitor": cfg.monitor, "seed": cfg.seed}
-    if cfg.task == "engagement":
+    arguments |= {"monitor": config["monitor"], "seed": plan.seed}
+    if plan.task == "engagement":
         arguments["class_counts"] = data.class_counts
-    module = instantiate(cfg.module, **arguments, _recursive_=False, _convert_="all")
-    if cfg.ckpt_path is not None:
-        saved = checkpoint.read(cfg.ckpt_path)
-        checkpoint.check_classes(saved, cfg.ckpt_path, data.faces.class_names)
-        checkpoint.check_continues(saved, cfg.ckpt_path, dict(module.hparams))
-    if cfg.init_from is not None:
-        checkpoint.load_backbone(module.backbone, cfg.init_from, data.preprocessing)
+    module = instantiate(config["module"], **arguments, _recursive_=False, _convert_="all")
+    if isinstance(start, Resume):
+        checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
+        checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
+    if isinstance(start, Backbone):
+        checkpoint.load_backbone(module.backbone, start.saved, start.path, data.preprocessing)
     return module
 
 
@@ -61,22 +58,23 @@ def fitted(model: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, An
     return {name: value for name, value in size.items() if name in takes} | model
 
 
-def tested_module(path: str, data: DataModule) -> Classifier:
+def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classifier:
     """The module that a checkpoint describes, with its weights; only classes of engrec are built."""
-    saved = checkpoint.read(path)
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
-    named = (saved["module"], saved["hyper_parameters"]["model"]["_target_"])
-    if not (is_class_of("engrec.modules", named[0]) and is_class_of("engrec.models", named[1])):
-        raise ValueError(f"{path} asks for {' and '.join(named)}, which is not code of engrec: not loaded")
-    module = get_object(named[0])(**saved["hyper_parameters"])
+    named = {saved["module"]: "engrec.modules", saved["hyper_parameters"]["model"]["_target_"]: "engrec.models"}
+    if foreign := [name for name, package in named.items() if not is_class_of(package, name)]:
+        raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
+    module = get_object(saved["module"])(**saved["hyper_parameters"])
     module.load_state_dict(saved["state_dict"])
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
         if data.faces.recipe["importer"] == "synthetic":
-            raise ValueError(f"{path} was trained on {trained_on}: type dataset={trained_on} (and its split=)")
+            raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
     elif saved.get("seen") not in (None, data.seen):
-        log.warning("trained on other parts of %s: people and images tested here may be among them", data.faces.name)
+        log.warning(
+            "trained on other parts of %s: it may have seen people and images that are tested here", data.faces.name
+        )
     return module
 
 

@@ -1,4 +1,4 @@
-"""All that the two stages share: logits = head(backbone(images)), scored and optimised."""
+"""What both stages share: logits = head(backbone(images)), metrics, optimizer and schedule."""
 
 import inspect
 from typing import Any
@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from engrec.metrics import Scores
+from engrec.modules.scores import Scores
 from engrec.transforms import Batch, epoch_seed
 
 
 class Classifier(pl.LightningModule):
-    """A face classifier, built from plain values, so that its checkpoint says what it is.
+    """A face classifier, built from plain values, so that its checkpoint describes it.
 
-    model, optimizer, lr_scheduler: nodes with a `_target_` (an empty lr_scheduler: constant); class_names: one output
-    each; preprocessing: what the images went through; monitor: what a plateau schedule follows.
+    model, optimizer, lr_scheduler: nodes with a `_target_` (an empty lr_scheduler: constant rate); class_names: one
+    output each; preprocessing: what the images went through; monitor: the metric that a plateau schedule follows.
     """
+
+    task = ""  # of a subclass
 
     def __init__(
         self,
@@ -34,7 +36,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)  # with the subclass's arguments; the run logs its whole configuration
         self.backbone: nn.Module = instantiate(model, _recursive_=False)  # a checkpoint's node builds nothing else
-        # What is mostly the faster; conf/trainer has the last word.
+        # Mostly the faster layout; conf/trainer can set another.
         self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
@@ -51,6 +53,7 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["module"] = f"{type(self).__module__}.{type(self).__name__}"
+        checkpoint["task"] = self.task
         data = getattr(self.trainer, "datamodule", None)
         checkpoint["dataset"] = None if data is None else data.faces.name
         checkpoint["seen"] = None if data is None else data.seen
@@ -78,7 +81,7 @@ class Classifier(pl.LightningModule):
         return scores
 
     def on_train_epoch_start(self) -> None:
-        # Dropout and augmentation draw from here on the same numbers whether or not the run was interrupted before.
+        # From here on dropout and augmentation draw the same numbers whether or not the run was interrupted before.
         torch.manual_seed(epoch_seed(self.seed, self.current_epoch) + self.global_rank)
 
     def on_train_epoch_end(self) -> None:
@@ -86,9 +89,10 @@ class Classifier(pl.LightningModule):
         if not torch.isfinite(self.trainer.callback_metrics["train/loss"]):
             lr = self.hparams["optimizer"]["lr"]
             raise ValueError(
-                f"the loss is no longer a number in epoch {self.current_epoch + 1}: type optimizer.lr={lr / 10:g}"
+                f"training diverged in epoch {self.current_epoch + 1} (the loss is NaN or infinite): "
+                f"try optimizer.lr={lr / 10:g}"
             )
-        # Stepped here and not by Lightning, which would do so after the checkpoint of this epoch is written.
+        # Stepped here: Lightning would step it after the checkpoint of this epoch is written.
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(self.trainer.callback_metrics[self.hparams["monitor"]])
@@ -107,7 +111,7 @@ class Classifier(pl.LightningModule):
         scores.reset()
 
     def named(self, side: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What Scores computes, by the names that are logged; the recall of each class on test alone."""
+        """The computed scores by the names that are logged; the recall of each class on test alone."""
         recalls = zip(self.class_names, values["recalls"], strict=True)
         scalars = {f"{side}/{name}": value for name, value in values.items() if name != "recalls"}
         return scalars | ({f"{side}/recall/{name}": value for name, value in recalls} if side == "test" else {})

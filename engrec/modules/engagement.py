@@ -1,4 +1,4 @@
-"""Stage 2: engagement, or anything else scarce, from a backbone that has learned expressions, or from nothing."""
+"""Stage 2: engagement, or another task with few labels, from a pre-trained backbone or from scratch."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -12,11 +12,13 @@ from engrec.transforms import Batch
 
 
 class EngagementModule(Classifier):
-    """Classification from few labels: weighted classes, a backbone that learns slowly or not at all.
+    """Classification from few labels: class weights, and a backbone that learns slowly or not at all.
 
-    class_counts: training images of each class; class_weights: "balanced" (inversely to the counts), one number per
+    class_counts: training images of each class; class_weights: "balanced" (inverse to the counts), one number per
     class, or None; backbone_lr_factor: the backbone's learning rate as a share of the head's.
     """
+
+    task = "engagement"
 
     def __init__(
         self,
@@ -38,12 +40,12 @@ class EngagementModule(Classifier):
         self.freeze_backbone = freeze_backbone
         self.register_buffer("class_weights", weights_of_classes(class_weights, class_counts), persistent=False)
         if freeze_backbone:
-            self.backbone.requires_grad_(False).eval()  # Lightning trains in the mode that it finds
+            self.backbone.requires_grad_(False).eval()  # Lightning keeps the mode that it finds
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.freeze_backbone:
-            self.backbone.eval()  # without this, BatchNorm's statistics go on drifting
+            self.backbone.eval()  # otherwise the statistics of BatchNorm would still change
         return self
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -62,8 +64,6 @@ def weights_of_classes(weights: Literal["balanced"] | Sequence[float] | None, co
     if weights is None:
         return torch.ones(len(counts))
     if weights != "balanced" and (isinstance(weights, str) or len(weights) != len(counts)):
-        raise ValueError(
-            f"module.class_weights={weights}: allowed are balanced, null, or {len(counts)} numbers like [1,2]"
-        )
+        raise ValueError(f"module.class_weights={weights} must be balanced, null, or {len(counts)} numbers like [1,2]")
     raw = 1 / number if weights == "balanced" else torch.tensor(weights, dtype=torch.float)
     return raw * number.sum() / (raw * number).sum()

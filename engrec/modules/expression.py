@@ -1,4 +1,4 @@
-"""Stage 1: facial expressions, seven classes or eight, labels of one annotator or the votes of ten."""
+"""Stage 1: facial expressions, with one label per image or the votes of several annotators."""
 
 from typing import Any
 
@@ -10,11 +10,10 @@ from engrec.transforms import Batch
 
 
 class ExpressionModule(Classifier):
-    """Expression recognition; with `soft_labels` it learns the distribution of the annotators' votes.
+    """Expression recognition; with `soft_labels` it learns the distribution of the annotators' votes (Barsoum et al.,
+    Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution, ICMI 2016)."""
 
-    Barsoum et al., Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label Distribution,
-    ICMI 2016.
-    """
+    task = "expression"
 
     def __init__(
         self,
@@ -32,6 +31,6 @@ class ExpressionModule(Classifier):
         self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
 
     def criterion(self, logits: Tensor, batch: Batch) -> Tensor:
-        # Trained on votes, a network may still be tested where there are none.
+        # A network trained on votes may be tested on data without them.
         target = batch["soft_labels"] if self.soft_labels and "soft_labels" in batch else batch["labels"]
         return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)

@@ -1,7 +1,5 @@
 """The audit of a data set as Markdown, HTML and CSV."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,10 +7,9 @@ import plotly.graph_objects as go
 
 from engrec.datasets.prepared import Faces, blank
 from engrec.evidence.audit import LOW_CONTRAST, MANY_PEOPLE, SIDE, TELLING, UNEVEN, Audit, Confound, Duplicates
-from engrec.pages import page
-from engrec.pages.tables import _markdown_table
+from engrec.pages import page, tables
 
-Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables: rows, the first being the header
+Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables
 LAYOUT = {
     "barmode": "stack",
     "height": 340,
@@ -25,8 +22,8 @@ LAYOUT = {
 def markdown(audit: Audit) -> str:
     """The report as text, for a file and for the terminal."""
     lines = [f"# Audit of {audit.title}"]
-    for heading, remarks, tables in _sections(audit):
-        lines += [f"## {heading}", *remarks, *map(_markdown_table, tables)]
+    for heading, remarks, found in _sections(audit):
+        lines += [f"## {heading}", *remarks, *(tables.markdown(rows, align_right=True) for rows in found)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -40,13 +37,13 @@ def _sections(audit: Audit) -> list[Section]:
         _class_section(audit),
         _people_section(audit),
         _format_section(audit),
-        ("What to do", list(_advice(audit)) or ["Nothing was found that asks for it."], []),
+        ("What to do", list(_advice(audit)) or ["Nothing: the audit found no fault."], []),
     ]
 
 
 def _summary(audit: Audit) -> list[list[str]]:
     same = audit.identical
-    sides = ", ".join(f"{s} {n:,}" for s, n in zip(audit.splits, audit.class_counts.sum(1), strict=False))
+    splits = ", ".join(f"{s} {n:,}" for s, n in zip(audit.splits, audit.class_counts.sum(1), strict=False))
     across = [
         [f"groups of identical images across {name}", f"{mask.sum():,}"]
         for name, mask in (("splits", same.across_splits), ("people", same.across_subjects))
@@ -57,22 +54,22 @@ def _summary(audit: Audit) -> list[list[str]]:
         ["", "found"],
         ["images", f"{len(audit):,} of {audit.size}"],
         ["classes", ", ".join(audit.class_names)],
-        ["people", f"{len(audit.subjects):,}" if audit.subjects else "not said"],
-        ["official split", sides or "none"],
+        ["people", f"{len(audit.subjects):,}" if audit.subjects else "unknown"],
+        ["official split", splits or "none"],
         ["images that repeat another, pixel for pixel", f"{len(same.images) - len(same):,}"],
         *across,
         ["groups of identical images with different labels", f"{same.conflicts.sum():,}"],
         ["pairs of nearly identical images", f"{len(audit.near) + len(audit.mirrored):,}"],
         ["blank images, nearly blank ones", f"{len(audit.blank):,}, {len(audit.nearly_blank):,}"],
-        ["file format and label, Cramér's V (0 to 1)", "not said" if telling is None else f"{telling:.2f}"],
+        ["file format and label, Cramér's V (0 to 1)", "unknown" if telling is None else f"{telling:.2f}"],
     ]
 
 
 def _across(columns: Sequence[Duplicates]) -> list[list[str]]:
-    """Rows of a table: what splits and people have to do with duplicates of one or more kinds."""
+    """Rows of a table: how many duplicates of one or more kinds cross splits and people."""
     rows = []
     if splits := [d.across_splits for d in columns if d.across_splits is not None]:
-        rows.append(["on several sides of the split", *(f"{mask.sum():,}" for mask in splits)])
+        rows.append(["in several splits", *(f"{mask.sum():,}" for mask in splits)])
         for one, other in columns[0].joined:
             rows.append([f"— {one} and {other}", *(f"{d.joined[one, other]:,}" for d in columns)])
     if people := [d.across_subjects for d in columns if d.across_subjects is not None]:
@@ -95,11 +92,11 @@ def _identical_section(audit: Audit) -> Section:
 def _near_section(audit: Audit) -> Section:
     kinds = (audit.near, audit.mirrored)
     remarks = [
-        f"Pairs whose grey pixels, at most {SIDE}×{SIDE}, correlate with {audit.near_from} or more, and are not "
-        "identical; brightness, contrast and recompression hardly change that. In the second column one is mirrored."
+        f"Pairs that are not identical but whose grey pixels, at most {SIDE}×{SIDE}, correlate by {audit.near_from} "
+        "or more. Brightness, contrast and recompression hardly change that. In the second column one is mirrored."
     ]
     if audit.subjects:
-        remarks.append("Within a person they are to be expected of video; across people they are not.")
+        remarks.append("Within a person they are expected, as of frames of a video; across people they are not.")
     rows = [
         ["pairs", "as they are", "mirrored"],
         ["nearly identical", *(f"{len(d):,}" for d in kinds)],
@@ -118,8 +115,8 @@ def _conflict_section(audit: Audit) -> Section:
 
 def _blank_section(audit: Audit) -> Section:
     remark = (
-        f"Blank: a standard deviation under 1 of 255. Nearly blank: under {LOW_CONTRAST}, or two thirds of the pixels "
-        "within five neighbouring grey levels, as in signs and writing that took the place of a photograph."
+        f"Blank: a standard deviation below 1 of 255. Nearly blank: below {LOW_CONTRAST}, or two thirds of the pixels "
+        "within five neighbouring grey levels, as in placeholders that show writing."
     )
     counts = [["blank", f"{len(audit.blank):,}"], ["nearly blank", f"{len(audit.nearly_blank):,}"]]
     return "Blank images", [remark], [[["", "images"], *counts]]
@@ -137,17 +134,17 @@ def _class_section(audit: Audit) -> Section:
 
 def _people_section(audit: Audit) -> Section:
     if audit.subject_counts is None:
-        return "People", ["The data does not say who is seen."], []
+        return "People", ["The data set has no subject ids."], []
     images, classes = audit.subject_counts.sum(1), (audit.subject_counts > 0).sum(1)
     lacking, alone = (classes < len(audit.class_names)).sum(), (classes == 1).sum()
     remarks = [
-        f"{len(images):,} people with {images.min():,} to {images.max():,} images, half {np.median(images):g} or more.",
-        f"{lacking:,} lack a class, {alone:,} have one only: there, to know the person is to know the label."
+        f"{len(images):,} people with {images.min():,} to {images.max():,} images (median {np.median(images):g}).",
+        f"{lacking:,} lack a class, {alone:,} have one only: for these, recognising the person gives the label."
         if lacking
-        else "Everybody is seen in every class.",
+        else "Every person has images of every class.",
     ]
     if audit.two_sided is not None:
-        remarks.append(f"On several sides of the official split: {audit.two_sided or 'nobody'}.")
+        remarks.append(f"People in several official splits: {audit.two_sided or 'none'}.")
     if len(images) > MANY_PEOPLE:
         return "People", remarks, []
     rows = [[s, *map(str, c), str(c.sum())] for s, c in zip(audit.subjects, audit.subject_counts, strict=True)]
@@ -156,28 +153,27 @@ def _people_section(audit: Audit) -> Section:
 
 def _format_section(audit: Audit) -> Section:
     if not audit.confounds:
-        return "File formats", ["Images had no file of their own, or none whose format was noted."], []
-    remarks, tables = [_plainly(c, audit.class_names) for c in audit.confounds], []
+        return "File formats", ["The formats of the source files are unknown."], []
+    remarks, shares = [_plainly(c, audit.class_names) for c in audit.confounds], []
     if audit.subjects and not all(np.isnan(c.p) for c in audit.confounds):
-        remarks.append("Images of one person are not independent, which makes p smaller than it should be.")
+        remarks.append("Images of one person are not independent, so p is smaller than it should be.")
     for c in audit.confounds:
-        shares = c.counts / c.counts.sum(0)
-        cells = zip(c.values, c.counts.sum(1), shares, strict=True)
+        cells = zip(c.values, c.counts.sum(1), c.counts / c.counts.sum(0), strict=True)
         rows = [[value, f"{n:,}", *(f"{x:.1%}" for x in share)] for value, n, share in cells]
-        tables.append([[f"{c.of}: share of each class", "images", *audit.class_names], *rows])
-    return "File formats", remarks, tables
+        shares.append([[f"{c.of}: share of each class", "images", *audit.class_names], *rows])
+    return "File formats", remarks, shares
 
 
 def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
-    """One sentence on what a format says of the label: where a class has most more of it than the others have."""
+    """One sentence on how a format is associated with the label, with the class where the difference is largest."""
     counts = confound.counts
     if np.isnan(confound.cramers_v):
-        return f"All files are of one {confound.of} ({confound.values[0]}), which says nothing of the label."
+        return f"All files are of one {confound.of} ({confound.values[0]}), which says nothing about the label."
     inside = counts / counts.sum(0)
     outside = (counts.sum(1, keepdims=True) - counts) / (counts.sum() - counts.sum(0))
     rarer_first = 1e-9 * counts.sum(0) / counts.sum()  # of two classes each has as much more as the other has less
     value, label = np.unravel_index((inside - outside - rarer_first).argmax(), counts.shape)
-    says = "tells something of the label" if confound.cramers_v >= TELLING else "says next to nothing of the label"
+    says = "predicts the label in part" if confound.cramers_v >= TELLING else "hardly predicts the label"
     p = "< 0.001" if confound.p < 0.001 else f"{confound.p:.3f}"
     return (
         f"The {confound.of} of the file alone {says} (Cramér's V {confound.cramers_v:.2f}, chi-square p {p}): "
@@ -187,50 +183,51 @@ def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
 
 
 def _advice(audit: Audit) -> Iterator[str]:
-    """What to do about it, a sentence or two for each."""
+    """What to do, a sentence or two for each finding."""
     if kinds := [kind for kind, count in audit.excludable.items() if count]:
         counts = ", ".join(f"{kind} {audit.excludable[kind]:,}" for kind in kinds)
         yield (
-            f"Leave training images out: 'dataset.exclude=[{','.join(kinds)}]' ({counts}). Validation and test images "
+            f"Exclude training images: 'dataset.exclude=[{','.join(kinds)}]' ({counts}). Validation and test images "
             "stay, so that results stay comparable."
         )
     if audit.near_leaks:
         yield (
-            f"{audit.near_leaks:,} further training images nearly repeat one of validation or test. dataset.exclude "
-            "does not know them: leave those of faults.csv out of the files, or say so beside the score."
+            f"{audit.near_leaks:,} more training images nearly repeat a validation or test image. dataset.exclude does "
+            "not find them: remove those listed in faults.csv from the files, or report this with the score."
         )
     alike = (audit.identical, audit.near, audit.mirrored)
     if strangers := sum(int(d.across_subjects.sum()) for d in alike if d.across_subjects is not None):
         yield (
-            f"Groups and pairs of alike images under the names of different people: {strangers:,}. Look at them: if "
-            "someone has two names, or an image the wrong one, a split by subject puts one person on two sides."
+            f"Groups and pairs of alike images under the names of different people: {strangers:,}. Look at them: if a "
+            "person has two names, or an image has the wrong name, a split by subject puts one person into two splits."
         )
     if audit.two_sided:
-        yield f"People on several sides of the official split: {audit.two_sided:,}. Type split=kfold, or holdout."
+        yield f"People in several official splits: {audit.two_sided:,}. Use split=kfold or split=holdout."
     if not audit.splits and audit.subjects:
-        yield "There is no official split: use split=kfold (or holdout, loso), where nobody is on two sides."
+        yield "There is no official split: use split=kfold (or holdout, loso), where each person is in one split only."
     if not audit.subjects:
         yield (
-            "The data does not say who is seen, so that no score is known to be about new people. If file names tell "
-            "people apart, prepare it again with --subject-regex or a subject column."
+            "The data set has no subject ids, so no score is known to hold for new people. If file names tell people "
+            "apart, prepare it again with --subject-regex or a subject column."
         )
     if count := len(audit.nearly_blank):
-        yield f"Look at the nearly blank images ({count:,}): dataset.exclude leaves out wholly blank ones only."
+        yield f"Look at the nearly blank images ({count:,}): dataset.exclude removes completely blank ones only."
     share = audit.class_counts.sum(0) / len(audit)
     if share.max() >= UNEVEN * share.min():
         yield (
-            f"Classes are uneven: always saying “{audit.class_names[share.argmax()]}” is right for {share.max():.1%}. "
-            "Judge by balanced accuracy and AUC; in fine-tuning, module.class_weights=balanced evens out."
+            f"Classes are imbalanced: always predicting “{audit.class_names[share.argmax()]}” is right for "
+            f"{share.max():.1%}. Compare by balanced accuracy and AUC; in fine-tuning, use "
+            "module.class_weights=balanced."
         )
     if any(c.cramers_v >= TELLING for c in audit.confounds):
         yield (
-            "The files' format goes with the label, so that a network may score without looking at faces: score each "
-            "format by itself too (predictions.csv names it), or bring all files to one format before preparing them."
+            "The file format goes with the label, so a network may score without looking at faces: evaluate each "
+            "format by itself too (predictions.csv names it), or convert all files to one format before preparing them."
         )
 
 
 def html(audit: Audit, faces: Faces) -> str:
-    """The report as one page, with the images that it is about. faces: what was audited."""
+    """The report as one page with pictures. faces: the data set that was audited."""
     identical, near, mirrored = audit.identical, audit.near, audit.mirrored
     shown = {
         "Identical images": _groups(identical, faces, identical.crossing, "Identical"),
@@ -243,16 +240,18 @@ def html(audit: Audit, faces: Faces) -> str:
         "People": _people_figure(audit),
     }
     sections = []
-    for heading, remarks, tables in _sections(audit):
-        spaced = (f'<div style="margin: .8rem 0">{page.table(rows)}</div>' for rows in tables)
+    for heading, remarks, found in _sections(audit):
+        spaced = (f'<div style="margin: .8rem 0">{tables.html(rows)}</div>' for rows in found)
         sections.append((heading, "".join((*map(page.note, remarks), *spaced, shown.get(heading, "")))))
-    lead = page.note("The pictures are of the people in the data: keep this page where the data may be kept.")
+    lead = page.note(
+        "The pictures show the people in the data set: share this page only with those who may see the data set."
+    )
     return page.page(f"Audit of {audit.title}", sections, lead)
 
 
 def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: bool = False, most: int = 18) -> str:
-    """Some groups side by side, evenly from the most to the least alike: those of the mask, without one any others
-    unless `only` is set. What is blank is shown elsewhere, and of linked groups one."""
+    """Some groups side by side, evenly from the most to the least alike: those of the mask, or any others if there are
+    none and `only` is not set. Blank images are shown elsewhere; of linked groups one is shown."""
     if not len(found):
         return ""
     first = np.searchsorted(found.group, np.arange(len(found)))
@@ -265,15 +264,15 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
         return ""
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, most).round().astype(int))]
     blocks = "".join(_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
-    across = ", across the sides of the split or people" if marked and not only else ""
+    across = ", across splits or people" if marked and not only else ""
     what = page.note(f"{name}{across}: {len(spread)} of {len(numbers):,} groups.")
     return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
 
 
 def _varied(members: np.ndarray, faces: Faces) -> np.ndarray:
     """The images of a group, one of each label and split before the others."""
-    said = [faces.labels[members].astype(str), *(a[members] for a in (faces.splits, faces.subjects) if a is not None)]
-    _, first = np.unique(np.stack(said), axis=1, return_index=True)
+    known = [faces.labels[members].astype(str), *(a[members] for a in (faces.splits, faces.subjects) if a is not None)]
+    _, first = np.unique(np.stack(known), axis=1, return_index=True)
     return members[np.argsort(~np.isin(np.arange(len(members)), first), kind="stable")]
 
 
@@ -283,9 +282,9 @@ def _faces(index: np.ndarray, faces: Faces) -> str:
 
 
 def _caption(faces: Faces, i: int) -> str:
-    """Where it is from, who is seen, on which side, labelled as what: a line for each."""
-    source, said = str(faces.sources[i]), [str(a[i]) for a in (faces.subjects, faces.splits) if a is not None]
-    return "\n".join((source if len(source) < 26 else f"…{source[-24:]}", *said, faces.class_names[faces.labels[i]]))
+    """Source, person, split and label: a line for each."""
+    source, known = str(faces.sources[i]), [str(a[i]) for a in (faces.subjects, faces.splits) if a is not None]
+    return "\n".join((source if len(source) < 26 else f"…{source[-24:]}", *known, faces.class_names[faces.labels[i]]))
 
 
 def _bars(names: Sequence[str], series: Sequence[str], counts: np.ndarray) -> str:
@@ -304,34 +303,32 @@ def _people_figure(audit: Audit) -> str:
 
 
 def faults(audit: Audit, faces: Faces) -> str:
-    """The CSV that lists every image at fault: source, fault, group, partner, why.
+    """The CSV that lists every image with a fault: source, fault, group, partner, why.
 
-    Of near duplicates each image is there once per fault, with its nearest partner, one on another side or of another
-    person first; images that share a group are linked by pairs.
+    A near duplicate is listed once per fault, with its nearest partner; a partner in another split or of another person
+    comes first. Images with the same group number are linked by pairs.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["source", "fault", "group", "partner", "why"])
+    lines = [["source", "fault", "group", "partner", "why"]]
     deviation = faces.images.reshape(len(faces), -1).std(1, dtype=np.float32)
     for fault, index in (("blank", audit.blank), ("nearly_blank", audit.nearly_blank)):
-        writer.writerows([faces.sources[i], fault, "", "", f"standard deviation {deviation[i]:.1f}"] for i in index)
+        lines += [[str(faces.sources[i]), fault, "", "", f"standard deviation {deviation[i]:.1f}"] for i in index]
     for number, conflict in enumerate(audit.identical.conflicts):
         members = audit.identical.members(number)
         for i in members:
             others = [str(faces.sources[j]) for j in members if j != i]
             partner = "; ".join(others[:5]) + (f"; {len(others) - 5} more" if len(others) > 5 else "")
             fault = "identical_conflict" if conflict else "identical"
-            writer.writerow([faces.sources[i], fault, number + 1, partner, _why(faces, members)])
+            lines.append([str(faces.sources[i]), fault, str(number + 1), partner, _why(faces, members)])
     for kind, found in (("near", audit.near), ("mirrored", audit.mirrored)):
         for i, j, score, group, conflict in _nearest(found):
             why = "; ".join(filter(None, (f"correlation {score:.3f}", _why(faces, np.array([i, j])))))
             fault = f"{kind}_conflict" if conflict else kind
-            writer.writerow([faces.sources[i], fault, group + 1, faces.sources[j], why])
-    return file.getvalue()
+            lines.append([str(faces.sources[i]), fault, str(group + 1), str(faces.sources[j]), why])
+    return tables.csv_text(lines)
 
 
 def _nearest(found: Duplicates) -> Iterator[tuple]:
-    """Of each image in pairs: itself, a partner, their correlation, linked group, whether labels differ."""
+    """For each image in pairs: the image, a partner, their correlation, linked group, whether labels differ."""
     order, linked = np.lexsort((-found.score, ~found.crossing)), found.linked()
     pairs = found.images.reshape(-1, 2)[order]
     both = np.stack([pairs, pairs[:, ::-1]], axis=1).reshape(-1, 2)
@@ -342,6 +339,6 @@ def _nearest(found: Duplicates) -> Iterator[tuple]:
 
 def _why(faces: Faces, members: np.ndarray) -> str:
     """In what images that show the same differ: labels, splits, people."""
-    said = {"labels": np.array(faces.class_names)[faces.labels], "splits": faces.splits, "people": faces.subjects}
-    values = {name: sorted(set(a[members].tolist())) for name, a in said.items() if a is not None}
+    known = {"labels": np.array(faces.class_names)[faces.labels], "splits": faces.splits, "people": faces.subjects}
+    values = {name: sorted(set(a[members].tolist())) for name, a in known.items() if a is not None}
     return "; ".join(f"{name} {', '.join(found)}" for name, found in values.items() if len(found) > 1)

@@ -10,7 +10,7 @@ from engrec.runs.record import Run
 
 
 def surest_mistakes(group: Group) -> np.ndarray:
-    """Indices of the images that the first seed has wrong, the most confident first."""
+    """Indices of the images that the first seed predicts wrongly, the most confident first."""
     p = group.probabilities[0]
     wrong = np.flatnonzero(p.argmax(1) != group.labels)
     return wrong[np.argsort(-p[wrong].max(1), kind="stable")]
@@ -19,18 +19,18 @@ def surest_mistakes(group: Group) -> np.ndarray:
 def prepared_path(run: Run) -> Path:
     """The prepared file that a run read. Raises ValueError where it read another data set, or the file is gone.
 
-    What a run says is read, never called: of all that dataset._target_ may name, this one function alone is known here.
+    The function that a run names is never called: only the one for prepared files is known here.
     """
     target, path = run.settings.get("dataset._target_"), Path(str(run.settings.get("dataset.path")))
     if target != "engrec.datasets.prepared.load":
-        raise ValueError(f"the data set is not a prepared file ({target or 'the run does not say what it is'})")
+        raise ValueError(f"the data set is not a prepared file ({target or 'the run does not name it'})")
     if not path.is_file():
-        raise ValueError(f"{path} is not there, seen from {Path.cwd()}")
+        raise ValueError(f"{path} does not exist (in {Path.cwd()})")
     return path
 
 
 def shrunk(image: np.ndarray) -> np.ndarray:
-    """An image uint8 (C, H, W), no larger than it is shown."""
+    """An image uint8 (C, H, W), no larger than it is shown on the page."""
     if max(image.shape[1:]) <= SIDE:
         return image
     channels = (Image.fromarray(channel).resize((SIDE, SIDE), Image.Resampling.BOX) for channel in image)

@@ -1,128 +1,122 @@
-"""Every plotly figure, each drawn in one place."""
+"""Every figure of results, each drawn in one place: for the report, and as JSON for the dashboard."""
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from engrec.evidence.comparison import Block, Figure
-from engrec.evidence.statistics import NUM_BINS, SCORES
-from engrec.metrics import log_odds
-from engrec.pages import page
+from engrec.evidence.comparison import Comparison, Figure
+from engrec.metrics import NUM_BINS, compared, confidence_bins, confusion_matrix, log_odds_of
+from engrec.metrics import roc as exact_roc
+from engrec.pages.learning import learning_curve, metric_title
+from engrec.pages.panels import INK, PALE, SHADES, Chart, Look, Panels, grid, look, short, text, wrap
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
 
-# Okabe and Ito, Color Universal Design (2008), without the yellow, which is hard to see on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES, SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "diamond", "square", "triangle-up")
-GREY, PALE, WARNING = "#7a828a", "#d0d7de", COLOURS[1]
-SHADES = ("#f5f9fd", "#63abdb")  # light enough for dark numbers
 GRID = np.linspace(0, 1, 201)  # where curves are drawn
 MOST_NAMES = 40  # below an axis
-text = partial(escape, quote=False)  # plotly knows no &quot;
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a predictor is drawn wherever it is on the page."""
-
-    colour: str = GREY
-    dash: str = "solid"
-    symbol: str = "circle"
-
-    def line(self, width: float = 2) -> dict[str, Any]:
-        return {"color": self.colour, "dash": self.dash, "width": width}
-
-    def marker(self, size: float = 7) -> dict[str, Any]:
-        return {"color": self.colour, "symbol": self.symbol, "size": size}
+def of_test(block: Comparison, looks: Mapping[str, Look]) -> dict[str, Chart]:
+    """What is drawn of the test images alone, under its heading."""
+    charts = {
+        "ROC and precision–recall": curves(block, looks),
+        "Confusion": confusions(block),
+        "Calibration": reliability(block, looks),
+        "Person by person": subjects(block, looks),
+    }
+    return {heading: chart for heading, chart in charts.items() if chart is not None}
 
 
-def assign_looks(labels: Iterable[str]) -> dict[str, Look]:
-    """Colours in turn; those that come round again are dashed and have another mark."""
-    looks = {}
-    for i, label in enumerate(dict.fromkeys(labels)):
-        again, colour = divmod(i, len(COLOURS))
-        looks[label] = Look(COLOURS[colour], DASHES[again % len(DASHES)], SYMBOLS[again % len(SYMBOLS)])
-    return looks
-
-
-def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> str:
-    """A panel for each score, ECE apart, with the value and the 95 % interval of each row: name, look, figures.
+def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference: Mapping[str, float]) -> dict[str, Any]:
+    """A panel for each score, with the value and the 95 % interval of each row: name, look, figures. Those of which
+    less is better stand apart.
 
     reference: score to the value of its dotted line.
     """
-    fig = make_subplots(
-        cols=len(SCORES) + 1,
-        specs=[[*({} for _ in SCORES[:-1]), None, {}]],
-        column_widths=[*(1 for _ in SCORES[:-1]), 0.06, 1],
-        subplot_titles=[*SCORES[:-1], f"{SCORES[-1]} (low is good)"],
-        shared_yaxes=True,
-        horizontal_spacing=0.018,
-    )
-    for column, score in zip((*range(1, len(SCORES)), len(SCORES) + 1), SCORES, strict=True):
-        place: Any = {"row": 1, "col": column}
-        for y, (name, look, figures) in enumerate(rows):
+    high = [metric.higher_is_better for metric in compared().values()]
+    titles = [score if up else f"{score} (lower is better)" for score, up in zip(compared(), high, strict=True)]
+    places = [(0, i if up else i + 1) for i, up in enumerate(high)]  # a gap before those of which less is better
+    panels = Panels(places, [1] * sum(high) + [0.06] + [1] * (len(high) - sum(high)), (0.018, 0), titles)
+    for panel, score in enumerate(compared()):
+        for y, (name, style, figures) in enumerate(rows):
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
-            whisker = {"x": _short([100 * f.low, 100 * f.high]), "y": [y, y], "mode": "lines", "hoverinfo": "skip"}
-            fig.add_scatter(**whisker, line={"color": look.colour, "width": 2}, **place)
-            dot = {"x": _short([100 * f.value]), "y": [y], "mode": "markers", "marker": look.marker(9)}
-            fig.add_scatter(**dot, hovertext=hover, hoverinfo="text", **place)
+            ends, line = short([100 * f.low, 100 * f.high]), {"color": style.colour, "width": 2}
+            panels.add(panel, x=ends, y=[y, y], mode="lines", hoverinfo="skip", line=line)
+            dot = {"x": short([100 * f.value]), "y": [y], "mode": "markers", "marker": style.marker(9)}
+            panels.add(panel, **dot, hovertext=hover, hoverinfo="text")
         at = [100 * reference[score]] if score in reference else []
         ends = at + [100 * end for *_, of in rows for end in (of[score].value, of[score].low, of[score].high)]
         ends = [end for end in ends if np.isfinite(end)] or [0, 100]
-        low, high = min(ends), max(ends)
-        pad = max(0.08 * (high - low), 0.5)
-        fig.update_xaxes(range=_short([low - pad, high + pad]), **place)
-        _dotted(fig, at * 2, [-0.6, len(rows) - 0.4], **place)
-    names = [_wrapped(name, 34) for name, *_ in rows]
-    fig.update_yaxes(range=[len(rows) - 0.4, -0.6], tickvals=list(range(len(rows))), ticktext=names, automargin=True)
-    return _drawn(fig, 100 + sum(14 + 18 * (1 + name.count("<br>")) for name in names), legend=False)
+        pad = max(0.08 * (max(ends) - min(ends)), 0.5)
+        panels.x(panel, range=short([min(ends) - pad, max(ends) + pad]))
+        panels.y(panel, **({"matches": "y", "showticklabels": False} if panel else {}))
+        panels.dotted(panel, at * 2, [-0.6, len(rows) - 0.4])
+    names = [wrap(name, 34) for name, *_ in rows]
+    panels.y(0, range=[len(rows) - 0.4, -0.6], tickvals=list(range(len(rows))), ticktext=names)
+    return panels.figure(100 + sum(14 + 18 * (1 + name.count("<br>")) for name in names), legend=False)
 
 
-def curves(block: Block, looks: Mapping[str, Look]) -> str:
-    """ROC and precision-recall of the first seed; of more than two classes the mean of each against the rest."""
-    labels, num_classes = block.groups[0].labels, len(block.groups[0].class_names)
-    classes = [1] if num_classes == 2 else list(range(num_classes))
-    counts = np.bincount(labels, minlength=num_classes)
-    if not counts.all():
-        return page.note("Undefined: a class has no test image.")
-    fig = make_subplots(cols=2, horizontal_spacing=0.09)
-    for name, group in zip(block.labels, block.groups, strict=True):
-        ranked = log_odds(torch.from_numpy(group.probabilities[0]).double().clamp_min(1e-45).log()).numpy()
-        sides = [(labels == k, ranked[:, k]) for k in classes]
-        average = np.mean([average_precision_score(*side) for side in sides])
-        area = f"AUC {100 * block.points[name]['AUC'][0]:.1f}, average precision {100 * average:.1f}"
-        true, precision = (np.mean([curve(*side) for side in sides], axis=0) for curve in (roc, precision_recall))
+def curves(block: Comparison, looks: Mapping[str, Look]) -> Chart:
+    """ROC and precision-recall of the first seed. Of more than two classes each against the rest: for one group a curve
+    for each class, for several the mean over classes."""
+    group, count = block.groups[0], len(block.groups[0].class_names)
+    counts, alone = np.bincount(group.labels, minlength=count), len(block.groups) == 1
+    classes = [k for k in ([1] if count == 2 else range(count)) if 0 < counts[k] < len(group.labels)]
+    if not classes or not (alone or counts.all()):
+        return Chart(None, "Undefined: a class has no test image.")
+    panels = Panels([(0, 0), (0, 1)], [1, 1])
+    for name, style, area, truths in _ranked(block, looks, classes):
+        true, precision = (np.mean([curve(*truth) for truth in truths], axis=0) for curve in (roc, precision_recall))
+        average = np.mean([average_precision_score(*truth) for truth in truths])
+        shown = f"{text(name)}: AUC {100 * area:.1f}, average precision {100 * average:.1f}"
+        line = {"mode": "lines", "line": style.line(), "legendgroup": text(name), "name": shown}
         # From its corner a ROC curve may rise at once.
-        for column, (x, y) in enumerate((((0, *GRID), (0, *true)), (GRID, precision)), 1):
-            style = {"mode": "lines", "line": looks[name].line(), "legendgroup": name, "showlegend": column == 1}
-            fig.add_scatter(x=_short(x), y=_short(y), name=f"{text(name)}: {area}", **style, row=1, col=column)
-    prevalence = float(np.mean(counts[classes] / len(labels)))
+        panels.add(0, x=short((0, *GRID), 3), y=short((0, *true)), **line, showlegend=True)
+        panels.add(1, x0=0, dx=GRID[1], y=short(precision), **line, showlegend=False)
+    prevalence = float(np.mean(counts[classes] / len(group.labels)))
     axes = (("false positive rate", "true positive rate", [0, 1]), ("recall", "precision", [prevalence] * 2))
-    for column, (x, y, reference) in enumerate(axes, 1):
-        _dotted(fig, [0, 1], reference, 1, column)
-        fig.update_xaxes(title=x, range=[-0.01, 1.01], row=1, col=column)
-        fig.update_yaxes(title=y, range=[-0.01, 1.02], row=1, col=column)
-    positive = f"the positive class is {block.groups[0].class_names[1]}"
-    of = positive if num_classes == 2 else "the mean over classes, each against the rest"
-    given = f"Dotted: chance, and the prevalence of {100 * prevalence:.1f}\u00a0%."
-    note = page.note(f"Pooled predictions of the first seed; {of}. {given}")
-    return _drawn(fig, 470 + 28 * len(block.groups)) + note
+    for panel, (x, y, reference) in enumerate(axes):
+        panels.dotted(panel, [0, 1], reference)
+        panels.x(panel, title=x, range=[-0.01, 1.01])
+        panels.y(panel, title=y, range=[-0.01, 1.02])
+    several = "Each class against the rest." if alone else "Mean over classes, each against the rest."
+    kind = f"Positive class: {group.class_names[1]}." if count == 2 else several
+    chance = f" Dotted: chance, and the prevalence of {100 * prevalence:.1f}\u00a0%."
+    lacking = ", ".join(name for name, number in zip(group.class_names, counts, strict=True) if not number)
+    note = kind + chance + (f" No curve for {lacking}: no test image." if lacking else "") + _which(block)
+    rows = -(-len(classes) // 3) if alone and count > 2 else len(block.groups)
+    return Chart(panels.figure(470 + 28 * rows), note)
+
+
+def _ranked(
+    block: Comparison, looks: Mapping[str, Look], classes: Sequence[int]
+) -> list[tuple[str, Look, float, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Name, look, AUC, and for each class who is of it, and how they are ranked, of each curve."""
+    found = []
+    for name, group in zip(block.labels, block.groups, strict=True):
+        ranked = log_odds_of(group.probabilities[0])
+        truths = [(group.labels == k, ranked[:, k]) for k in classes]
+        if len(block.groups) == 1 and len(group.class_names) > 2:
+            for i, (k, truth) in enumerate(zip(classes, truths, strict=True)):
+                false, true = exact_roc(truth[1], truth[0]).T
+                found.append((group.class_names[k], look(i), float(np.trapezoid(true, false)), [truth]))
+        else:
+            found.append((name, looks[name], float(block.points[name]["AUC"][0]), truths))
+    return found
+
+
+def _which(block: Comparison) -> str:
+    """A sentence on which predictions are drawn, where there are several."""
+    return " Pooled predictions of the first seed." if any(len(group.runs) > 1 for group in block.groups) else ""
 
 
 def roc(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """The true positive rate at each false positive rate of GRID."""
-    false, true, _ = roc_curve(positive, ranked, drop_intermediate=False)
-    return np.interp(GRID, false, true)
+    return np.interp(GRID, *exact_roc(ranked, positive).T)
 
 
 def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
@@ -132,102 +126,110 @@ def precision_recall(positive: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     return precision[::-1][np.searchsorted(recall[::-1], np.maximum(GRID - 1e-9, 1e-9))]
 
 
-def confusions(block: Block) -> str:
+def confusions(block: Comparison) -> Chart:
     group = block.groups[0]
-    names, size = [_wrapped(name, 14) for name in group.class_names], len(group.class_names)
-    fig, places = _panels(block.labels, 4 if size <= 4 else 2)
-    for (row, column), one in zip(places, block.groups, strict=True):
-        counts = np.zeros((size, size), dtype=int)
-        np.add.at(counts, (group.labels, one.probabilities[0].argmax(1)), 1)
+    names, size = [wrap(name, 14) for name in group.class_names], len(group.class_names)
+    panels = grid(block.labels, 4 if size <= 4 else 2)
+    for panel, one in enumerate(block.groups):
+        counts = confusion_matrix(*map(torch.from_numpy, (one.probabilities[0], group.labels))).int().numpy()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         cells = [[f"{s:.0%}<br>{c:,}" for s, c in zip(*rows, strict=True)] for rows in zip(shares, counts, strict=True)]
-        heat = go.Heatmap(z=[_short(line, 3) for line in shares], text=cells, zmin=0, zmax=1, xgap=1, ygap=1)
-        heat.update(colorscale=SHADES, showscale=False, textfont={"size": 12 if size <= 4 else 11, "color": "#1b1f24"})
-        heat.update(texttemplate="%{text}" if size <= 10 else "", x0=0, dx=1, y0=0, dy=1)
-        heat.update(hovertemplate="labelled %{y}, predicted %{x}<br>%{text}<extra></extra>")
-        fig.add_trace(heat, row=row, col=column)
-    axis = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False}
-    fig.update_xaxes(**axis).update_yaxes(**axis, range=[size - 0.5, -0.5], automargin=True)
-    _titled(fig, places, "predicted", "labelled")
-    note = "Share of each labelled class, and images; pooled predictions of the first seed."
-    return _drawn(fig, (300 if size <= 4 else 460) * places[-1][0], legend=False) + page.note(note)
+        style = {"colorscale": [[i, shade] for i, shade in enumerate(SHADES)], "showscale": False, "xgap": 1, "ygap": 1}
+        style |= {"textfont": {"size": 12 if size <= 4 else 11, "color": INK}, "zmin": 0, "zmax": 1}
+        style |= {"texttemplate": "%{text}" if size <= 10 else "", "x0": 0, "dx": 1, "y0": 0, "dy": 1}
+        style |= {"hovertemplate": "labelled %{y}, predicted %{x}<br>%{text}<extra></extra>"}
+        panels.add(panel, type="heatmap", z=[short(line, 3) for line in shares], text=cells, **style)
+        axis = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False}
+        panels.x(panel, **axis)
+        panels.y(panel, **axis, range=[size - 0.5, -0.5])
+    panels.label_outside("predicted", "labelled")
+    note = f"Share of each labelled class, and number of images.{_which(block)}"
+    rows = 1 + panels.places[-1][0]
+    return Chart(panels.figure((300 if size <= 4 else 460) * rows, legend=False), note, 560)
 
 
-def reliability(block: Block, looks: Mapping[str, Look]) -> str:
+def reliability(block: Comparison, looks: Mapping[str, Look]) -> Chart:
     """How often a model is right when it says so, over bins of its confidence; before and after the temperature."""
-    fig, places = _panels(block.labels, 4)
-    labels = block.groups[0].labels
-    for (row, column), name, group in zip(places, block.labels, block.groups, strict=True):
-        place = {"row": row, "col": column}
+    panels, labels = grid(block.labels, 4), block.groups[0].labels
+    for panel, (name, group) in enumerate(zip(block.labels, block.groups, strict=True)):
         confidence, right, counts = bins(group.probabilities[0], labels)
-        wide = {"x": _short((np.arange(NUM_BINS) + 0.5) / NUM_BINS), "width": 0.9 / NUM_BINS}
-        fig.add_bar(**wide, y=_short(counts / counts.sum()), marker={"color": PALE}, hoverinfo="skip", **place)
-        _dotted(fig, [0, 1], [0, 1], **place)
+        bars = {"x": short((np.arange(NUM_BINS) + 0.5) / NUM_BINS), "width": 0.9 / NUM_BINS}
+        panels.add(panel, type="bar", **bars, y=short(counts / counts.sum()), marker={"color": PALE}, hoverinfo="skip")
+        panels.dotted(panel, [0, 1], [0, 1])
         kinds = [("as trained", Look(looks[name].colour), (confidence, right, counts))]
         if group.calibrated is not None:
             open_marks = Look(looks[name].colour, "dot", "circle-open")
             kinds.append(("after temperature", open_marks, bins(group.calibrated[0], labels)))
-        for kind, look, (x, y, number) in kinds:
+        for kind, style, (x, y, number) in kinds:
             hover = f"{kind}<br>confidence %{{x:.2f}}, right %{{y:.2f}}<br>%{{customdata:,}} images<extra></extra>"
-            points = {"x": _short(x[number > 0]), "y": _short(y[number > 0]), "customdata": number[number > 0].tolist()}
-            sizes = {"size": _short(4 + 10 * np.sqrt(number[number > 0] / len(labels)), 1), "opacity": 1}
-            style = {"mode": "lines+markers", "line": look.line(1.5), "marker": look.marker() | sizes}
-            fig.add_scatter(**points, **style, hovertemplate=hover, **place)
-    fig.update_xaxes(range=[0, 1.02]).update_yaxes(range=[0, 1.03])
-    _titled(fig, places, "confidence", "share right")
-    after = " Open marks: after the temperature fitted on validation images." if block.calibrated else ""
-    bars = "on the dotted line, confidence is what it claims. Bars: share of the images in each bin."
-    note = page.note(f"{NUM_BINS} bins of the top probability, first seed; {bars}{after}")
-    return _drawn(fig, 300 * places[-1][0], legend=False) + note
+            points = {"x": short(x[number > 0]), "y": short(y[number > 0]), "customdata": number[number > 0].tolist()}
+            sizes = {"size": short(4 + 10 * np.sqrt(number[number > 0] / len(labels)), 1), "opacity": 1}
+            lines = {"mode": "lines+markers", "line": style.line(1.5), "marker": style.marker() | sizes}
+            panels.add(panel, **points, **lines, hovertemplate=hover)
+        panels.x(panel, range=[0, 1.02])
+        panels.y(panel, range=[0, 1.03])
+    panels.label_outside("confidence", "share right")
+    after = " Open marks: after the temperature that was fitted on validation images." if block.calibrated else ""
+    meaning = "On the dotted line, a model is right as often as it is confident. Bars: share of the images in each bin."
+    note = f"{NUM_BINS} bins of the top probability. {meaning}{after}{_which(block)}"
+    return Chart(panels.figure(300 * (1 + panels.places[-1][0]), legend=False), note, 560)
 
 
 def bins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, share right and images (NUM_BINS,) in each bin of the top probability; NaN where it is empty."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    number = np.minimum(np.ceil(confidence * NUM_BINS).astype(int), NUM_BINS) - 1
+    number, confidence, right = confidence_bins(probabilities, labels)
     counts = np.bincount(number, minlength=NUM_BINS)
     with np.errstate(invalid="ignore"):
         return np.bincount(number, confidence, NUM_BINS) / counts, np.bincount(number, right, NUM_BINS) / counts, counts
 
 
-def subjects(block: Block, looks: Mapping[str, Look]) -> str:
-    """Who is recognised and who is not: a dot for each person and model, the largest for those with most images."""
+def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
+    """Who is recognised and who is not: a dot for each person and model, the largest for those with most images. None
+    where the data set does not say who is seen."""
     first = block.groups[0]
     if not first.by_subject:
-        return ""
+        return None
     names, counts, right = by_person(block)
-    panels = [("accuracy", slice(None))]
+    shown = [("accuracy", slice(None))]
     if len(first.class_names) == 2:
-        panels += [(f"recall of {name}", slice(k, k + 1)) for k, name in enumerate(first.class_names)]
+        shown += [(f"recall of {name}", slice(k, k + 1)) for k, name in enumerate(first.class_names)]
     order = np.argsort(right[block.labels[0]].sum(1) / counts.sum(1), kind="stable")
-    fig = make_subplots(rows=len(panels), shared_xaxes=True, vertical_spacing=0.05)
+    panels = Panels([(row, 0) for row in range(len(shown))], [1], (0, 0.05))
     largest = 2 * float(counts.sum(1).max()) / 24**2
-    for row, (title, of) in enumerate(panels, 1):
+    for panel, (title, of) in enumerate(shown):
         places = np.flatnonzero(counts[order][:, of].sum(1))
         people = order[places]
         for i, label in enumerate(block.labels):
-            told = [
-                f"{text(label)}<br>{text(names[k])}: {_told(first.class_names, right[label][k], counts[k])}"
+            hover = [
+                f"{text(label)}<br>{text(names[k])}: {_shares(first.class_names, right[label][k], counts[k])}"
                 for k in people
             ]
             images = counts[people, of].sum(1)
             area = {"size": images.tolist(), "sizemode": "area", "sizeref": largest, "sizemin": 3, "opacity": 0.8}
-            style = {"mode": "markers", "name": text(label), "legendgroup": label, "showlegend": row == 1}
-            x = _short(places + 0.5 * ((i + 0.5) / len(block.labels) - 0.5))
-            y = _short(100 * right[label][people, of].sum(1) / images)
-            dots = {"x": x, "y": y, "marker": looks[label].marker() | area, "hovertext": told, "hoverinfo": "text"}
-            fig.add_scatter(**dots, **style, row=row, col=1)
-        fig.update_yaxes(title=text(title), range=[-6, 106], row=row, col=1)
+            style = {
+                "mode": "markers",
+                "name": text(label),
+                "legendgroup": label,
+                "showlegend": panel == 0,
+                "cliponaxis": False,
+            }
+            x = short(places + 0.5 * ((i + 0.5) / len(block.labels) - 0.5))
+            y = short(100 * right[label][people, of].sum(1) / images)
+            dots = {"x": x, "y": y, "marker": looks[label].marker() | area, "hovertext": hover, "hoverinfo": "text"}
+            panels.add(panel, **dots, **style)
+        panels.y(panel, title=text(title), range=[-6, 106])
+        last = panel == len(shown) - 1
+        panels.x(panel, range=[-0.7, len(names) - 0.3], showticklabels=last, **({"matches": "x"} if panel else {}))
     ticks = [text(names[k]) for k in order] if len(names) <= MOST_NAMES else []
-    fig.update_xaxes(tickvals=list(range(len(ticks))), ticktext=ticks, tickangle=-40, automargin=True)
-    fig.update_xaxes(range=[-0.7, len(names) - 0.3])
-    more = " Below, of each class by itself." if len(panels) > 1 else ""
-    ordered = f"people in the order of {block.labels[0]}, marks by their number of images."
-    note = page.note(f"In per cent, mean over seeds; {ordered}{more}")
-    return _drawn(fig, 120 + 200 * len(panels) + 20 * len(block.groups)) + note
+    panels.x(len(shown) - 1, tickvals=list(range(len(ticks))), ticktext=ticks, tickangle=-40)
+    each = " Below, each class by itself." if len(shown) > 1 else ""
+    seeds = ", mean over seeds" if any(len(group.seeds) > 1 for group in block.groups) else ""
+    people = f"In per cent{seeds}. People in the order of {block.labels[0]}; large marks: many images.{each}"
+    legend = len(block.groups) > 1
+    return Chart(panels.figure(120 + 200 * len(shown) + 20 * len(block.groups), legend), people)
 
 
-def by_person(block: Block) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+def by_person(block: Comparison) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """P people, their images of each class (P, K), and for each group how many of those are right, mean over seeds."""
     first = block.groups[0]
     names, who = np.unique(first.subjects, return_inverse=True)
@@ -239,100 +241,35 @@ def by_person(block: Block) -> tuple[list[str], np.ndarray, dict[str, np.ndarray
     return names.tolist(), counts, right
 
 
-def _told(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -> str:
+def _shares(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -> str:
     """How many of each class are right, mean over seeds: 12.5 of 20 engaged."""
-    said = [f"{r:.4g} of {n:,} {text(name)}" for name, r, n in zip(class_names, right, images, strict=True) if n]
-    return ", ".join(said) + " right"
+    shares = [f"{r:.4g} of {n:,} {text(name)}" for name, r, n in zip(class_names, right, images, strict=True) if n]
+    return ", ".join(shares) + " right"
 
 
-def learning(block: Block, looks: Mapping[str, Look]) -> str:
-    """Validation over the epochs, a line for each run; the mark is the epoch that was kept."""
+def learning(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
+    """Validation over the epochs, a line for each run; None where no run has a history."""
     runs: dict[Path, tuple[str, Run]] = {}
     for label, group in zip(block.labels, block.groups, strict=True):
         for run in group.runs:
             runs.setdefault(run.folder, (label, run))
     read = [(label, run, read_history(run.folder / "metrics.csv")) for label, run in runs.values()]
     read = [(label, run, history) for label, run, history in read if history.get("epoch")]
-    monitors = dict.fromkeys(str(run.settings.get("monitor", "val/loss")) for _, run, _ in read)
-    panels = list(dict.fromkeys(["val/loss", *monitors]))
     if not read:
-        return ""
-    fig = make_subplots(cols=len(panels), horizontal_spacing=0.09)
-    seen: set[str] = set()
-    for label, run, history in read:
-        numbers, kept = [epoch + 1 for epoch in history["epoch"]], (run.result.get("validation") or {}).get("epoch")
-        hover = f"{text(str(run.folder))}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>"
-        for column, name in enumerate(panels, 1):
-            if name not in history:
-                continue
-            style = {"legendgroup": label, "name": text(label), "opacity": 0.75, "row": 1, "col": column}
-            points = {"x": _short(_thin(numbers)), "y": _short(_thin(history[name]))}
-            line = {"mode": "lines", "line": looks[label].line(1.3), "hovertemplate": hover}
-            fig.add_scatter(**points, **line, **style, showlegend=label not in seen)
-            seen.add(label)
-            if kept in history["epoch"]:
-                point = {"x": [kept + 1], "y": _short([history[name][history["epoch"].index(kept)]])}
-                mark = {"mode": "markers", "marker": looks[label].marker(), "hoverinfo": "skip", "showlegend": False}
-                fig.add_scatter(**point, **mark, **style)
-    for column, name in enumerate(panels, 1):
-        title = name.replace("val/", "validation ").replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
-        fig.update_yaxes(title=text(title), row=1, col=column)
-    last = max(history["epoch"][-1] for *_, history in read)
-    fig.update_xaxes(title="epoch", tick0=0, dtick=max(1, 5 * round(last / 40)), range=[0.8, last + 1.4])
+        return None
+    monitors = dict.fromkeys(str(run.settings.get("monitor", "val/loss")) for _, run, _ in read)
+    metrics = list(dict.fromkeys(["val/loss", *monitors]))
+    panels = Panels([(0, i) for i in range(len(metrics))], [1] * len(metrics))
+    last, seen = max(history["epoch"][-1] for *_, history in read), set()
+    for panel, metric in enumerate(metrics):
+        for label, run, history in read:
+            kept = (run.result.get("validation") or {}).get("epoch")
+            style = {"name": text(label), "legendgroup": label, "opacity": 0.75}
+            for trace in learning_curve(history, metric, looks[label], str(run.folder), kept):
+                legend = trace["mode"] != "markers" and label not in seen
+                seen |= {label} if legend else set()
+                panels.add(panel, **trace, **style, showlegend=legend)
+        panels.x(panel, title="epoch", tick0=0, dtick=max(1, 5 * round(last / 40)), range=[0.8, last + 1.4])
+        panels.y(panel, title=text(metric_title(metric)))
     note = "A line for each run; its mark is the epoch that was kept."
-    return _drawn(fig, 370 + 24 * len(block.groups)) + page.note(note)
-
-
-def _thin(values: Sequence[float]) -> list[float]:
-    """At most MOST_POINTS of them, evenly, the first and the last included."""
-    keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).round().astype(int))
-    return [values[i] for i in keep]
-
-
-MOST_POINTS = 400  # of a learning curve
-
-
-def _panels(titles: Sequence[str], most: int) -> tuple[go.Figure, list[tuple[int, int]]]:
-    """A panel for each title, at most so many in a row, and where it is: row and column from 1."""
-    columns = min(most, max(3, len(titles)))
-    rows = -(-len(titles) // columns)
-    fig = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[_wrapped(title, 34) for title in titles],
-        horizontal_spacing=0.28 / columns,
-        vertical_spacing=0.3 / rows,
-    )
-    return fig, [(i // columns + 1, i % columns + 1) for i in range(len(titles))]
-
-
-def _titled(fig: go.Figure, places: Sequence[tuple[int, int]], x: str, y: str) -> None:
-    """Axis titles once: below the last panel of each column, left of the first of each row."""
-    for column, row in {column: row for row, column in places}.items():
-        fig.update_xaxes(title=x, row=row, col=column)
-    for row in {row for row, _ in places}:
-        fig.update_yaxes(title=y, row=row, col=1)
-
-
-def _dotted(fig: go.Figure, x: Sequence[float], y: Sequence[float], row: int, col: int) -> None:
-    line = {"color": GREY, "width": 1.2, "dash": "dot"}
-    fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False, row=row, col=col)
-
-
-def _drawn(fig: go.Figure, height: int, legend: bool = True) -> str:
-    fonts = {"family": 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif', "size": 13, "color": "#1b1f24"}
-    fig.update_layout(template="none", height=height, font=fonts, margin={"l": 60, "r": 10, "t": 50, "b": 50})
-    above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    fig.update_layout(showlegend=legend, legend=above, hoverlabel={"align": "left"})
-    small = {"zeroline": False, "title_font_size": 13, "title_standoff": 8}
-    fig.update_xaxes(**small).update_yaxes(**small).update_annotations(font_size=13)
-    return page.figure(fig)
-
-
-def _wrapped(name: str, width: int) -> str:
-    return "<br>".join(text(part) for line in name.splitlines() for part in textwrap.wrap(line, width))
-
-
-def _short(values: Iterable[float], digits: int = 4) -> list[float | None]:
-    """Rounded, for JSON; None for what is not finite."""
-    return [round(float(v), digits) if np.isfinite(v) else None for v in values]
+    return Chart(panels.figure(370 + 24 * len(block.groups)), note)

@@ -5,9 +5,10 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
+import plotly.io
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
@@ -30,7 +31,7 @@ img { image-rendering: pixelated; background: #eee; }
 
 
 def page(title: str, sections: Sequence[tuple[str, str]], lead: str = "") -> str:
-    """A whole page. sections: heading (plain text) and body (HTML) of each; lead: HTML before the first."""
+    """A complete page. sections: heading (plain text) and body (HTML) of each; lead: HTML before the first."""
     anchors = [re.sub(r"\W+", "-", heading.lower()).strip("-") for heading, _ in sections]
     links = "".join(f'<a href="#{a}">{html.escape(h)}</a>' for a, (h, _) in zip(anchors, sections, strict=True))
     body = "".join(
@@ -50,18 +51,11 @@ def note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """rows: plain text; the first is the header."""
-    tags = ("th", *["td"] * (len(rows) - 1))
-    lines = (
-        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in zip(tags, rows, strict=True)
-    )
-    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
-
-
-def figure(fig: go.Figure) -> str:
-    """A plotly figure, to stand in a page."""
-    return fig.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+def figure(fig: Any, width: int = 700) -> str:
+    """A plotly figure, or its plain dict, to stand in a page; in a window narrower than `width` it is scrolled."""
+    config = {"displaylogo": False, "responsive": True}
+    drawn = plotly.io.to_html(fig, config, full_html=False, include_plotlyjs=False, validate=False)
+    return f'<div class="wide"><div style="min-width: {width}px">{drawn}</div></div>'
 
 
 def faces(images: Sequence[np.ndarray], captions: Sequence[str], side: int = 96) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from engrec.machine.files import write_text
 
 if TYPE_CHECKING:
-    from engrec.evidence.comparison import Block, Difference
+    from engrec.evidence.comparison import Comparison, Difference
     from engrec.evidence.groups import Group
+    from engrec.pages.tables import Cell
 
 
 def make_table(out: Path, resamples: int) -> None:
@@ -74,25 +75,26 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
     return found
 
 
-def table_text(block: "Block", present: Sequence[str], notes: Sequence[str]) -> str:
+def table_text(block: "Comparison", present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
     from engrec.evidence.statistics import p_text
-    from engrec.pages.tables import difference_legend, table
+    from engrec.evidence.verdicts import judge
+    from engrec.pages.tables import difference_legend, markdown
 
-    lines = [f"## {block.title}", "", table(figure_rows(block, present)), "", legend(block), ""]
+    lines = [f"## {block.title}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
-        cells = [["difference", *COLUMNS, "McNemar"]]
+        cells: list[list[Cell]] = [["difference", *COLUMNS, "McNemar"]]
         for d in differences:
             cells.append([f"{d.one} − {d.other}", *(d.cell(score) for score in COLUMNS), p_text(d.mcnemar)])
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
-        lines += [table(cells), "", f"{difference_legend(block)} {chance}", ""]
+        lines += [markdown(cells), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in block.verdicts), ""])
+    return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
 
 
-def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
+def figure_rows(block: "Comparison", present: Sequence[str]) -> list[list[str]]:
     """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
     cells = [["", "seeds", *COLUMNS]]
     seeds = dict(zip(block.labels, block.groups, strict=True))
@@ -107,7 +109,7 @@ def figure_rows(block: "Block", present: Sequence[str]) -> list[list[str]]:
     return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
 
 
-def legend(block: "Block") -> str:
+def legend(block: "Comparison") -> str:
     over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
     several = any(len(g.seeds) > 1 for g in block.groups)
     seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""

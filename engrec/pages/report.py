@@ -1,31 +1,22 @@
-"""The page of results: what `summary` computed, as tables and figures that are read side by side, in one HTML file."""
+"""The page of results: comparisons as tables and figures, in one HTML file."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from engrec.datasets import prepared
-from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES
+from engrec.evidence.comparison import Comparison
+from engrec.evidence.statistics import score_names
+from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
 from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
-from engrec.pages.figures import (
-    PALE,
-    WARNING,
-    Look,
-    assign_looks,
-    confusions,
-    curves,
-    intervals,
-    learning,
-    reliability,
-    subjects,
-    text,
-)
+from engrec.pages.figures import intervals, learning, of_test
+from engrec.pages.panels import PALE, TEMPLATE, WARNING, Chart, Look, assign_looks, text
 from engrec.runs.record import Run
 
 STYLE = f"""<style>
@@ -40,28 +31,28 @@ td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11r
 </style>"""
 
 
-def write(blocks: Sequence[Block], path: Path, title: str = "Results") -> None:
+def write(blocks: Sequence[Comparison], path: Path, title: str = "Results") -> None:
     write_text(path, html(blocks, title))
 
 
-def html(blocks: Sequence[Block], title: str = "Results") -> str:
-    """The whole page: a section for each set of test images, then the runs."""
+def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
+    """The complete page: a section for each set of test images, then the runs."""
     runs = list({run.folder: run for block in blocks for group in block.groups for run in group.runs}.values())
     looks = assign_looks(label for block in blocks for label in block.labels)
     each = min(PICTURES_EACH, max(4, MOST_PICTURES // max(1, sum(len(block.groups) for block in blocks))))
     parts = [(block.title, "".join(_section(block, looks, each, str(i)))) for i, block in enumerate(blocks, 1)]
     if len(blocks) > 1:
         parts = [(f"{i}. {heading}", body) for i, (heading, body) in enumerate(parts, 1)]
-    return page.page(title, [*parts, ("Runs", page.table(run_rows(runs)))], STYLE + _lead(blocks, runs))
+    return page.page(title, [*parts, ("Runs", tables.html(run_rows(runs)))], STYLE + _lead(blocks, runs))
 
 
-def _lead(blocks: Sequence[Block], runs: Sequence[Run]) -> str:
+def _lead(blocks: Sequence[Comparison], runs: Sequence[Run]) -> str:
     groups = sum(len(block.groups) for block in blocks)
     days = sorted({found[0] for run in runs if (found := re.match(r"\d{4}-\d\d-\d\d", str(run.settings.get("run"))))})
     when = f", started {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     what = " in ".join((_counted(len(runs), "run"), _counted(groups, "group")))
     return page.note(
-        f"{what} over {_counted(len(blocks), 'set')} of test images{when}. Runs that differ in fold and seed alone are "
+        f"{what} over {_counted(len(blocks), 'set')} of test images{when}. Runs that differ only in fold and seed are "
         "one group: folds are pooled, seeds averaged. "
         f"Page written {datetime.now():%Y-%m-%d, %H:%M}."
     )
@@ -71,16 +62,13 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
-def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
-    """The verdicts, then each part that has something to show, under a heading."""
+def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
+    """The verdicts, then each part that has something to show, under its heading."""
     parts = {
         "Scores": scores(block, looks),
         "Paired differences": differences(block, looks),
-        "ROC and precision–recall": curves(block, looks),
-        "Confusion": confusions(block),
-        "Calibration": reliability(block, looks),
-        "Person by person": subjects(block, looks),
-        "Learning curves": learning(block, looks),
+        **{heading: embedded(chart) for heading, chart in of_test(block, looks).items()},
+        "Learning curves": embedded(learning(block, looks)),
         "Within each file format": formats(block),
         "Most confident mistakes": mistakes(block, pictures_each),
     }
@@ -92,47 +80,54 @@ def _section(block: Block, looks: Mapping[str, Look], pictures_each: int, anchor
         yield f'<h3 id="{a}">{text(name)}</h3>{body}'
 
 
-def verdicts(block: Block) -> str:
-    kinds = ("fails" if "NOT" in line else "says" for line in block.verdicts)
-    lines = "".join(f'<li class="{k}">{text(line)}</li>' for k, line in zip(kinds, block.verdicts, strict=True))
+def embedded(chart: Chart | None) -> str:
+    """A figure with its remark; where there is no figure, the remark says why."""
+    if chart is None:
+        return ""
+    return (drawn(chart.figure, chart.width) if chart.figure else "") + page.note(chart.note)
+
+
+def drawn(figure: dict[str, Any], width: int = 700) -> str:
+    return page.figure(figure | {"layout": figure["layout"] | {"template": TEMPLATE}}, width)
+
+
+def verdicts(block: Comparison) -> str:
+    lines = "".join(f'<li class="{verdict.kind}">{text(verdict.text)}</li>' for verdict in judge(block))
     bare = not any(group.controls for group in block.groups)
-    doubt = "These runs have no controls: nothing here says what an answer without a look at the face would reach."
+    doubt = "These runs have no controls, so nothing here shows what can be reached without looking at the face."
     return f'<ul class="verdicts">{lines}</ul>' + (page.note(doubt) if bare else "")
 
 
-def scores(block: Block, looks: Mapping[str, Look]) -> str:
+def scores(block: Comparison, looks: Mapping[str, Look]) -> str:
     """The chart to look at first, and its numbers."""
     rows = [(name, looks.get(name, Look()), figures) for name, figures in block.figures.items()]
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
     dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
-    cells = [[cell.replace(" ±", "\n±") for cell in row] for row in tables.figure_rows(block)]
-    return intervals(rows, chance) + page.note(dotted + tables.legend(block)) + page.table(cells)
+    table = tables.html(tables.figure_rows(block))
+    return drawn(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + table
 
 
-def differences(block: Block, looks: Mapping[str, Look]) -> str:
+def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     rows = [
         (f"{d.one} −\n{d.other}", looks[d.one], {score: figure for score, (figure, _) in d.figures.items()})
         for d in block.differences[: tables.MOST_DIFFERENCES]
     ]
     if not rows:
         return ""
-    forest = intervals(rows, dict.fromkeys(SCORES, 0.0))
-    note = "An interval that crosses 0 leaves open which of the two is better. "
-    cells = [
-        [cell.replace("] p", "]\np").replace(" − ", " −\n") for cell in row] for row in tables.difference_rows(block)
-    ]
-    return forest + page.note(note + tables.difference_legend(block)) + page.table(cells)
+    forest = drawn(intervals(rows, dict.fromkeys(score_names(), 0.0)))
+    note = "If an interval includes 0, either of the two may be the better one. "
+    return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 
 
-def formats(block: Block) -> str:
+def formats(block: Comparison) -> str:
     if not block.within_formats:
         return ""
-    note = "A model that knows no more than codec and colour mode has balanced accuracy and AUC of chance within each."
-    return page.note(note) + page.table(tables.format_rows(block))
+    note = "A model that knows only codec and colour mode has the balanced accuracy and AUC of chance within each."
+    return page.note(note) + tables.html(tables.format_rows(block))
 
 
-def mistakes(block: Block, most: int) -> str:
-    """Pictures of the images that each model is surest of and wrong about, if the data set is where it was."""
+def mistakes(block: Comparison, most: int) -> str:
+    """Pictures of each model's most confident mistakes, if the data set is where it was."""
     parts: list[str] = []
     loaded: dict[Path, tuple[np.ndarray, dict[str, int]]] = {}
     reasons: dict[str, list[str]] = {}
@@ -146,7 +141,7 @@ def mistakes(block: Block, most: int) -> str:
                 loaded[path] = faces.images, {source: i for i, source in enumerate(faces.sources.tolist())}
             images, where = loaded[path]
             if lacking := set(sources) - where.keys():
-                raise ValueError(f"{path} has no image {min(lacking)}: it is not what was tested on")
+                raise ValueError(f"{path} has no image {min(lacking)}: it is not the one that was tested on")
         except ValueError as error:
             reasons.setdefault(str(error), []).append(label)
             continue
@@ -154,8 +149,8 @@ def mistakes(block: Block, most: int) -> str:
         parts.append(f"<h4>{text(label)}: {len(wrong):,} of {len(group.labels):,} wrong</h4>")
         parts.append(page.faces(pictures, [caption(group, i) for i in wrong[:most]], SIDE))
     if parts:
-        warning = "Pictures of people: this page may go no further than the data set itself."
-        parts.insert(0, page.note(f"{warning} Of the first seed, the surest first: labelled → predicted."))
+        warning = "Pictures of people: share this page only with those who may see the data set."
+        parts.insert(0, page.note(f"{warning} First seed, the most confident first: labelled → predicted."))
     return "".join((*parts, *(page.note(f"No pictures of {', '.join(of)}: {why}") for why, of in reasons.items())))
 
 

@@ -1,49 +1,74 @@
-"""summary.md, and summary.html: one file with history, what matters, values with their results, and the trials."""
+"""summary.md and summary.html at the end of a search: the best trials, Optuna's figures, and all trials in a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import plotly.graph_objects as go
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna import visualization
 from optuna.trial import FrozenTrial, TrialState
 
 from engrec.machine.files import write_text
-from engrec.pages import page
-from engrec.search.outcome import Matters, best_command, chosen, importances, record, short, summary
-from engrec.search.space import Objective, Sweep, arguments, text
+from engrec.pages import page, tables
+from engrec.search.outcome import Importances, best_command, chosen, importances, low_is_good, record, short, summary
+from engrec.search.space import Sweep
 
 
-def write_summary(sweep: Sweep, study: optuna.Study, folder: Path, typed: str) -> tuple[str, list[Path]]:
-    """summary.md and summary.html. Returns the text of the first, and both paths."""
+def write_summary(sweep: Sweep, study: optuna.Study, folder: Path, command: str) -> tuple[str, list[Path]]:
+    """Returns the text of summary.md, and both paths."""
     try:
-        matters, why_not = importances(study, sweep), ""
+        shares, reason = importances(study, sweep), ""
     except ValueError as error:
-        matters, why_not = {}, f"{error}.".capitalize()
+        shares, reason = {}, f"{error}."
     paths = [folder / "summary.md", folder / "summary.html"]
-    markdown = summary(sweep, study, folder, typed, matters, why_not)
+    markdown = summary(sweep, study, folder, command, shares, reason)
     write_text(paths[0], markdown)
-    write_text(paths[1], html_page(sweep, study, folder, typed, matters, why_not))
+    write_text(paths[1], html_page(sweep, study, folder, command, shares, reason))
     return markdown, paths
 
 
-def html_page(sweep: Sweep, study: optuna.Study, folder: Path, typed: str, matters: Matters, why_not: str) -> str:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def html_page(sweep: Sweep, study: optuna.Study, folder: Path, command: str, shares: Importances, reason: str) -> str:
     sections = []
-    if complete:
-        commands = "\n".join(best_command(sweep, trial) for trial in chosen(study))
-        sections.append(("Best", page.note(commands)))
-        sections += [
-            (f"History: {o.metric}", page.figure(_history(study, o, i))) for i, o in enumerate(sweep.objectives)
-        ]
-        if len(sweep.objectives) == 2:
-            sections.append(("Trade-off", page.figure(_trade_off(study, sweep))))
-        sections.append(("Values together", page.figure(_parallel(complete, sweep))))
-        sections.append(("What matters", page.note(why_not) if why_not else page.figure(_bars(matters))))
-    sections.append(("Trials", page.table(_table(study, sweep, folder))))
-    return page.page(f"Search: {sweep.name}", sections, page.note(typed))
+    if best := chosen(study):
+        sections.append(("Best", "".join(page.note(best_command(sweep, trial)) for trial in best)))
+        sections += [(title, page.figure(polished(fig))) for title, fig in figures(study, sweep, shares)]
+    if best and reason:
+        sections.append(("Importances", page.note(reason)))
+    sections.append(("Trials", tables.html(_table(study, sweep, folder))))
+    return page.page(f"Search: {sweep.name}", sections, page.note(command))
+
+
+def figures(study: optuna.Study, sweep: Sweep, shares: Importances) -> Iterator[tuple[str, go.Figure]]:
+    """Optuna's, each with its title."""
+    metrics = [objective.metric for objective in sweep.objectives]
+    if len(metrics) in (2, 3):
+        best = {"color": "crimson", "size": 10, "showscale": False}  # Optuna's own colours leave some of them white
+        front = visualization.plot_pareto_front(study, target_names=metrics)
+        yield "Trade-off (best trials in red)", front.update_traces(marker=best, selector=-1)
+    for index, objective in enumerate(sweep.objectives):
+        metric = objective.metric
+        target: dict[str, Any] = {"target_name": metric}
+        if metrics[1:]:
+            target["target"] = partial(_value, index)
+        yield f"History: {metric}", visualization.plot_optimization_history(study, **target)
+        if metric in shares:
+            with low_is_good(objective, index) as low:
+                yield f"Importances: {metric}", visualization.plot_param_importances(study, target=low)
+        yield f"Parallel coordinates: {metric}", visualization.plot_parallel_coordinate(study, **target)
+    if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
+        fig = visualization.plot_intermediate_values(study)
+        yield "Epochs", fig.update_layout(xaxis_title="epoch", yaxis_title=f"best {metrics[0]} so far")
+
+
+def _value(index: int, trial: FrozenTrial) -> float:
+    return trial.values[index]
+
+
+def polished(fig: go.Figure) -> go.Figure:
+    """In the page's style; the title stands above."""
+    return fig.update_layout(title=None, template="plotly_white", height=420, margin={"t": 40, "b": 60, "l": 80})
 
 
 def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
@@ -54,73 +79,10 @@ def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:
         study.get_trials(deepcopy=False),
         key=lambda t: (order.get(t.state, 2), -sign * t.values[0] if t.values else 0, t.number),
     )
-    rows = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
+    rows: list[list[str]] = [["trial", "state", *(o.metric for o in sweep.objectives), *sweep.search, "seconds"]]
     for trial in trials:
         entry = record(trial, folder)
         values = [f"{value:.4f}" for value in entry["values"] or ()] or [""] * len(sweep.objectives)
         drawn = [short(trial.params.get(key, "")) for key in sweep.search]
         rows.append([str(trial.number), entry["state"], *values, *drawn, f"{entry['seconds'] or 0:.1f}"])
     return rows
-
-
-def _history(study: optuna.Study, objective: Objective, index: int) -> Any:
-
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    numbers, values = [t.number for t in complete], [t.values[index] for t in complete]
-    best = objective.sign * np.maximum.accumulate(objective.sign * np.array(values))
-    fig = go.Figure(
-        go.Scatter(x=numbers, y=values, mode="markers", name="trial", hovertext=[_hover(t) for t in complete])
-    )
-    fig.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line_shape="hv")
-    pruned = (
-        [t for t in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)) if t.values] if index == 0 else []
-    )
-    if pruned:
-        x, y = [t.number for t in pruned], [t.values[0] for t in pruned]
-        fig.add_scatter(x=x, y=y, mode="markers", name="pruned (value when stopped)", marker={"symbol": "x-thin-open"})
-    return fig.update_layout(xaxis_title="trial", yaxis_title=objective.metric, template="plotly_white")
-
-
-def _hover(trial: FrozenTrial) -> str:
-    return f"trial {trial.number}<br>" + "<br>".join(arguments(trial.params))
-
-
-def _trade_off(study: optuna.Study, sweep: Sweep) -> Any:
-
-    complete, front = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), study.best_trials
-    first, second = sweep.objectives
-    fig = go.Figure()
-    for name, trials in (("trial", complete), ("not beaten in both", sorted(front, key=lambda t: t.values[0]))):
-        x, y = [t.values[1] for t in trials], [t.values[0] for t in trials]
-        mode = "markers" if name == "trial" else "lines+markers"
-        fig.add_scatter(x=x, y=y, mode=mode, name=name, hovertext=[_hover(t) for t in trials])
-    return fig.update_layout(xaxis_title=second.metric, yaxis_title=first.metric, template="plotly_white")
-
-
-def _parallel(complete: Sequence[FrozenTrial], sweep: Sweep) -> Any:
-
-    axes = [_axis(key, [trial.params[key] for trial in complete], values) for key, values in sweep.search.items()]
-    for index, objective in enumerate(sweep.objectives):
-        axes.append({"label": objective.metric, "values": [trial.values[index] for trial in complete]})
-    colour = {"color": [trial.values[0] for trial in complete], "colorscale": "Viridis"}
-    return go.Figure(go.Parcoords(line=colour, dimensions=axes))
-
-
-def _axis(key: str, drawn: Sequence[Any], values: BaseDistribution) -> dict[str, Any]:
-    if isinstance(values, CategoricalDistribution):
-        ticks = list(range(len(values.choices)))
-        places = [values.choices.index(value) for value in drawn]
-        return {"label": key, "values": places, "tickvals": ticks, "ticktext": [text(c) for c in values.choices]}
-    if getattr(values, "log", False):
-        logs = np.log10(np.array(drawn, float))
-        ticks = np.linspace(logs.min(), logs.max(), 5)
-        return {"label": key, "values": logs, "tickvals": ticks, "ticktext": [f"{10**tick:.2g}" for tick in ticks]}
-    return {"label": key, "values": list(drawn)}
-
-
-def _bars(evaluated: Mapping[str, Mapping[str, float]]) -> Any:
-
-    fig = go.Figure()
-    for metric, shares in evaluated.items():
-        fig.add_bar(y=list(shares), x=list(shares.values()), name=metric, orientation="h")
-    return fig.update_layout(xaxis_title="share", template="plotly_white", yaxis={"autorange": "reversed"})

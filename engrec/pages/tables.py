@@ -1,63 +1,134 @@
-"""Tables: Markdown, HTML, CSV."""
+"""Tables as Markdown, HTML and CSV, and those of a comparison. Rows of plain text; the first is the header."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engrec.evidence.comparison import Block
-from engrec.evidence.statistics import SCORES, p_text, p_value
 from engrec.machine.files import write_text
+from engrec.metrics import compared
+
+if TYPE_CHECKING:  # it takes torch, which the page of a search does without
+    from engrec.evidence.comparison import Comparison, Figure
+
+MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
+Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
 
 
-def text(blocks: Iterable[Block]) -> str:
-    """Markdown that reads well in a terminal too."""
+def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
+    """Padded, so that it reads well in a terminal too. align_right: all columns but the first."""
+    texts = [[_join(cell, " ").replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(3, *map(len, column)) for column in zip(*texts, strict=True)]
+    right = [align_right and column > 0 for column in range(len(widths))]
+    lines = [
+        [cell.rjust(width) if end else cell.ljust(width) for cell, width, end in zip(row, widths, right, strict=True)]
+        for row in texts
+    ]
+    rule = ("-" * (width + 1) + (":" if end else "-") for width, end in zip(widths, right, strict=True))
+    header, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([header, f"|{'|'.join(rule)}|", *rest])
+
+
+def html(rows: Sequence[Sequence[Cell]]) -> str:
+    """With each part of a cell on a line of its own where the page's style keeps line breaks."""
+    tags = ("th", *["td"] * (len(rows) - 1))
+    lines = (
+        "".join(f"<{tag}>{escape(_join(cell, chr(10)))}</{tag}>" for cell in row)
+        for tag, row in zip(tags, rows, strict=True)
+    )
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
+def csv_text(rows: Iterable[Sequence[Cell]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([_join(cell, " ") for cell in row] for row in rows)
+    return file.getvalue()
+
+
+def _join(cell: Cell, between: str) -> str:
+    return cell if isinstance(cell, str) else between.join(cell)
+
+
+def text(blocks: Iterable["Comparison"]) -> str:
+    """summary.md."""
+    from engrec.evidence.verdicts import judge
+
     parts = []
     for block in blocks:
-        parts += [f"## {block.title}", "", table(figure_rows(block)), ""]
-        parts += [legend(block), "", *(f"- {line}" for line in block.verdicts), ""]
+        parts += [f"## {block.title}", "", markdown(figure_rows(block)), ""]
+        parts += [legend(block), "", *(f"- {verdict.text}" for verdict in judge(block)), ""]
         if block.differences:
-            parts += [table(difference_rows(block)), "", difference_legend(block), ""]
+            parts += [markdown(difference_rows(block)), "", difference_legend(block), ""]
         if block.within_formats:
-            parts += ["Within each format of the source files:", "", table(format_rows(block)), ""]
+            parts += ["Within each format of the source files:", "", markdown(format_rows(block)), ""]
     return "\n".join(parts)
 
 
-def figure_rows(block: Block) -> list[list[str]]:
-    rows = [["", "runs", "seeds", *SCORES, *(["ECE calibrated"] if block.calibrated else [])]]
+def figure_rows(block: "Comparison") -> list[list[Cell]]:
+    scores = list(compared())
+    after_auc = scores.index("AUC") + 1
+    scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
+    rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
     runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
         counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
-        after = [f"{100 * block.calibrated[name]:.1f}"] if name in block.calibrated else [""]
-        rows.append([name, *counts, *map(str, figures.values()), *(after if block.calibrated else [])])
+        cells = [_figure_cell(figure) for figure in figures.values()]
+        cells[after_auc:after_auc] = [_per_cent(block.fold_auc.get(name))] if block.fold_auc else []
+        cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
+        rows.append([name, *counts, *cells])
     return rows
 
 
-def difference_rows(block: Block) -> list[list[str]]:
-    rows = [["difference", *SCORES, "McNemar"]]
+def _figure_cell(figure: "Figure") -> Cell:
+    if np.isnan(figure.sd) or np.isnan(figure.value):
+        return str(figure)
+    return str(replace(figure, sd=np.nan)), f"±{100 * figure.sd:.1f}"
+
+
+def _per_cent(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "undefined" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def difference_rows(block: "Comparison") -> list[list[Cell]]:
+    from engrec.evidence.statistics import p_text
+
+    rows: list[list[Cell]] = [["difference", *compared(), "McNemar"]]
     for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in SCORES]
-        rows.append([f"{difference.one} − {difference.other}", *cells, p_text(difference.mcnemar)])
+        cells = [difference.cell(score) for score in compared()]
+        rows.append([(f"{difference.one} −", difference.other), *cells, p_text(difference.mcnemar)])
     return rows
 
 
-def format_rows(block: Block) -> list[list[str]]:
+def format_rows(block: "Comparison") -> list[list[Cell]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
-    rows = [["", "format", "images", *shown]]
-    return rows + [
-        [name, kind, f"{count:,}", *(str(figures[score]) for score in shown)]
+    return [["", "format", "images", *shown]] + [
+        [name, kind, f"{count:,}", *(_figure_cell(figures[score]) for score in shown)]
         for name, kind, count, figures in block.within_formats
     ]
 
 
-def legend(block: Block) -> str:
+def legend(block: "Comparison") -> str:
     if block.draws.num_groups < 2:
-        return "In per cent. One person is tested: no interval, and nothing about others."
-    over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
+        return "In per cent. Only one person is tested: no interval, and no conclusion about others."
+    over = (
+        f"{block.draws.num_groups:,} people"
+        if block.groups[0].by_subject
+        else "images (the data set has no subject ids)"
+    )
     seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
-    ece = "ECE: lower is better; resampling raises it, and with it its interval."
-    folds = any(len(g.runs) > len(g.seeds) for g in block.groups)
-    auc = " AUC ranks the images of all folds together, whose networks differ." if folds else ""
+    ece = "ECE: lower is better; resampling raises it, and so shifts its interval upwards."
+    pooled = (
+        " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
+    )
+    pooled += "mean of each fold's own AUC, over the folds that test every class."
+    auc = pooled if block.fold_auc else ""
     svm = (
         " HOG + SVM's probabilities are calibrated already."
         if any(g.name["model"] == "hog_svm" for g in block.groups)
@@ -66,7 +137,9 @@ def legend(block: Block) -> str:
     return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
 
 
-def difference_legend(block: Block) -> str:
+def difference_legend(block: "Comparison") -> str:
+    from engrec.evidence.statistics import p_value
+
     more = len(block.differences) - MOST_DIFFERENCES
     left = f" {more} more in differences.csv." if more > 0 else ""
     if block.draws.num_groups < 2:
@@ -78,27 +151,21 @@ def difference_legend(block: Block) -> str:
     )
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, aligned to be read in a terminal too; first row the header."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
+def write_tables(blocks: Sequence["Comparison"], folder: Path) -> list[Path]:
     """summary.md, and as CSV all figures, differences and subjects."""
-    figures = [["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds"]]
+    figures = [
+        ["test set", "name", "within", "images", "score", "value", "low", "high", "sd over seeds", "mean of folds"]
+    ]
     differences = [["test set", "one", "other", "score", "difference", "low", "high", "p", "mcnemar p"]]
     subjects: list[list[str]] = [["test set", "subject", "column", "value"]]
     for block in blocks:
-        whole = [(name, "", len(block.groups[0].labels), of) for name, of in block.figures.items()]
-        for name, within, count, of in [*whole, *block.within_formats]:
+        overall = [(name, "", len(block.groups[0].labels), of) for name, of in block.figures.items()]
+        for name, within, count, of in [*overall, *block.within_formats]:
             for score, f in of.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, f.sd)]
-                figures.append([block.title, name, within, str(count), score, *numbers])
+                own = block.fold_auc.get(name) if (score, within) == ("AUC", "") else None
+                mean = "" if own is None else f"{own:.6g}"
+                figures.append([block.title, name, within, str(count), score, *numbers, mean])
         for d in block.differences:
             for score, (f, p) in d.figures.items():
                 numbers = [f"{x:.6g}" for x in (f.value, f.low, f.high, p, d.mcnemar)]
@@ -107,21 +174,6 @@ def write_tables(blocks: Sequence[Block], folder: Path) -> list[Path]:
             subjects += [[block.title, row["subject"], k, v] for k, v in row.items() if k != "subject"]
     tables = {"summary.csv": figures, "differences.csv": differences, "subjects.csv": subjects}
     for name, rows in tables.items():
-        write_text(folder / name, "".join(",".join(map(_quoted, row)) + "\n" for row in rows))
+        write_text(folder / name, csv_text(rows))
     write_text(folder / "summary.md", text(blocks))
     return [folder / name for name in (*tables, "summary.md")]
-
-
-def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell
-
-
-MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
-
-
-def _markdown_table(rows: list[list[str]]) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:]))

@@ -23,15 +23,22 @@ class Saver(TorchCheckpointIO):
     that speaks of it; where the newest that waits has the same path, the new one takes its place. One is written and
     two wait at most: then training waits. A run that ends, however it does but by SIGKILL, ends after the last is
     written. What the thread could not write is raised by the next saving, or at the end. beside: whether a thread
-    writes, if not left to the checkpoint.
+    writes, if not left to the checkpoint. read: the checkpoint that the run resumes from, if it was read before.
     """
 
-    def __init__(self, beside: bool | None = None) -> None:
-        self.beside = beside
+    def __init__(self, beside: bool | None = None, read: dict[str, Any] | None = None) -> None:
+        self.beside, self.read = beside, read
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.lock = threading.RLock()
         self.thread: ThreadPoolExecutor | None = None
         self.written: deque[Future[None]] = deque()  # or to be written: one for each that waits
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """The checkpoint that was read before, once; any other from the disk."""
+        if self.read is None:
+            return super().load_checkpoint(path, map_location, weights_only)
+        checkpoint, self.read = self.read, None
+        return checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         devices = {tensor.device for tensor in checkpoint["state_dict"].values()} - {torch.device("cpu")}

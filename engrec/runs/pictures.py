@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from engrec.machine.files import atomic_write
+from engrec.metrics import display_name, higher_is_better, scores
 
 
 def write(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
@@ -19,18 +20,19 @@ def write(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
 
 
 def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
-    """Loss, accuracy, F1 and AUC of training and validation over the epochs; the best value has its number."""
-    figure = Figure(figsize=(12, 3.2), facecolor="white", layout="constrained")
+    """The loss and each score of training and validation over the epochs; the best value has its number."""
+    names = ["loss", *scores()]
+    figure = Figure(figsize=(3 * len(names), 3.2), facecolor="white", layout="constrained")
     numbers = [row["epoch"] + 1 for row in epochs]
-    for axes, name in zip(figure.subplots(1, 4), ("loss", "accuracy", "f1", "auc"), strict=True):
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         for side, colour in (("train", "0.6"), ("val", "tab:blue")):
-            values = [row[f"{side}/{name}"] for row in epochs]
+            values = [row.get(f"{side}/{name}", np.nan) for row in epochs]
             axes.plot(numbers, values, color=colour, marker=".", label={"val": "validation"}.get(side, side))
-        if defined := [row for row in epochs if not np.isnan(row[f"val/{name}"])]:
-            best = (min if name == "loss" else max)(defined, key=lambda row, name=name: row[f"val/{name}"])
+        if defined := [row for row in epochs if not np.isnan(row.get(f"val/{name}", np.nan))]:
+            best = (max if higher_is_better(name) else min)(defined, key=lambda row, name=name: row[f"val/{name}"])
             point, value = (best["epoch"] + 1, best[f"val/{name}"]), f"{best[f'val/{name}']:.3f}"
             axes.annotate(value, point, (0, 6), textcoords="offset points", ha="center", fontsize=8, color="tab:blue")
-        axes.set_title({"f1": "F1", "auc": "AUC"}.get(name, name))
+        axes.set_title(display_name(name))
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(y=0.15)

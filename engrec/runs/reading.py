@@ -2,17 +2,37 @@
 
 import csv
 import errno
+import io
 import json
 import math
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file of a run. kind: "damaged" for its contents, "refused" for what is never opened: a link,
+    a pipe, a file larger than any run writes."""
+
+    kind: str
+    file: str
+    text: str
+
+
+class FileError(ValueError):
+    """A file that cannot be read, and why."""
+
+    def __init__(self, kind: str, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name} {reason}")
+        self.problem = Problem(kind, path.name, str(self))
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -24,7 +44,8 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A setting as an override has it."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return "null" if value is None else str(value)
@@ -37,26 +58,27 @@ SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)
 
 
 def read_text(path: Path, tail: int | None = None) -> str:
-    """A plain file, or the last bytes of it. Raises ValueError for what is none, or larger than any run writes."""
+    """The text of a regular file, or of its last bytes. Raises FileError for anything else, such as a link or a pipe,
+    and for a file larger than any run writes."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(f"{path.name} is a link, which is not followed") from error
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+            raise FileError("refused", path, "is a link, which is not followed") from error
+        raise FileError("refused", path, f"cannot be read ({error.strerror})") from error
     with os.fdopen(number, "rb") as file:
         at = os.fstat(number)
         if not stat.S_ISREG(at.st_mode):
-            raise ValueError(f"{path.name} is no plain file")
+            raise FileError("refused", path, "is not a plain file")
         if tail is not None:
             file.seek(max(0, at.st_size - tail))
             return file.read(tail).decode("utf-8", "replace")
         if at.st_size > MOST_BYTES[path.name]:
-            raise ValueError(f"{path.name} has {at.st_size / 1e6:,.0f} MB, which no run writes")
+            raise FileError("refused", path, f"has {at.st_size / 1e6:,.0f} MB, which no run writes")
         try:
             return file.read().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path.name} is no text") from error
+            raise FileError("damaged", path, "is not text") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -64,13 +86,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         node = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is damaged (line {error.lineno}: {error.msg})") from error
+        raise FileError("damaged", path, f"is damaged (line {error.lineno}: {error.msg})") from error
     except ValueError as error:
-        raise ValueError(f"{path.name} is damaged (a number that no run writes)") from error
+        raise FileError("damaged", path, "is damaged (a number that no run writes)") from error
     except RecursionError as error:
-        raise ValueError(f"{path.name} is nested more deeply than any run writes") from error
+        raise FileError("damaged", path, "is nested more deeply than any run writes") from error
     if not isinstance(node, dict):
-        raise ValueError(f"{path.name} is damaged (no list of keys)")
+        raise FileError("damaged", path, "is damaged (not a mapping of keys to values)")
     return node
 
 
@@ -78,22 +100,22 @@ def read_settings(path: Path) -> dict[str, Any]:
     """config.yaml with its keys joined by dots; a value is text, a finite number, true, false or null."""
     text = read_text(path)
     if ALIAS.search(text):  # a few lines of them stand for more than fits into memory
-        raise ValueError(f"{path.name} has aliases (*name), which no run writes")
+        raise FileError("refused", path, "has aliases (*name), which no run writes")
     try:
         node = by_section(text)
         if not isinstance(node, dict):
             raise ValueError("it has no settings")
         settings = {str(key)[:MOST_LETTERS]: plain(value) for key, value in flatten(node)}
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        said = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
-        raise ValueError(f"{path.name} is damaged ({said})") from error
+        reason = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
+        raise FileError("damaged", path, f"is damaged ({reason})") from error
     if len(settings) > MOST_SETTINGS:
-        raise ValueError(f"{path.name} has {len(settings):,} settings, which no run has")
+        raise FileError("refused", path, f"has {len(settings):,} settings, which no run has")
     return settings
 
 
 def by_section(text: str) -> Any:
-    """YAML, a key of the top at a time: most runs have most of them in common, and those are parsed once."""
+    """YAML, parsed one top-level key at a time and kept: most runs have most sections in common."""
     before, *sections = SECTION.split(text)
     if before.strip() or not sections:
         return _parsed(text)
@@ -101,7 +123,7 @@ def by_section(text: str) -> Any:
     try:
         for section in sections:
             node |= _parsed(section)
-    except (yaml.YAMLError, TypeError):  # a text that goes on at the beginning of a line
+    except (yaml.YAMLError, TypeError):  # a text value that continues at the start of a line
         return _parsed(text)
     return node
 
@@ -112,17 +134,18 @@ def _parsed(text: str) -> Any:
 
 
 def plain(value: Any) -> Any:
+    """A value that JSON has; everything else as text."""
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    return shown(value)[:MOST_LETTERS]
+    return format_value(value)[:MOST_LETTERS]
 
 
 def number(value: Any) -> float | None:
-    """What is a finite number; None for all else."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return value if known else None
+    """A finite number as it is; None for anything else."""
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return value if finite else None
 
 
 def word(value: Any) -> str:
@@ -134,13 +157,38 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Column to its values; empty where the run has no epochs. Raises ValueError for what is no table of numbers."""
+    """The columns of metrics.csv; empty where the run has no epochs. Raises ValueError for anything wrong in it."""
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True)
-        columns = list(zip(*rows, strict=True)) or [()] * len(header)
-        return {name: [float(x or "nan") for x in column] for name, column in zip(header, columns, strict=True)}
+        columns, problem = parse_history(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        columns, problem = {}, str(error)
+    if problem:
+        raise ValueError(f"{path} is damaged ({problem}): run it again, or remove it")
+    return columns
+
+
+def parse_history(text: str) -> tuple[dict[str, list[float]], str]:
+    """The columns of metrics.csv up to the first problem, and that problem with its line, empty if there is none.
+
+    NaN where a cell is empty.
+    """
+    columns: dict[str, list[float]] = {}
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(rows, [])
+        if "epoch" not in header or len(set(header)) < len(header):
+            return {}, "line 1: the columns must include epoch, and each must appear once"
+        columns = {name: [] for name in header}
+        for row in rows:
+            if len(row) != len(header):
+                return columns, f"line {rows.line_num}: {len(row)} cells, the header has {len(header)}"
+            values = [float(cell or "nan") for cell in row]
+            if not math.isfinite(values[header.index("epoch")]):
+                return columns, f"line {rows.line_num}: the epoch is not a number"
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged ({error}): run it again, or remove it") from error
+        return columns, f"line {rows.line_num}: {error}"
+    return columns, ""

@@ -1,4 +1,4 @@
-"""What a run leaves: result.json, predictions.csv, controls; written here and read back."""
+"""The results of a run: result.json, predictions.csv and controls are written here, and read back strictly."""
 
 import csv
 import json
@@ -17,26 +17,32 @@ import yaml
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.folder import (
-    typed,
-)
-from engrec.runs.reading import flatten
+from engrec.runs.reading import by_section, flatten
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
 
-def without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """result.json, the last file of a run: a folder that has it is finished."""
+    with atomic_write(folder / "result.json") as file:
+        json.dump(result, file, indent=2, allow_nan=False)
 
 
-def environment() -> dict[str, Any]:
+def without_nan(value: Any) -> Any:
+    """The value with None in the place of NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def environment(command: str, *more_packages: str) -> dict[str, Any]:
     """What a result depends on besides its configuration."""
     return {
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in (*PACKAGES, *more_packages)}
+        | {"python": platform.python_version()},
         "git_commit": git_commit(),
-        "command": typed(),
+        "command": command,
     }
 
 
@@ -62,13 +68,18 @@ def git_commit() -> str | None:
         return None
 
 
+# Of predictions.csv; then p_CLASS for each class. Files of older versions have no format.
+COLUMNS = ("source", "subject", "format", "label")
+PROBABILITY = "p_"
+
+
 def write_predictions(path: Path, faces: Faces, index: list[int], probabilities: list[list[float]]) -> None:
     """index: which images of `faces`; probabilities: one row (num_classes,) for each of them."""
     nothing = [""] * len(faces)
     subjects, formats = (nothing if a is None else a.tolist() for a in (faces.subjects, faces.formats))
     with atomic_write(path) as file:
         writer = csv.writer(file)
-        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in faces.class_names)])
+        writer.writerow([*COLUMNS, *(f"{PROBABILITY}{name}" for name in faces.class_names)])
         for i, row in zip(index, probabilities, strict=True):
             label = faces.class_names[faces.labels[i]]
             writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
@@ -95,7 +106,7 @@ class Run:
 
     @cached_property
     def kind(self) -> dict[str, str]:
-        """What every run says of itself."""
+        """What every run is named by."""
         choices = self.result["choices"]
         return {
             "stage": self.result["stage"],
@@ -107,7 +118,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """N test images in the order of their sources; subjects and formats are empty where nobody knows.
+    """The predictions for N test images; subjects and formats are empty strings where they are unknown.
 
     labels: int (N,), indices into class_names; probabilities: float64 (N, K).
     """
@@ -119,32 +130,37 @@ class Predictions:
     labels: np.ndarray
     probabilities: np.ndarray
 
+    @property
+    def by_subject(self) -> bool:
+        """Whether the subject of every image is known."""
+        return bool((self.subjects != "").all())
+
 
 def read_run(folder: Path) -> Run:
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lacking = {"stage", "seed", "choices"} - result.keys()
-        lacking = lacking or {"dataset", "split", "model"} - result["choices"].keys()
-        wrong = [] if lacking else list(impossible(result))
+        missing = {"stage", "seed", "choices"} - result.keys()
+        missing = missing or {"dataset", "split", "model"} - result["choices"].keys()
+        wrong = [] if missing else list(impossible(result))
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run it again, or remove it") from error
-    if lacking:
+    if missing:
         raise ValueError(
-            f"{folder / 'result.json'} lacks {', '.join(sorted(lacking))}: it is of another version; run it again, or "
-            "remove that folder"
+            f"{folder / 'result.json'} lacks {', '.join(sorted(missing))}: another version of engrec wrote it; run it "
+            "again, or remove that folder"
         )
     if wrong:
         raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
     config = folder / "config.yaml"
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        settings = by_section(config.read_text(encoding="utf-8")) if config.is_file() else {}
         return Run(folder, result, dict(flatten(settings)))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise ValueError(f"{config} is damaged: run it again, or remove it") from error
 
 
 def impossible(result: Mapping[str, Any]) -> Iterator[str]:
-    """What no run writes. Raises AttributeError where a value should have keys and has none."""
+    """The values that no run writes. Raises AttributeError where a value should have keys and has none."""
     name = (result.get("dataset") or {}).get("name", "")
     temperature = (result.get("calibration") or {}).get("temperature")
     if result["stage"] not in STAGES:
@@ -152,7 +168,7 @@ def impossible(result: Mapping[str, Any]) -> Iterator[str]:
     if type(result["seed"]) is not int:
         yield f"seed {result['seed']!r}"
     if any(not isinstance(value, str) for value in (name, *result["choices"].values())):
-        yield "a name that is no text"
+        yield "a name that is not text"
     if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < np.inf):
         yield f"temperature {temperature!r}"
 
@@ -166,23 +182,25 @@ def read_predictions(path: Path) -> Predictions:
         raise ValueError(f"{path} is missing: run it again, or remove that folder") from error
     except (ValueError, csv.Error) as error:  # an empty file has no header
         raise ValueError(f"{path} is empty or damaged: run it again, or remove that folder") from error
-    columns = [column for column in header if column.startswith("p_")]
-    if not {"source", "subject", "label"} <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
+    columns = [column for column in header if column.startswith(PROBABILITY)]
+    needed = [column for column in COLUMNS if column != "format"]
+    if not set(needed) <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
         raise ValueError(
-            f"{path} has the columns {', '.join(header)}; needed, once each: source, subject, label, p_CLASS, p_CLASS"
+            f"{path} has the columns {', '.join(header)}; needed, once each: {', '.join(needed)}, p_CLASS, p_CLASS"
         )
     if not rows:
         raise ValueError(f"{path} has no predictions: run it again, or remove that folder")
     if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
         raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    class_names = tuple(column.removeprefix("p_") for column in columns)
+    class_names = tuple(column.removeprefix(PROBABILITY) for column in columns)
     number = {name: i for i, name in enumerate(class_names)}
     if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):
-        raise ValueError(f"{path}, line {unknown}: label {rows[unknown - 2][header.index('label')]!r} is no class")
+        raise ValueError(f"{path}, line {unknown}: label {cells['label'][unknown - 2]!r} has no column")
     if len(set(cells["source"])) < len(rows):
         names, counts = np.unique(cells["source"], return_counts=True)
-        raise ValueError(f"{path} has {names[counts.argmax()]} {counts.max()} times: an image is to be tested once")
+        name, count = names[counts.argmax()], counts.max()
+        raise ValueError(f"{path} lists {name} {count} times; each test image must appear once")
     return Predictions(
         class_names=class_names,
         sources=np.array(cells["source"]),
@@ -199,11 +217,11 @@ def _probabilities(columns: list[list[str]], path: Path) -> np.ndarray:
         values = np.array(columns, dtype=np.float64).T
     except ValueError as error:
         line = next(line for line, row in enumerate(zip(*columns, strict=True), 2) if not all(map(_is_number, row)))
-        raise ValueError(f"{path}, line {line}: {error}; a probability is a number from 0 to 1") from error
+        raise ValueError(f"{path}, line {line}: {error}; a probability must be a number from 0 to 1") from error
     wrong = ~((values >= 0) & (values <= 1)).all(1) | (np.abs(values.sum(1) - 1) > 1e-3)
     if wrong.any():
         line = int(wrong.argmax())
-        raise ValueError(f"{path}, line {line + 2}: {values[line].tolist()} are no probabilities that sum to 1")
+        raise ValueError(f"{path}, line {line + 2}: {values[line].tolist()} must be from 0 to 1 and sum to 1")
     return values
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ class Status:
     host: str | None = None
     begun: float | None = None
     earlier: float = 0.0
+    choices: dict[str, str] | None = None  # the option of each config group
 
     @property
     def last_begun(self) -> float | None:
@@ -51,7 +52,7 @@ class Status:
 
 
 @contextmanager
-def reported(folder: Path, command: str) -> Iterator[None]:
+def reported(folder: Path, command: str, choices: Mapping[str, str] | None = None) -> Iterator[None]:
     """The run in `folder` is running until this block is left, and is then what it was left by.
 
     Raises ValueError where another process runs there.
@@ -60,7 +61,12 @@ def reported(folder: Path, command: str) -> Iterator[None]:
     with alone(folder):
         now, before = time.time(), status_of(folder) if (folder / "last.ckpt").is_file() else Status("unknown")
         started, earlier = before.started or now, before.seconds or 0.0
-        status = Status("running", started, command=command, host=socket.gethostname(), begun=now, earlier=earlier)
+        about = {
+            "command": command,
+            "host": socket.gethostname(),
+            "choices": None if choices is None else dict(choices),
+        }
+        status = Status("running", started, begun=now, earlier=earlier, **about)
         write(folder, status)
         try:
             yield
@@ -132,9 +138,11 @@ def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
     known, at = said.pop("process"), Status(**said)
     texts, times = (at.error, at.command, at.host), (at.started, at.ended, at.begun, at.earlier)
     if at.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
-        raise ValueError(f"{FILE} says what no run does")
+        raise ValueError(f"{FILE} is invalid: unknown state")
     if not all(when is None or type(when) in (int, float) for when in times):
-        raise ValueError(f"{FILE} has times that are none")
+        raise ValueError(f"{FILE} is invalid: a time is not a number")
+    if at.choices is not None and not all(isinstance(word, str) for item in at.choices.items() for word in item):
+        raise ValueError(f"{FILE} is invalid: a choice is not text")
     if known is not None and not 0 < int(known["pid"]) < 2**31:
-        raise ValueError(f"{FILE} names no process")
+        raise ValueError(f"{FILE} is invalid: no process id")
     return known, at

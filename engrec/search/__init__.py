@@ -1,1 +1,1 @@
-"""Hyper-parameter search: Optuna asks and is told, each trial is a process or a Slurm job, no kill loses anything."""
+"""Hyper-parameter search: Optuna chooses the values, each trial is a process or a Slurm job, no kill loses anything."""

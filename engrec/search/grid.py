@@ -16,7 +16,7 @@ from engrec.machine import gpus
 
 @cache  # once in a process
 def worker_ends_with(launcher: int) -> None:
-    """Let this worker end when the process that launched it is gone: its trial stops as at `kill`, no other begins.
+    """End this worker after the process that launched it: its trial stops as with `kill`, and no other starts.
 
     At the one signal of cluster.end_with the trial would stop, and loky's worker wait for the next, with its GPU.
     """

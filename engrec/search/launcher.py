@@ -1,15 +1,18 @@
-"""The protocol of what starts runs: processes of this machine, or jobs of Slurm."""
+"""The protocol of the launchers: processes of this machine, or Slurm jobs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-TAKEN = 1000  # status of a run whose machine was taken away, or its time over, which is no fault of its own
+INTERRUPTED = 1000  # exit status of a run whose machine was taken away, or whose time was over
 
 
 class Job(Protocol):
-    """A run that was started. ended: its exit status, negative for a signal, or TAKEN; None while it lives. stop: have
-    it end, which takes a while. doing: what it does if it does not run yet, such as waiting in a queue."""
+    """A run that was started.
+
+    ended: its exit status, negative for a signal, or INTERRUPTED; None while it lives. stop: ask it to end, which takes
+    a while. doing: its state if it is not running yet, such as pending.
+    """
 
     @property
     def doing(self) -> str: ...
@@ -21,10 +24,10 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 class Launcher(Protocol[AnyJob]):
-    """Where runs are: slots has an entry for each that goes on at the same time, left_over what a dead search left.
+    """Starts runs. slots: an entry for each run in parallel.
 
-    wait: until one of them ends, or so long. end: stop them all, and return when they are gone. said: the last words
-    of a run that ended in this folder.
+    left_over: runs of a dead search, by folder. wait: until one of them ends, at most so many seconds. end: stop them
+    all, and return when they have ended. message: the last lines of the run in this folder.
     """
 
     @property
@@ -33,4 +36,4 @@ class Launcher(Protocol[AnyJob]):
     def left_over(self, folders: Sequence[Path]) -> Mapping[Path, AnyJob]: ...
     def wait(self, jobs: Sequence[AnyJob], seconds: float) -> None: ...
     def end(self, jobs: Sequence[AnyJob]) -> None: ...
-    def said(self, folder: Path) -> str: ...
+    def message(self, folder: Path) -> str: ...

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engrec.machine import processes
-from engrec.machine.processes import _read_record, _signal_groups, _tied_to, outside_of_jobs
+from engrec.machine.processes import outside_of_jobs, read_record, signal_groups, tied_to
 from engrec.runs.folder import last_lines
 
 GRACE = 15.0  # seconds that a process has to end after SIGTERM
@@ -49,13 +49,13 @@ class Job:
 
     def _signal(self, signum: int) -> None:
         if self.process.returncode is None:
-            _signal_groups([self.process.pid], signum)
+            signal_groups([self.process.pid], signum)
 
 
 class Launcher:
     """Starts runs as processes of this machine.
 
-    slots: what the environment of each run that goes on at the same time has besides the search's own.
+    slots: the environment variables that each run in parallel has besides the search's own.
     """
 
     def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
@@ -73,14 +73,14 @@ class Launcher:
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     start_new_session=True,
-                    preexec_fn=lambda: _tied_to(parent, record),
+                    preexec_fn=lambda: tied_to(parent, record),
                 )
             except subprocess.SubprocessError as error:
                 raise OSError(f"{record} cannot be written") from error
         return Job(process)
 
     def wait(self, jobs: Sequence[Job], seconds: float) -> None:
-        """Until one of them ends, or so long."""
+        """Until one of them ends, at most so many seconds."""
         fds = [job.fd for job in jobs if job.fd is not None]
         if not fds:
             time.sleep(min(seconds, 0.05))
@@ -91,22 +91,22 @@ class Launcher:
         poll.poll(1000 * seconds)
 
     def end(self, jobs: Sequence[Job]) -> None:
-        """Stop them all, and return when they are gone."""
+        """Stop them all, and return when they have ended."""
         for job in jobs:
             job.stop()
         while left := [job for job in jobs if job.ended() is None]:
             self.wait(left, 0.1)
 
     def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
-        """Nothing: what a killed search left running in these folders is ended."""
-        found = [known for folder in folders if (known := _read_record(folder / "process.json")) is not None]
+        """None: processes that a killed search left running in these folders are ended."""
+        found = [record for folder in folders if (record := read_record(folder / "process.json")) is not None]
         until, alive = time.monotonic() + GRACE, [one["pid"] for one in found if processes.process(one["pid"]) == one]
-        _signal_groups(alive, signal.SIGTERM)
+        signal_groups(alive, signal.SIGTERM)
         while alive := [one["pid"] for one in found if processes.process(one["pid"]) == one]:
             time.sleep(0.02)
             if time.monotonic() > until:
-                _signal_groups(alive, signal.SIGKILL)
+                signal_groups(alive, signal.SIGKILL)
         return {}
 
-    def said(self, folder: Path) -> str:
+    def message(self, folder: Path) -> str:
         return last_lines(folder / "stderr.log")

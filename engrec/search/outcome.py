@@ -1,12 +1,12 @@
-"""What came out, for people and programs: trials.csv, sweep.json, summary.md."""
+"""The results of a search as files: trials.csv, sweep.json, summary.md."""
 
 import csv
 import io
 import json
 import shlex
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from engrec.machine.files import write_text
 from engrec.search.space import Objective, Sweep, arguments, merged, text
 
-Matters = dict[str, dict[str, float]]  # for each objective each key's share of what makes a trial good
+Importances = dict[str, dict[str, float]]  # for each objective each key's share, the largest first
 LEAST = 10  # complete trials that importances are computed from
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -42,8 +42,8 @@ def record(trial: FrozenTrial, folder: Path) -> dict[str, Any]:
 
 
 def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], about: Mapping[str, Any]) -> None:
-    """sweep.json and trials.csv. about: what the first has besides the sweep and its trials."""
-    whole = {
+    """sweep.json and trials.csv. about: more keys of sweep.json."""
+    state = {
         "name": sweep.name,
         **about,
         "updated": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -51,7 +51,7 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in sweep.objectives],
         "trials": records,
     }
-    write_text(folder / "sweep.json", json.dumps(whole, indent=1, allow_nan=False))
+    write_text(folder / "sweep.json", json.dumps(state, indent=1, allow_nan=False))
     metrics = [objective.metric for objective in sweep.objectives]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -59,46 +59,31 @@ def write_state(folder: Path, sweep: Sweep, records: Sequence[dict[str, Any]], a
     for entry in records:
         values = entry["values"] or [""] * len(metrics)
         drawn = [text(entry["params"][key]) if key in entry["params"] else "" for key in sweep.search]
-        writer.writerow(
-            [
-                entry["number"],
-                entry["state"],
-                *values,
-                *drawn,
-                *(entry[k] or "" for k in ("seconds", "epochs", "folder")),
-            ]
-        )
+        rest = [entry[key] or "" for key in ("seconds", "epochs", "folder")]
+        writer.writerow([entry["number"], entry["state"], *values, *drawn, *rest])
     write_text(folder / "trials.csv", file.getvalue())
 
 
-def importances(study: optuna.Study, sweep: Sweep) -> Matters:
+def importances(study: optuna.Study, sweep: Sweep) -> Importances:
     """By PED-ANOVA. Raises ValueError for few trials."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < LEAST:
-        raise ValueError(f"{len(complete)} complete trials are too few to say which values matter: {LEAST} are needed")
+        raise ValueError(f"{len(complete)} complete trials are too few for importances: {LEAST} are needed")
     evaluated = {}
     for index, objective in enumerate(sweep.objectives):
         if len({trial.values[index] for trial in complete}) == 1:
-            raise ValueError(f"{objective.metric} is the same in all trials: nothing matters")
-        # With a target of one's own the evaluator takes low for good, and warns of it.
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            shares = _get_param_importances()(
-                study, target=lambda trial, i=index, sign=objective.sign: -sign * trial.values[i]
-            )
+            raise ValueError(f"importances are undefined: {objective.metric} is identical in all trials")
+        with low_is_good(objective, index) as target:
+            shares = optuna.importance.get_param_importances(study, target=target)
         evaluated[objective.metric] = {key: float(share) for key, share in shares.items()}
     return evaluated
 
 
-def _get_param_importances() -> Callable[..., dict[str, float]]:
-    """Optuna's. It loads scikit-learn, which takes longer than all else at the end of a search, for another evaluator
-    than the one that is used, and does without where there is none."""
-    if "sklearn" in sys.modules:
-        return optuna.importance.get_param_importances
-    sys.modules["sklearn"] = None  # pyright: ignore[reportArgumentType]
-    try:
-        return optuna.importance.get_param_importances
-    finally:
-        del sys.modules["sklearn"]
+@contextmanager
+def low_is_good(objective: Objective, index: int) -> Iterator[Callable[[FrozenTrial], float]]:
+    """The target for importances. With one of the caller's own Optuna takes low values for good, and warns of it."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield lambda trial: -objective.sign * trial.values[index]
 
 
 def chosen(study: optuna.Study) -> list[FrozenTrial]:
@@ -114,40 +99,35 @@ def best_command(sweep: Sweep, trial: FrozenTrial) -> str:
     return shlex.join(["python", "train.py", *several, *merged(sweep.overrides, arguments(trial.params), folds)])
 
 
-def said(objectives: Sequence[Objective], values: Sequence[float]) -> str:
+def scores(objectives: Sequence[Objective], values: Sequence[float]) -> str:
     """val/auc 0.8123, seconds_per_epoch 3.21."""
     return ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(objectives, values, strict=True))
 
 
-def summary(sweep: Sweep, study: optuna.Study, folder: Path, typed: str, matters: Matters, why_not: str) -> str:
-    """summary.md: what came out, in words and as commands to copy. why_not: what matters is not known."""
+def summary(sweep: Sweep, study: optuna.Study, folder: Path, command: str, shares: Importances, reason: str) -> str:
+    """summary.md: what came out, as text and as commands to copy. reason: why there are no importances."""
     counts = {word: len(study.get_trials(deepcopy=False, states=(state,))) for state, word in STATES.items()}
     counts["interrupted"] = counts.pop("running")
-    lines = [
-        f"# {sweep.name}",
-        "",
-        f"`{typed}`",
-        "",
-        ", ".join(f"{n} {word}" for word, n in counts.items() if n) + ".",
-        "",
-    ]
+    numbers = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    lines = [f"# {sweep.name}", "", f"`{command}`", "", f"{numbers}.", ""]
     best = chosen(study)
     if not best:
         return "\n".join([*lines, "No trial has been completed.", ""])
     several = len(sweep.objectives) > 1
-    lines += ["Trials that no other beats in all objectives:" if several else "The best trial:", ""]
+    lines += ["Trials that no other trial beats in all objectives:" if several else "The best trial:", ""]
     for trial in sorted(best, key=lambda trial: trial.values[0]):
         drawn = " ".join(arguments(trial.params))
         where = record(trial, folder)["folder"]
-        lines += [f"- {said(sweep.objectives, trial.values)} (trial {trial.number}, in {where}): `{drawn}`"]
+        lines += [f"- {scores(sweep.objectives, trial.values)} (trial {trial.number}, in {where}): `{drawn}`"]
     lines += ["", "```bash", *(best_command(sweep, trial) for trial in best), "```", ""]
-    for metric, shares in matters.items():
-        lines += [f"What matters for {metric}: " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()) + ".", ""]
-    lines += [why_not, ""] if why_not else []
+    for metric, of_keys in shares.items():
+        lines += [f"Importances for {metric}: " + ", ".join(f"{k} {v:.0%}" for k, v in of_keys.items()) + ".", ""]
+    lines += [reason, ""] if reason else []
     where = "mean over folds " + ", ".join(map(str, sweep.folds)) if sweep.folds else "one run"
     if any(objective.is_score for objective in sweep.objectives):
         lines += [
-            f"Values are of the validation images ({where}) and, having been chosen, flattering: report the test's.",
+            f"Values are those of the validation images ({where}). They are optimistic, as the best trial was chosen "
+            "by them: report the test's.",
             "",
         ]
     return "\n".join(lines)

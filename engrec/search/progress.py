@@ -1,15 +1,66 @@
-"""What is said while a search goes on."""
+"""What a search prints: before, while it runs, and at its end."""
 
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
-from engrec.search.outcome import said, short
-from engrec.search.search import Running, Search
+from engrec.machine.gpus import VARIABLE
+from engrec.search import slurm
+from engrec.search.arguments import Options
+from engrec.search.outcome import scores, short
+from engrec.search.search import RunningTrial, Search
+from engrec.search.trial import Phase
+
+
+def announce(options: Options, search: Search) -> None:
+    sweep, num_interrupted = options.sweep, len(search.interrupted)
+    for key in options.fixed:
+        print(f"{key} is fixed by the command line: not searched")
+    print(f"searching {', '.join(sweep.search)}")
+    if len(sweep.objectives) > 1:
+        print("several objectives: no trial is pruned, and several may be best")
+    print(_on_this_machine(search.launcher.slots) if options.slurm is None else _in_slurm(search, options.slurm))
+    if search.num_settled or num_interrupted:
+        interrupted = f", {num_interrupted} interrupted will be resumed" if num_interrupted else ""
+        print(f"resuming: {search.num_settled} of {options.n_trials} done{interrupted}")
+    sys.stdout.flush()
+
+
+def _on_this_machine(slots: Sequence[Mapping[str, str]]) -> str:
+    """2 trials in parallel, 1 thread each"""
+    gpus_used = {slot[VARIABLE] for slot in slots if VARIABLE in slot}
+    if not gpus_used:
+        return f"{counted(len(slots), 'trial')} in parallel, {counted(int(slots[0]['OMP_NUM_THREADS']), 'thread')} each"
+    shared = f"\nworkers={len(slots)} share {counted(len(gpus_used), 'GPU')}: times say less, and memory may run out"
+    found = f"{counted(len(slots), 'trial')} in parallel, on {counted(len(gpus_used), 'GPU')}"
+    return found + (shared if len(slots) > len(gpus_used) else "")
+
+
+def _in_slurm(search: Search, options: slurm.Options) -> str:
+    number, gpus = counted(len(search.launcher.slots), "Slurm job"), options.gpus_per_node
+    found = counted(gpus, "GPU") if gpus else "no GPU (slurm.gpus_per_node=1 asks for one)"
+    return f"{number} in parallel, each with {counted(options.cpus_per_task, 'CPU')} and {found}"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def conclude(options: Options, search: Search, summary: str, paths: Sequence[Path]) -> None:
+    """summary: the text of the first of these files."""
+    if search.signal:
+        print(f"\nstopped; nothing that was finished is lost. Resume with: {options.command}", flush=True)
+        return
+    print(f"\n{summary}")
+    if search.out_of_time and search.num_settled < options.n_trials:
+        print(f"timeout={options.timeout:g}: resume with: {options.command}")
+    print("written:", *(str(path) for path in [*paths, options.folder / "trials.csv", options.folder / "sweep.json"]))
 
 
 class Table:
@@ -19,8 +70,8 @@ class Table:
         self.on_terminal, self.height, self.drawn = on_terminal, 0, 0.0
         self.begun: set[int] = set()
 
-    def draw(self, searching: Search) -> None:
-        for run in [] if self.on_terminal else searching.running:
+    def draw(self, search: Search) -> None:
+        for run in [] if self.on_terminal else search.running:
             if run.number not in self.begun:
                 self.begun.add(run.number)
                 print(f"trial {run.number} begins: {drawn(run)}", flush=True)
@@ -28,7 +79,7 @@ class Table:
             return
         self.drawn = time.monotonic()
         width = shutil.get_terminal_size().columns - 1
-        lines = [head(searching), *(row(searching, run) for run in searching.running)]
+        lines = [head(search), *(row(search, run) for run in search.running)]
         self.clear()
         sys.stdout.write("".join(f"{line[:width]}\n" for line in lines))
         sys.stdout.flush()
@@ -40,56 +91,56 @@ class Table:
             sys.stdout.flush()
         self.height = 0
 
-    def settled(self, searching: Search, record: dict[str, Any]) -> None:
+    def settled(self, search: Search, record: dict[str, Any]) -> None:
         self.clear()
-        print("\n".join(ended(searching, record)), flush=True)
+        print("\n".join(ended(search, record)), flush=True)
 
 
-def head(searching: Search) -> str:
+def head(search: Search) -> str:
     """vgg_finetune: 12 of 50 done (3 pruned, 1 failed), best val/auc 0.8312 (trial 7), about 13 min 2 s left"""
     counts = {
-        "pruned": len(searching.trials(TrialState.PRUNED)), "failed": len(searching.trials(TrialState.FAIL)),
+        "pruned": len(search.trials(TrialState.PRUNED)), "failed": len(search.trials(TrialState.FAIL)),
     }  # fmt: skip
     of_them = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    parts = [f"{searching.sweep.name}: {searching.num_settled} of {searching.n_trials} done"]
+    parts = [f"{search.sweep.name}: {search.num_settled} of {search.n_trials} done"]
     parts[0] += f" ({of_them})" if of_them else ""
-    parts += best_so_far(searching)
-    left = searching.seconds_left()
+    parts += best_so_far(search)
+    left = search.seconds_left()
     parts += [f"about {span(left)} left"] if left else []
     return ", ".join(parts)
 
 
-def best_so_far(searching: Search) -> list[str]:
-    best, objective = searching.best(), searching.sweep.objectives[0]
+def best_so_far(search: Search) -> list[str]:
+    best, objective = search.best(), search.sweep.objectives[0]
     if best is None:
         return []
     return [f"best {objective.metric} {best.values[0]:.4g} (trial {best.number})"]
 
 
-def row(searching: Search, run: Running) -> str:
-    objective = searching.sweep.objectives[0]
-    fold = f"fold {searching.sweep.folds[run.fold]}, " if searching.sweep.folds else ""
-    value = f"{objective.metric} {run.value:.4f}" if isfinite(run.value) else "…"
-    doing = (run.job.doing if run.job else "") or f"{fold}epoch {run.epoch} of {searching.epochs}"
-    doing = "stopping" if run.stopped else doing
+def row(search: Search, run: RunningTrial) -> str:
+    objective = search.sweep.objectives[0]
+    fold = f"fold {search.sweep.folds[run.state.fold]}, " if search.sweep.folds else ""
+    value = f"{objective.metric} {run.values[-1]:.4f}" if run.values and isfinite(run.values[-1]) else "…"
+    doing = (run.job.doing if run.job else "") or f"{fold}epoch {len(run.values)} of {search.epochs}"
+    doing = "stopping" if run.state.phase is Phase.STOPPING else doing
     return f"  trial {run.number}: {doing}, {value}, {span(time.monotonic() - run.started)}   {drawn(run)}"
 
 
-def drawn(run: Running) -> str:
+def drawn(run: RunningTrial) -> str:
     return " ".join(f"{key.rpartition('.')[2]}={short(value)}" for key, value in run.trial.params.items())
 
 
-def ended(searching: Search, record: dict[str, Any]) -> list[str]:
-    """A line for a trial that has ended; for one that failed, what it said last."""
+def ended(search: Search, record: dict[str, Any]) -> list[str]:
+    """A line for a trial that has ended; for one that failed, the last lines of its output."""
     took = "" if record["seconds"] is None else f", {span(record['seconds'])}"
     start = f"trial {record['number']}"
-    state = head(searching).partition(": ")[2]
+    state = head(search).partition(": ")[2]
     if record["state"] == "complete":
-        return [f"{start}: {said(searching.sweep.objectives, record['values'])}{took}; {state}"]
+        return [f"{start}: {scores(search.sweep.objectives, record['values'])}{took}; {state}"]
     if record["state"] == "pruned":
         return [f"{start}: pruned after epoch {record['epochs']}{took}; {state}"]
     lines = [f"    {line}" for line in record["error"].splitlines()]
-    return [f"{start}: failed{took} (all it said: {record['folder']}); {state}", *lines]
+    return [f"{start}: failed{took} (its output is in {record['folder']}); {state}", *lines]
 
 
 def span(length: float) -> str:

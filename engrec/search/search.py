@@ -1,21 +1,21 @@
-"""The search itself: Optuna asks and is told, each trial is a run of train.py, no kill loses anything.
+"""The search itself: Optuna is asked for values and told the results, each trial is a run of train.py, no kill loses
+anything.
 
-A search lives in one folder: journal.log (Optuna's, the only truth), trials/NUMBER (the run folders), and what is
-written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that a dead search left
-running stays RUNNING in the journal, and the next search takes it up: it tells the value if the run has ended
-meanwhile, else the run goes on, with the same parameters, under the same number.
+A search lives in one folder: journal.log (Optuna's, the only truth unless there is a database), trials/NUMBER (the run
+folders), and what is written for people and dashboards: trials.csv, sweep.json, summary.md, summary.html. A trial that
+a dead search left running stays RUNNING for Optuna. The next search takes it up, with the same parameters under the
+same number: it tells the value if the run has ended meanwhile, else the run resumes.
 """
 
-import csv
 import errno
 import json
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol
@@ -26,57 +26,61 @@ from optuna.trial import FrozenTrial, TrialState
 
 from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
-from engrec.search.launcher import TAKEN, Job, Launcher
+from engrec.runs.reading import parse_history
+from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
-from engrec.search.space import Sweep, arguments, figures, key_of, merged
-from engrec.search.study import build_pruner, build_sampler
+from engrec.search.shared import BEAT, is_mine, is_owned, own, release, turn
+from engrec.search.space import Sweep, arguments, figures, merged
+from engrec.search.study import build_pruner, build_sampler, reopened
+from engrec.search.trial import Action, Event, Phase, State, after, event_of
 
 POLL = 0.5  # seconds between looks at the metrics of running trials; the end of one is noticed at once
 HOPELESS = 5  # failed trials, before any other, that end a search
 WRITTEN = 2.0  # seconds between two versions of sweep.json and trials.csv
-FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]  # the disk, or the user's share of it
-FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130, 143}  # statuses of the stopped
+OUTCOMES = {
+    Phase.COMPLETE: TrialState.COMPLETE, Phase.PRUNED: TrialState.PRUNED, Phase.FAILED: TrialState.FAIL,
+}  # fmt: skip
 
 
 class Watch(Protocol):
-    """Whoever tells the user: draw is called often, settled once for each trial that has ended."""
+    """What the user sees: draw is called often, settled once for each trial that has ended."""
 
-    def draw(self, searching: "Search") -> None: ...
-    def settled(self, searching: "Search", record: dict[str, Any]) -> None: ...
+    def draw(self, search: "Search") -> None: ...
+    def settled(self, search: "Search", record: dict[str, Any]) -> None: ...
 
 
 @dataclass
-class Running:
-    """A trial that is at work: the run of one of its folds, if it has folds."""
+class RunningTrial:
+    """A trial that has a slot. folders: of its runs, one for each fold."""
 
     trial: optuna.Trial
-    folder: Path  # of the trial
+    folders: list[Path]
     slot: int
-    job: Job | None = None  # not started yet
-    started: float = 0.0
-    fold: int = 0  # index into the sweep's folds
-    retried: bool = False
-    anew: bool = False  # from the start, as its checkpoint was of no use
-    saved: int = 0  # when the checkpoint that it was last started with was written
-    idle: bool = False  # no checkpoint was written between its last two starts
-    stopped: bool = False  # for being worse than others
-    seen: tuple[int, int] = (0, 0)
-    epoch: int = 0
-    value: float = math.nan  # of the last epoch
-    step: int = 0  # the last that was reported
+    state: State
+    job: Job | None = None
+    started: float = 0.0  # its first run, by this search
+    saved: int = 0  # when the checkpoint that its run was last started with was written
+    values: list[float] = field(default_factory=list)  # of the first objective, after each epoch of the present run
+    step: int = 0  # the last that was reported to the pruner
     done: list[dict[str, float]] = field(default_factory=list)  # figures of the folds that are finished
+    error: str = ""
 
     @property
     def number(self) -> int:
         return self.trial.number
+
+    @property
+    def folder(self) -> Path:
+        """Of its present run."""
+        return self.folders[self.state.fold]
 
 
 class Search:
     """n_trials results in the folder, as many at a time as the launcher has slots.
 
     command: what trains, before the overrides. epochs: the most that a run has, for the steps of the pruner. timeout:
-    seconds until everything stops, to be gone on with. check: raises what is found wrong while trials run. Raises
-    ValueError if all of the first trials fail, and OSError if the folder cannot be written.
+    seconds until everything stops; the next search resumes it. shared: other controllers work on the same study, in the
+    same folder. Raises ValueError if all of the first trials fail, and OSError if the folder cannot be written.
     """
 
     def __init__(
@@ -90,18 +94,17 @@ class Search:
         epochs: int,
         watch: Watch,
         timeout: float = math.inf,
-        typed: str = "",
-        check: Callable[[], None] = lambda: None,
+        written_as: str = "",
+        shared: bool = False,
     ) -> None:
         self.sweep, self.study, self.folder, self.launcher = sweep, study, folder, launcher
         self.command, self.n_trials, self.epochs, self.watch = command, n_trials, epochs, watch
-        self.timeout, self.typed, self.check = timeout, typed, check
-        self.running: list[Running] = []
+        self.timeout, self.written_as, self.shared = timeout, written_as, shared
+        self.running: list[RunningTrial] = []
         self.left_over: dict[Path, Job] = {}  # by run folder
-        self.waiting = [trial.number for trial in self.trials(TrialState.RUNNING)]  # a dead search left them
         self.signal = 0
         self.settled_here = self.failed_here = 0
-        self.started, self.written = time.monotonic(), -math.inf
+        self.started, self.written, self.beaten = time.monotonic(), -math.inf, time.monotonic()
         study.pruner = build_pruner(sweep.pruner, epochs * max(1, len(sweep.folds)))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -112,6 +115,13 @@ class Search:
         return len(self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
 
     @property
+    def interrupted(self) -> list[int]:
+        """Trials that a dead search left running."""
+        here = {run.number for run in self.running}
+        others = [trial for trial in self.trials(TrialState.RUNNING) if trial.number not in here]
+        return [trial.number for trial in others if not (self.shared and is_owned(trial))]
+
+    @property
     def out_of_time(self) -> bool:
         return time.monotonic() - self.started > self.timeout
 
@@ -120,33 +130,53 @@ class Search:
         self.signal = signum
 
     def run(self) -> None:
-        self._take_over()
+        if not self.shared:
+            self._take_over(self.interrupted)
         for trial in self.trials(TrialState.PRUNED):
             remove_checkpoints(self.trial_folder(trial.number))
         try:
-            while not (self.signal or self.out_of_time):
-                self.check()
-                self._fill()
-                if not self.running:
-                    break
-                self.watch.draw(self)
-                self._write_state()
-                self.launcher.wait(self._jobs(), self._patience())
-                for run in list(self.running):
-                    self._look(run)
+            self._loop()
         finally:
             self.launcher.end([*self._jobs(), *self.left_over.values()])
-            self.running.clear()
-            with suppress(OSError):  # of a full disk, which is said already
+            left, self.running = self.running, []
+            for run in left if self.shared else ():
+                release(run.trial)
+            with suppress(OSError):  # of a full disk, which is reported already
                 self._write_state(last=True)
 
-    def _take_over(self) -> None:
-        """What a dead search left running, as far as there are slots for it."""
-        folders = {f: i for i, n in enumerate(self.waiting) for f in self._run_folders(self.trial_folder(n))}
+    def _loop(self) -> None:
+        while not (self.signal or self.out_of_time):
+            self._fill()
+            if not self.running:
+                break
+            self.watch.draw(self)
+            self._write_state()
+            self.launcher.wait(self._jobs(), self._patience())
+            for run in list(self.running):
+                self._look(run)
+            if self.shared:
+                self._beat()
+
+    def _take_over(self, numbers: Sequence[int]) -> None:
+        """The runs of these trials that are still running, as far as there are slots for them."""
+        folders = {f: i for i, n in enumerate(numbers) for f in self._run_folders(self.trial_folder(n))}
         found = self.launcher.left_over(list(folders))
         num_slots = len(self.launcher.slots)
         self.launcher.end([job for folder, job in found.items() if folders[folder] >= num_slots])
-        self.left_over = {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+        self.left_over |= {folder: job for folder, job in found.items() if folders[folder] < num_slots}
+
+    def _beat(self) -> None:
+        """Stay the owner of the running trials; one that another controller has taken over is left to it."""
+        if time.monotonic() - self.beaten < BEAT:
+            return
+        self.beaten = time.monotonic()
+        trials = self.trials()
+        for run in list(self.running):
+            if is_mine(trials[run.number]):
+                own(run.trial)
+            else:
+                self.running.remove(run)
+                self.launcher.end([run.job] if run.job else [])
 
     def _jobs(self) -> list[Job]:
         return [run.job for run in self.running if run.job is not None]
@@ -157,21 +187,26 @@ class Search:
     def _fill(self) -> None:
         """Give every free slot a trial: those that were interrupted first, then new ones."""
         while free := sorted(set(range(len(self.launcher.slots))) - {run.slot for run in self.running}):
-            if self.waiting:
-                trial = self._taken_up(self.waiting.pop(0))
-            elif self.num_settled + len(self.running) < self.n_trials:
-                trial = self._asked()
-            else:
+            with turn(self.folder) if self.shared else nullcontext():
+                trial = self._next_trial()
+            if trial is None:
                 return
-            self._begin(trial, free[0])
+            self._begin(self._drawn(trial), free[0])
 
-    def _asked(self) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, len(self.trials()))
-        return self._drawn(self.study.ask())
-
-    def _taken_up(self, number: int) -> optuna.Trial:
-        self.study.sampler = build_sampler(self.sweep, number)
-        return self._drawn(optuna.Trial(self.study, self.trials()[number]._trial_id))
+    def _next_trial(self) -> optuna.Trial | None:
+        if interrupted := self.interrupted:
+            if self.shared:
+                self._take_over(interrupted[:1])
+            self.study.sampler = build_sampler(self.sweep, interrupted[0])
+            trial = reopened(self.study, interrupted[0])
+        elif self.num_settled + len(self.trials(TrialState.RUNNING)) < self.n_trials:
+            self.study.sampler = build_sampler(self.sweep, len(self.trials()))
+            trial = self.study.ask()
+        else:
+            return None
+        if self.shared:
+            own(trial)
+        return trial
 
     def _drawn(self, trial: optuna.Trial) -> optuna.Trial:
         """With a value for each key; one that it has already stays.
@@ -198,150 +233,120 @@ class Search:
         return [trial / f"fold{fold}" for fold in self.sweep.folds] or [trial]
 
     def _begin(self, trial: optuna.Trial, slot: int) -> None:
-        """Start its first run that has no result; if all have one, tell it."""
-        run = Running(trial, self.trial_folder(trial.number), slot, retried="killed" in trial.user_attrs)
+        chances = frozenset({Event.KILLED} if "killed" in trial.user_attrs else ())
+        folders = self._run_folders(self.trial_folder(trial.number))
+        run = RunningTrial(trial, folders, slot, State(chances=chances))
         run.step = self.trials()[trial.number].last_step or 0
-        try:
-            for folder in self._run_folders(run.folder):
-                if (figures := self._figures(folder)) is None:
-                    break
-                run.done.append(figures)
-        except ValueError as error:
-            return self._tell(run, TrialState.FAIL, str(error))
-        run.fold = len(run.done)
-        if run.fold == len(self._run_folders(run.folder)):
-            return self._tell(run)
-        run.started = time.monotonic()
         self.running.append(run)
-        return self._start(run)
+        self._next_run(run)
 
-    def _start(self, run: Running) -> None:
-        folder = self._run_folders(run.folder)[run.fold]
-        run.seen, run.epoch, run.value = (0, 0), 0, math.nan
-        run.saved = saved_at(folder)
-        run.job = self.left_over.pop(folder, None)
-        if run.job is not None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
-        own = [f"split.fold={self.sweep.folds[run.fold]}"] if self.sweep.folds else []
-        own += [f"output_dir={quoted(folder)}"]
-        if (folder / "last.ckpt").is_file():
-            starts = any(key_of(override) == "init_from" for override in self.sweep.overrides)
-            own += [f"ckpt_path={quoted(folder / 'last.ckpt')}", *(["init_from=null"] if starts else [])]
-        else:
-            (folder / "metrics.csv").unlink(missing_ok=True)  # of a run that had no checkpoint yet
-        overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
-        run.job = self.launcher.start([*self.command, *overrides], folder, run.slot)
+    def _next_run(self, run: RunningTrial) -> None:
+        """Start the first of its runs that has no result."""
+        while run.state.phase is Phase.WAITING:
+            self._apply(run, self._result(run) or (Event.WORSE if self._is_worse(run) else Event.STARTED))
 
-    def _look(self, run: Running) -> None:
-        """At one that is running, or was a moment ago."""
+    def _look(self, run: RunningTrial) -> None:
         assert run.job is not None
         status = run.job.ended()
         self._report(run)
         if status is not None:
-            self._settle(run, status)
-        elif not run.stopped and self._is_to_be_pruned(run):
-            run.stopped = True
-            run.job.stop()
+            saved = saved_at(run.folder)
+            self._apply(run, self._result(run) or event_of(status, saved > run.saved, saved > 0), status)
+            self._next_run(run)
+        elif run.state.phase is Phase.RUNNING and self._is_worse(run):
+            self._apply(run, Event.WORSE)
 
-    def _is_to_be_pruned(self, run: Running) -> bool:
-        return self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune()
-
-    def _report(self, run: Running) -> None:
-        """New epochs of metrics.csv: the objective's best so far, over folds the mean of their bests."""
-        objective = self.sweep.objectives[0]
-        path = self._run_folders(run.folder)[run.fold] / "metrics.csv"
+    def _result(self, run: RunningTrial) -> Event | None:
+        """What the result of its present run means; None without one."""
+        path = run.folder / "result.json"
         try:
-            state = path.stat()
-            if (seen := (state.st_mtime_ns, state.st_size)) == run.seen:
-                return
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except FileNotFoundError:
-            return
-        run.seen, run.epoch = seen, len(rows)
-        if not objective.is_score or not rows or objective.metric not in rows[0]:
-            return
-        run.value = float(rows[-1][objective.metric])
-        best = -math.inf
-        for epoch, row in enumerate(rows, start=1):
-            best = max(best, objective.sign * value) if not math.isnan(value := float(row[objective.metric])) else best
-            step = run.fold * self.epochs + epoch
-            if len(self.sweep.objectives) == 1 and step > run.step and math.isfinite(best):
-                so_far = [*(figures[objective.metric] for figures in run.done), objective.sign * best]
-                run.trial.report(mean(so_far), step)
-                run.step = step
-
-    def _settle(self, run: Running, status: int) -> None:
-        """A process has ended: on to the next fold, or it is the trial's end, or it has to run again."""
-        folders = self._run_folders(run.folder)
-        folder = folders[run.fold]
-        try:
-            figures = self._figures(folder)
-        except ValueError as error:
-            return self._tell(run, TrialState.FAIL, str(error))
-        if figures is not None:
-            run.done.append(figures)
-            if len(run.done) == len(folders):
-                return self._tell(run)
-            run.fold, run.idle = run.fold + 1, False
-            if run.stopped or self._is_to_be_pruned(run):
-                return self._tell(run, TrialState.PRUNED)
-            return self._start(run)
-        if run.stopped:
-            return self._tell(run, TrialState.PRUNED)
-        # Without another epoch once more, and not for ever: one may take longer than a run is given.
-        if status == TAKEN and ((further := saved_at(folder) > run.saved) or not run.idle):
-            run.idle = not further
-            return self._start(run)
-        if status in FROM_OUTSIDE and not run.retried:  # someone, or the system short of memory: once more
-            run.retried = True
-            run.trial.set_user_attr("killed", status)
-            return self._start(run)
-        said = self.launcher.said(folder)
-        if full := [why for why in FULL if why in said]:  # the other trials would fail of it too
-            raise OSError(f"{folder}: {full[0]}. Make room, and type the same command again")
-        if not run.anew and _blames(said, folder / "last.ckpt"):
-            run.anew = True
-            (folder / "last.ckpt").unlink(missing_ok=True)
-            return self._start(run)
-        if status == TAKEN:
-            said = f"ended twice in a row before another epoch was over\n{said}".rstrip()
-        return self._tell(run, TrialState.FAIL, said or f"ended with status {status}")
-
-    def _figures(self, folder: Path) -> dict[str, float] | None:
-        """The objectives of a finished run; None if it is not finished. Raises ValueError where one is undefined."""
-        path = folder / "result.json"
-        try:
-            return figures(json.loads(path.read_text(encoding="utf-8")), self.sweep.objectives)
+            run.done.append(figures(json.loads(path.read_text(encoding="utf-8")), self.sweep.objectives))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            run.error = f"{path}: {error}"
+            return Event.UNDEFINED
+        return Event.FINISHED if len(run.done) == len(run.folders) else Event.FOLD_FINISHED
 
-    def _tell(self, run: Running, state: TrialState = TrialState.COMPLETE, error: str = "") -> None:
-        if run in self.running:
-            self.running.remove(run)
-        if error:
-            run.trial.set_user_attr("error", error)
+    def _apply(self, run: RunningTrial, event: Event, status: int = 0) -> None:
+        """What happens to a trial. status: the exit status of its run, of one that has ended without a result."""
+        folder = run.folder
+        run.state, action = after(run.state, event)
+        match action:
+            case Action.START:
+                self._start(run)
+            case Action.STOP:
+                assert run.job is not None
+                run.job.stop()
+            case Action.NOTE:
+                run.trial.set_user_attr("killed", status)
+            case Action.RESTART:
+                (folder / "last.ckpt").unlink(missing_ok=True)
+            case Action.END:  # the other trials would fail of it too
+                raise OSError(f"{folder}: {os.strerror(errno.ENOSPC)}. Make room, and run the same command again")
+            case Action.TELL:
+                if run.state.phase is Phase.FAILED:
+                    run.error = run.error or self._why(folder, event, status)
+                self._tell(run)
+
+    def _why(self, folder: Path, event: Event, status: int) -> str:
+        message = self.launcher.message(folder)
+        if event is Event.INTERRUPTED:
+            return f"interrupted twice in a row before another epoch was saved\n{message}".rstrip()
+        return message or f"ended with status {status}"
+
+    def _start(self, run: RunningTrial) -> None:
+        run.values, run.saved = [], saved_at(run.folder)
+        run.started = run.started or time.monotonic()
+        run.job = self.left_over.pop(run.folder, None) or self._launch(run)
+
+    def _launch(self, run: RunningTrial) -> Job:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "stderr.log").unlink(missing_ok=True)  # what went wrong before may be over
+        if not run.saved:
+            (run.folder / "metrics.csv").unlink(missing_ok=True)  # of a run that had no checkpoint yet
+        fold = [f"split.fold={self.sweep.folds[run.state.fold]}"] if self.sweep.folds else []
+        own = [*fold, f"output_dir={quoted(run.folder)}", "ckpt_path=last"]
+        overrides = merged(self.sweep.overrides, arguments(run.trial.params), own)
+        return self.launcher.start([*self.command, *overrides], run.folder, run.slot)
+
+    def _is_worse(self, run: RunningTrial) -> bool:
+        return self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune()
+
+    def _report(self, run: RunningTrial) -> None:
+        """New epochs: the objective's best so far, over folds the mean of their bests."""
+        objective = self.sweep.objectives[0]
+        run.values = _epochs(run.folder / "metrics.csv", objective.metric)
+        signed = (-math.inf if math.isnan(value) else objective.sign * value for value in run.values)
+        bests = accumulate(signed, max) if len(self.sweep.objectives) == 1 and objective.is_score else ()
+        for epoch, best in enumerate(bests, start=1):
+            step = run.state.fold * self.epochs + epoch
+            if step > run.step and math.isfinite(best):
+                run.trial.report(mean([*(done[objective.metric] for done in run.done), objective.sign * best]), step)
+                run.step = step
+
+    def _tell(self, run: RunningTrial) -> None:
+        self.running.remove(run)
+        if run.error:
+            run.trial.set_user_attr("error", run.error)
         if run.started:
             run.trial.set_user_attr("seconds", round(time.monotonic() - run.started, 3))
-        metrics = [objective.metric for objective in self.sweep.objectives]
-        values = (
-            [mean(done[metric] for done in run.done) for metric in metrics] if state is TrialState.COMPLETE else None
-        )
-        self.study.tell(run.trial, values, state)
-        if state is TrialState.PRUNED:
-            remove_checkpoints(run.folder)
+        values = [mean(done[o.metric] for done in run.done) for o in self.sweep.objectives] if run.done else None
+        outcome = OUTCOMES[run.state.phase]
+        self.study.tell(run.trial, values if outcome is TrialState.COMPLETE else None, outcome)
+        if outcome is TrialState.PRUNED:
+            remove_checkpoints(self.trial_folder(run.number))
         self.settled_here += 1
-        self.failed_here += state is TrialState.FAIL
+        self.failed_here += outcome is TrialState.FAIL
         self.watch.settled(self, record(self.trials()[run.number], self.folder))
-        if self.failed_here == self.settled_here >= HOPELESS and not self.trials(
-            TrialState.COMPLETE, TrialState.PRUNED
-        ):
-            last = error.splitlines()[-1] if error else ""
-            raise ValueError(f"the first {self.settled_here} trials have all failed, the last one saying: {last}")
+        self._check_hope(run.error)
+
+    def _check_hope(self, error: str) -> None:
+        """Raise ValueError if all of the first trials have failed."""
+        if self.failed_here < max(HOPELESS, self.settled_here) or self.trials(TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        last = error.splitlines()[-1] if error else ""
+        raise ValueError(f"the first {self.settled_here} trials have all failed, the last one with: {last}")
 
     def best(self) -> FrozenTrial | None:
         """The complete trial with the best value of the first objective."""
@@ -361,21 +366,23 @@ class Search:
             return
         self.written = time.monotonic()
         records = [record(trial, self.folder) for trial in self.trials()]
-        at_work = {run.number for run in self.running}
+        interrupted = set(self.interrupted)
         for entry in records:
-            if entry["state"] == "running" and entry["number"] not in at_work:
+            if entry["number"] in interrupted:
                 entry["state"] = "interrupted"
         about = {
             "state": "running" if self.running else "done" if self.num_settled >= self.n_trials else "stopped",
-            "command": self.typed,
+            "command": self.written_as,
             "n_trials": self.n_trials,
             "workers": len(self.launcher.slots),
         }
         write_state(self.folder, self.sweep, records, about)
 
 
-def _blames(said: str, checkpoint: Path) -> bool:
-    """Whether it is this checkpoint that train.py cannot go on with: then its last error begins with that file."""
-    names = (checkpoint, checkpoint.absolute(), os.path.relpath(checkpoint))
-    errors = ["", *(line for line in said.splitlines() if line.startswith("error: "))]
-    return errors[-1].startswith(tuple(f"error: {key}{name} " for name in names for key in ("", "ckpt_path=")))
+def _epochs(path: Path, metric: str) -> list[float]:
+    """The metric after each epoch, from metrics.csv; NaN where it is undefined."""
+    try:
+        columns, _ = parse_history(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return columns.get(metric) or [math.nan] * len(columns.get("epoch", ()))

@@ -1,4 +1,4 @@
-"""Trials as jobs of Slurm, submitted with submitit. A search that is started again finds its jobs by their names."""
+"""Trials as Slurm jobs, submitted with submitit. A search that is started again finds its jobs by their names."""
 
 import hashlib
 import importlib.util
@@ -16,43 +16,43 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engrec.errors import nearest
 from engrec.machine.files import write_text
 from engrec.machine.processes import outside_of_jobs
 from engrec.runs.folder import last_lines
 from engrec.runs.status import KILLED, status_of
-from engrec.search.launcher import TAKEN
+from engrec.search.launcher import INTERRUPTED
+from engrec.search.space import unknown
 
 EVERY = 5.0  # seconds between two questions to Slurm, each about all jobs
 UNANSWERED = 600.0  # seconds without an answer that end a search
 LATE = 60.0  # seconds that a result may take to be seen here, on a file system that several machines share
 FORGOTTEN = "FORGOTTEN"  # of a job that Slurm no longer knows, some minutes after it has ended
-# Whatever else Slurm says of a job means that it goes on, or is to: PENDING, RUNNING, COMPLETING, REQUEUED, …
+# In all other states a job is running or will run: PENDING, RUNNING, COMPLETING, REQUEUED, …
 STATUS = {
     "COMPLETED": 0,
     "FAILED": 1,
     "CANCELLED": 143,
     "DEADLINE": 143,
     "OUT_OF_MEMORY": -9,
-    "TIMEOUT": TAKEN,
-    "PREEMPTED": TAKEN,
-    "NODE_FAIL": TAKEN,
-    "BOOT_FAIL": TAKEN,
-    FORGOTTEN: TAKEN,
+    "TIMEOUT": INTERRUPTED,
+    "PREEMPTED": INTERRUPTED,
+    "NODE_FAIL": INTERRUPTED,
+    "BOOT_FAIL": INTERRUPTED,
+    FORGOTTEN: INTERRUPTED,
 }
 BUSY = re.compile("Unable to contact|[Tt]imed out|[Tt]emporarily|try again", re.IGNORECASE)
 
 
 class RefusedError(ValueError):
-    """What Slurm said of a job that it does not take."""
+    """Slurm's message about a job that it refuses."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What each job asks Slurm for, by submitit's names: slurm.partition=gpu. None: what the cluster gives by default.
 
-    timeout_min: after which Slurm starts the job again, and it goes on. signal_delay_s: how long before that it is told
-    to save. setup: a line of shell before the run, such as module load cuda.
+    timeout_min: after which Slurm starts the job again, and it resumes. signal_delay_s: how long before that it gets a
+    signal to save. setup: a line of shell before the run, such as module load cuda.
     """
 
     timeout_min: int = 240
@@ -68,18 +68,18 @@ class Options:
 
 
 def read_options(given: Mapping[str, str]) -> Options:
-    """From what is typed after slurm. Raises ValueError for what is unknown or no number."""
+    """From the arguments slurm.KEY=VALUE. Raises ValueError for unknown keys and bad numbers."""
     types = {field.name: str(field.type) for field in fields(Options)}
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in types:
-            raise ValueError(f"there is no slurm.{key}{nearest(key, types)}; allowed: {', '.join(types)}")
+            raise ValueError(f"slurm.{key} {unknown(key, types)}")
         if "str" in types[key]:
             values[key] = value
             continue
         whole = "int" in types[key]
         if not re.fullmatch(r"[1-9]\d*" if whole else r"\d+(\.\d+)?", value) or float(value) == 0:
-            raise ValueError(f"slurm.{key}={value} is not a {'whole ' if whole else ''}number above 0")
+            raise ValueError(f"slurm.{key}={value} must be a {'whole ' if whole else ''}number above 0")
         values[key] = int(value) if whole else float(value)
     options = Options(**values)
     if 60 * options.timeout_min <= options.signal_delay_s:
@@ -92,41 +92,44 @@ def read_options(given: Mapping[str, str]) -> Options:
 class Job:
     """A job of Slurm, in the state in which the launcher saw it last.
 
-    before: when the run began that status.json told of when the job was submitted, which is not this one.
+    before: when the earlier run began that status.json described when the job was submitted.
     """
 
     def __init__(self, number: str, folder: Path, before: float | None = None) -> None:
         self.number, self.folder, self.before = number, folder, before
-        self.state, self.since = "PENDING", time.monotonic()
+        self.state, self.code, self.since = "PENDING", 0, time.monotonic()
         self.stopped = False
 
     @property
     def doing(self) -> str:
-        """What is to be told of it, if anything."""
+        """Its state, if it is not running."""
         return "" if self.state == "RUNNING" else self.state.lower()
 
-    def saw(self, state: str) -> None:
+    def saw(self, state: str, code: int = 0) -> None:
+        """code: the exit status of the run, of a job that has failed."""
         if state != self.state:
-            self.state, self.since = state, time.monotonic()
+            self.state, self.code, self.since = state, code, time.monotonic()
 
     def ended(self) -> int | None:
-        """Its exit status, as a process would have it; TAKEN if it is no fault of its own; None while it lives."""
+        """Its exit status, as a process would have it; or INTERRUPTED; None while it lives."""
         status, passed = self._status(), time.monotonic() - self.since
-        if status == TAKEN and passed < 3 * EVERY:  # on its way back to the queue it may look like this
+        if status == INTERRUPTED and passed < 3 * EVERY:  # a job on its way back to the queue may look like this
             return None
         if status == 0 and passed < LATE and not any(path.name == "result.json" for path in self.folder.iterdir()):
             return None
         return status
 
     def _status(self) -> int | None:
-        """By Slurm's word; by the run's own, where one that failed has only stopped, and of a forgotten one."""
+        """By Slurm; by the run's status.json where Slurm has forgotten the job, or calls a stopped run failed."""
         status = STATUS.get(self.state)
-        if self.state not in ("FAILED", FORGOTTEN) or (told := status_of(self.folder)).last_begun == self.before:
+        if self.state == "FAILED":
+            status = self.code or status
+        if self.state not in ("FAILED", FORGOTTEN) or (status_file := status_of(self.folder)).last_begun == self.before:
             return status
-        if told.state == "stopped":
-            return TAKEN
-        if self.state == FORGOTTEN and told.error != KILLED:  # else it was killed, and could not say so
-            return {"finished": 0, "failed": 1}.get(told.state, status)
+        if status_file.state == "stopped":
+            return INTERRUPTED
+        if self.state == FORGOTTEN and status_file.error != KILLED:  # a run that was killed could not write that itself
+            return {"finished": 0, "failed": 1}.get(status_file.state, status)
         return status
 
     def stop(self) -> None:
@@ -138,71 +141,72 @@ class Job:
 
 
 class Launcher:
-    """Starts runs as jobs of Slurm: as many are in the queue or at work at a time as there are slots.
+    """Starts runs as Slurm jobs: as many are queued or running as there are slots.
 
-    Raises ValueError where there is no Slurm, and where it does not take the job.
+    Raises ValueError where there is no Slurm, and where it refuses the job.
     """
 
     def __init__(self, workers: int, options: Options, scripts: Path) -> None:
         if absent := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
             raise ValueError(
-                f"launcher=slurm needs {' and '.join(absent)}: type this on a machine that submits to the cluster"
+                f"launcher=slurm needs {' and '.join(absent)}: run this on a machine that submits to the cluster"
             )
         if importlib.util.find_spec("submitit") is None:
-            raise ValueError("launcher=slurm needs submitit: type pip install -e '.[launchers]'")
+            raise ValueError("launcher=slurm needs submitit: pip install -e '.[launchers]'")
         self.slots, self.options, self.scripts = range(workers), options, scripts
         self.asked = self.answered = time.monotonic()
         self.jobs: dict[str, Job] = {}  # that have not ended, by number
 
     def start(self, command: Sequence[str], folder: Path, slot: int) -> Job:
-        """Its number is on record as soon as it has one; until then its name says whose it is."""
+        """Its number is written to job.json as soon as it has one; until then it is found by its name."""
         (folder / "job.json").unlink(missing_ok=True)
         before = status_of(folder).last_begun
         with _outside_of_jobs():
             number = _submit(command, folder, self.options, self.scripts)
-        return self._known(number, folder, before)
+        return self._track(number, folder, before)
 
-    def _known(self, number: str, folder: Path, before: float | None = None) -> Job:
+    def _track(self, number: str, folder: Path, before: float | None = None) -> Job:
         write_text(folder / "job.json", json.dumps({"slurm": number}))
         self.jobs[number] = job = Job(number, folder, before)
         return job
 
     def left_over(self, folders: Sequence[Path]) -> dict[Path, Job]:
-        """Jobs of a dead search that go on, and those that have come to an end of their own meanwhile."""
+        """Jobs of a dead search that are still running, and those that have finished or failed since."""
         if not folders:
             return {}
         by_name, found = {job_name(folder): folder for folder in folders}, {}
-        for number, state, name in _queue(by_name):
+        for number, state, name, code in _queue(by_name):
             folder = by_name[name]
             own = state not in STATUS or (STATUS[state] in (0, 1) and number == _recorded(folder))
             if own and (folder not in found or int(number) > int(found[folder].number)):
-                found[folder] = self._known(number, folder)
-                found[folder].saw(state)
+                found[folder] = self._track(number, folder)
+                found[folder].saw(state, code)
         return found
 
     def wait(self, jobs: Sequence[Job], seconds: float) -> None:
-        """So long; Slurm is asked rarely."""
+        """So many seconds; Slurm is asked rarely."""
         time.sleep(min(seconds, EVERY))
         if time.monotonic() - self.asked >= EVERY:
             self.look()
 
     def look(self) -> None:
-        """Ask Slurm, once, for the states of all jobs. Raises OSError if it has not answered for long."""
+        """Ask Slurm, once, for the states of all jobs. Raises OSError if it has not answered for ten minutes."""
         self.asked = time.monotonic()
         self.jobs = {number: job for number, job in self.jobs.items() if job.ended() is None}
         self.answered = self.answered if self.jobs else self.asked
         try:
-            states = {number: state for number, state, _ in _queue(job_name(job.folder) for job in self.jobs.values())}
+            found = {row[0]: row for row in _queue(job_name(job.folder) for job in self.jobs.values())}
         except OSError as error:
             if self.asked - self.answered > UNANSWERED:
-                raise OSError(f"Slurm does not answer: {error}. Type the same command again when it does") from error
+                raise OSError(f"Slurm does not answer: {error}. Run the same command again when it does") from error
             return
         self.answered = self.asked
         for number, job in self.jobs.items():
-            job.saw(states.get(number, FORGOTTEN))
+            _, state, _, code = found.get(number, (number, FORGOTTEN, "", 0))
+            job.saw(state, code)
 
     def end(self, jobs: Sequence[Job]) -> None:
-        """Cancel them all, and return when they are gone; if that takes too long, the next search finds them."""
+        """Cancel them all, and return when they have ended; if that takes too long, the next search finds them."""
         for job in jobs:
             job.stop()
         until = time.monotonic() + LATE
@@ -211,8 +215,8 @@ class Launcher:
             with suppress(OSError):
                 self.look()
 
-    def said(self, folder: Path) -> str:
-        """Of a run that said nothing, what Slurm says."""
+    def message(self, folder: Path) -> str:
+        """Slurm's own log where the run printed nothing."""
         logs = sorted(self.scripts.glob(f"{_recorded(folder)}_*.err"))
         return last_lines(folder / "stderr.log") or "\n".join(filter(None, map(last_lines, logs)))
 
@@ -231,7 +235,7 @@ def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Pat
     delay, setup, minutes = asked.pop("signal_delay_s"), asked.pop("setup", None), asked.pop("timeout_min")
     memory = {"mem": f"{round(1024 * asked.pop('mem_gb'))}MB"} if "mem_gb" in asked else {}
     threads = os.environ.get("OMP_NUM_THREADS") or options.cpus_per_task
-    log = str((folder / "stderr.log").resolve()).replace("%", "%%")  # else the beginning of a pattern of Slurm's
+    log = str((folder / "stderr.log").resolve()).replace("%", "%%")  # else it begins a pattern of Slurm's
     scripts.mkdir(parents=True, exist_ok=True)
     executor = SlurmExecutor(scripts)
     executor.update_parameters(
@@ -248,27 +252,39 @@ def _submit(command: Sequence[str], folder: Path, options: Options, scripts: Pat
     until = time.monotonic() + UNANSWERED
     while True:
         try:
-            # The command itself, and not a function of Python's that is pickled: signals reach it, and a job that is
-            # submitted while the search is killed lacks nothing.
-            with redirect_stderr(io.StringIO()):  # submitit prints what is said here
-                return executor._submit_command(shlex.join(command)).job_id
+            with redirect_stderr(io.StringIO()):  # submitit prints the error that it raises
+                return _submit_command(executor, command)
         except (FailedJobError, FailedSubmissionError) as error:
-            said = " ".join(str(error).split())
-            if not BUSY.search(said) or time.monotonic() > until:
-                raise RefusedError(f"Slurm does not take the job: {said}") from error
+            message = " ".join(str(error).split())
+            if not BUSY.search(message) or time.monotonic() > until:
+                raise RefusedError(f"Slurm refuses the job: {message}") from error
         time.sleep(EVERY)
-        if submitted := [number for number, state, _ in _queue([job_name(folder)]) if state not in STATUS]:
-            return submitted[-1]  # it had been heard
+        if submitted := [number for number, state, *_ in _queue([job_name(folder)]) if state not in STATUS]:
+            return submitted[-1]  # it was accepted all the same
 
 
-def _queue(names: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Number, state and name of all jobs with these names that Slurm knows of. Raises OSError if it does not answer."""
+def _submit_command(executor: Any, command: Sequence[str]) -> str:
+    """The number of the job. submitit's public submit() pickles a Python function: signals would not reach the command,
+    and a job that is submitted while the search is killed would lack its pickle."""
+    return executor._submit_command(shlex.join(command)).job_id
+
+
+def _queue(names: Iterable[str]) -> list[tuple[str, str, str, int]]:
+    """Number, state, name and exit status of all jobs with these names that Slurm knows of. Raises OSError if it does
+    not answer."""
     listed = ",".join(names)
     if not listed:
         return []
-    user, form = f"--user={os.getuid()}", "--format=%i|%T|%j"
+    user, form = f"--user={os.getuid()}", "--Format=JobID:|,State:|,Name:|,exit_code:|"
     lines = ask("squeue", "--noheader", "--states=all", user, form, f"--name={listed}").splitlines()
-    return [(number, state, name) for number, state, name in (line.strip().split("|") for line in lines)]
+    rows = (line.strip().split("|") for line in lines)
+    return [(number, state, name, _exit_status(code)) for number, state, name, code, *_ in rows]
+
+
+def _exit_status(code: str) -> int:
+    """Of 65:0, or of the 16640 that wait(2) makes of it; which one depends on Slurm's version."""
+    status, colon, _ = code.partition(":")
+    return int(status) if colon else int(status) >> 8
 
 
 def ask(*command: str) -> str:

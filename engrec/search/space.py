@@ -1,8 +1,7 @@
-"""What is searched: a sweep's YAML, its objectives, the space that values are drawn from; values as Hydra has them."""
+"""A sweep's YAML: its objectives and the space that values are drawn from; values in Hydra's syntax."""
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,9 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from engrec.errors import nearest
+from engrec.metrics import higher_is_better, logged
 
 Direction = Literal["minimize", "maximize"]
-SCORE = re.compile(r"val/(accuracy|balanced_accuracy|f1|auc|loss)")
 COSTS: dict[str, Direction] = {
     "seconds_per_epoch": "minimize",
     "train_images_per_second": "maximize",
@@ -28,7 +27,7 @@ PRUNERS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of a run's result.json: of its best epoch on the validation images, or what the run costs."""
+    """A number in a run's result.json: a validation score of its best epoch, or what the run costs."""
 
     metric: str
     direction: Direction
@@ -61,11 +60,11 @@ class Sweep:
         keys = {key_of(override) for override in overrides}
         space = {key: values for key, values in self.search.items() if key not in keys}
         if not space:
-            raise ValueError("the overrides leave nothing to search for: type fewer of " + ", ".join(self.search))
+            raise ValueError("the overrides leave nothing to search for: do not set all of " + ", ".join(self.search))
         return replace(self, overrides=tuple(merged(self.overrides, overrides)), search=space)
 
     def spec(self) -> dict[str, Any]:
-        """All that two commands have to agree in to go on with the same search, as JSON has it."""
+        """What two commands must have in common to work on the same search, as JSON."""
         return {
             "overrides": sorted(self.overrides),
             "search": {key: _in_words(values) for key, values in self.search.items()},
@@ -100,48 +99,53 @@ def _parsed(name: str, node: Any) -> Sweep:
     overrides = tuple(map(str, node.get("overrides") or ()))
     for override in overrides:
         if "=" not in override:
-            raise ValueError(f"overrides: {override} is not KEY=VALUE, as for train.py")
+            raise ValueError(f"overrides: {override} must be KEY=VALUE, as for train.py")
     _check_keys("search", node["search"], node["search"])
     objectives = [_objective(entry) for entry in node["objectives"]]
     if len({objective.metric for objective in objectives}) < len(objectives):
-        raise ValueError("objectives: one of them is there twice")
+        raise ValueError("objectives: one of them appears twice")
     sampler = _named("sampler", node.get("sampler") or {"name": "tpe"}, SAMPLERS)
     pruner = None if node.get("pruner") is None else _named("pruner", node["pruner"], PRUNERS)
     if pruner and len(objectives) > 1:
-        raise ValueError("pruner: with several objectives no trial is worse than others while it runs: type null")
+        raise ValueError("pruner: several objectives allow no pruning: set pruner: null")
     if pruner and not objectives[0].is_score:
-        raise ValueError(f"pruner: {objectives[0].metric} is known at the end of a run alone: type null")
+        raise ValueError(f"pruner: {objectives[0].metric} is known only at the end of a run: set pruner: null")
     folds, seed = tuple(node.get("folds") or ()), node.get("seed", 0)
     check_folds(folds)
     if type(seed) is not int or seed < 0:
-        raise ValueError(f"seed={seed} is not a whole number from 0")
+        raise ValueError(f"seed={seed} must be a whole number from 0")
     space = {key: _distribution(key, entry) for key, entry in node["search"].items()}
     return Sweep(name, overrides, space, tuple(objectives), folds, sampler, pruner, seed)
 
 
+def unknown(word: Any, known: Iterable[str]) -> str:
+    """What is wrong with a word that must be one of the known ones."""
+    return f"is unknown{nearest(str(word), known)}; it must be one of {', '.join(known)}"
+
+
 def check_folds(folds: Sequence[Any]) -> None:
     if not all(type(fold) is int and fold >= 0 for fold in folds) or len(set(folds)) < len(folds):
-        raise ValueError(f"folds={list(folds)}: allowed are different whole numbers from 0, such as [0,1,2]")
+        raise ValueError(f"folds={list(folds)} must be different whole numbers from 0, such as [0,1,2]")
 
 
 def _check_keys(where: str, node: Any, allowed: Any) -> None:
     if not isinstance(node, dict):
-        raise ValueError(f"{where or 'the file'} is not a list of KEY: VALUE")
+        raise ValueError(f"{where or 'the file'} must be a list of KEY: VALUE")
     for key in node:
         if key not in allowed:
             name = f"{where}.{key}".lstrip(".")
-            raise ValueError(f"{name} is unknown{nearest(str(key), allowed)}; allowed: {', '.join(allowed)}")
+            raise ValueError(f"{name} {unknown(key, allowed)}")
 
 
 def _named(where: str, node: Any, known: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     if not isinstance(node, dict) or node.get("name") not in known:
         found = node.get("name") if isinstance(node, dict) else node
-        raise ValueError(f"{where}.name={found} is not known{nearest(str(found), known)}; allowed: {', '.join(known)}")
+        raise ValueError(f"{where}.name={found} {unknown(found, known)}")
     defaults = known[node["name"]]
     _check_keys(where, node, ("name", *defaults))
     for key in defaults:
         if type(node.get(key, 0)) is not int or node.get(key, 0) < 0:
-            raise ValueError(f"{where}.{key}={node[key]} is not a whole number from 0")
+            raise ValueError(f"{where}.{key}={node[key]} must be a whole number from 0")
     return {**defaults, **node}
 
 
@@ -150,15 +154,14 @@ def _objective(node: Any) -> Objective:
     metric = str(node.get("metric"))
     if metric.startswith("test/"):
         raise ValueError(
-            f"objectives: {metric} would choose on the test images, and leave nothing to report: type val/…"
+            f"objectives: {metric} would select on the test images, and leave nothing to report: use val/…"
         )
-    if not SCORE.fullmatch(metric) and metric not in COSTS:
-        known = [*(f"val/{name}" for name in ("accuracy", "balanced_accuracy", "f1", "auc", "loss")), *COSTS]
-        raise ValueError(f"objectives: {metric} is not known{nearest(metric, known)}; allowed: {', '.join(known)}")
-    natural = COSTS.get(metric, "minimize" if metric.endswith("loss") else "maximize")
+    if metric not in (known := [*(f"val/{key}" for key in logged()), *COSTS]):
+        raise ValueError(f"objectives: {metric} {unknown(metric, known)}")
+    natural = COSTS.get(metric, "maximize" if higher_is_better(metric) else "minimize")
     direction = node.get("direction", natural)
     if direction not in ("minimize", "maximize"):
-        raise ValueError(f"objectives: direction={direction} is neither minimize nor maximize")
+        raise ValueError(f"objectives: direction={direction} must be minimize or maximize")
     return Objective(metric, direction)
 
 
@@ -170,16 +173,16 @@ def _distribution(key: str, node: Any) -> BaseDistribution:
     )
     if "choices" in node:
         if not isinstance(node["choices"], list) or not node["choices"]:
-            raise ValueError(f"{where}.choices is not a list such as [16, 32]")
+            raise ValueError(f"{where}.choices must be a list such as [16, 32]")
         return CategoricalDistribution([text(c) if isinstance(c, list | dict) else c for c in node["choices"]])
     low, high, step, log = node.get("low", ""), node.get("high", ""), node.get("step"), node.get("log", False)
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
         if type(value) not in (int, float):
-            raise ValueError(f"{where}.{name}={value} is not a number; it takes low and high, or choices")
+            raise ValueError(f"{where}.{name}={value} must be a number; it needs low and high, or choices")
     if type(log) is not bool:
-        raise ValueError(f"{where}.log={log} is neither true nor false")
+        raise ValueError(f"{where}.log={log} must be true or false")
     if not low < high or (log and (low <= 0 or step is not None)) or (step is not None and step <= 0):
-        raise ValueError(f"{where} has to have low < high; with log: true, low > 0 and no step")
+        raise ValueError(f"{where} must have low < high; with log: true, low > 0 and no step")
     if all(type(value) is int for value in (low, high, 1 if step is None else step)):
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)
@@ -193,7 +196,7 @@ def _in_words(values: BaseDistribution) -> dict[str, Any]:
 
 
 def text(value: Any) -> str:
-    """A value as Hydra's command line has it."""
+    """A value in the syntax of Hydra's command line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The folder of a search: one search at a time has it, and its journal is always readable."""
+"""Optuna's part of a search: its journal or database, samplers and pruners."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from engrec.machine.files import lock
+from engrec.search.shared import open_database, turn
 from engrec.search.space import Sweep, text
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -58,7 +59,7 @@ def repair(path: Path) -> None:
         if line.endswith(b"\n") and _is_json(line):
             continue
         if number < len(lines):
-            raise ValueError(f"{path}, line {number} is damaged: put that file back from a copy, or remove its folder")
+            raise ValueError(f"{path}, line {number} is damaged: restore that file from a copy, or remove its folder")
         os.truncate(path, sum(map(len, lines[:-1])))
 
 
@@ -70,58 +71,72 @@ def _is_json(line: bytes) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """The lock's file descriptor. Raises ValueError if another search is at work in the folder.
+def locked(folder: Path) -> Iterator[None]:
+    """Raises ValueError if another search uses the folder.
 
-    The lock goes with the process, however it ends, and with those that were forked from it and keep the descriptor.
+    The lock goes with the process, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         if not lock(file.fileno()):
             file.seek(0)
             raise ValueError(
-                f"{folder} is being searched already, by process {file.read().strip() or 'unknown'}: stop that one, or "
-                "type another folder="
+                f"{folder} is in use by another search, process {file.read().strip() or 'unknown'}: stop that one, set "
+                "another folder=, or share the search with storage="
             )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield file.fileno()
+        yield
 
 
-def open_study(folder: Path, sweep: Sweep) -> optuna.Study:
-    """The folder's study, new or as it was left. Raises ValueError where it is a search for something else."""
-    study = optuna.create_study(
-        study_name=sweep.name,
-        storage=JournalStorage(Journal(folder / "journal.log")),
-        directions=[objective.direction for objective in sweep.objectives],
-        load_if_exists=True,
-    )
+def open_study(folder: Path, sweep: Sweep, url: str | None = None) -> optuna.Study:
+    """The folder's study, new or as it was left; of a database the one with the folder's name. Raises ValueError where
+    it is another search."""
+    with turn(folder) if url else nullcontext():  # two that create the tables of a database disturb each other
+        study = optuna.create_study(
+            study_name=folder.resolve().name if url else sweep.name,
+            storage=open_database(url) if url else JournalStorage(Journal(folder / "journal.log")),
+            directions=[objective.direction for objective in sweep.objectives],
+            load_if_exists=True,
+        )
+        _check_same(study, folder, sweep, "the database does not have" if url else "have no journal")
+    return study
+
+
+def _check_same(study: optuna.Study, folder: Path, sweep: Sweep, unknown: str) -> None:
     spec = json.loads(json.dumps(sweep.spec()))
     before = study.user_attrs.get("spec")
     if before is None:
         if study.trials or _is_full(folder / "trials"):
-            raise ValueError(f"{folder} has trials that no journal knows of: remove it, or type another folder=")
+            raise ValueError(f"{folder} has trials that {unknown}: remove it, or set another folder=")
         study.set_user_attr("spec", spec)
     elif differing := [key for key in spec if before.get(key) != spec[key]]:
         key = differing[0]
         raise ValueError(
             f"{folder} holds a search with other {', '.join(differing)} ({_difference(before.get(key), spec[key])}): "
-            "type the same command to go on with it, or another folder="
+            "use the same command to resume it, or set another folder="
         )
-    return study
+
+
+def reopened(study: optuna.Study, number: int) -> optuna.Trial:
+    """A trial that another process has begun. Optuna has no public way to continue one."""
+    frozen = study.get_trials(deepcopy=False)[number]
+    return optuna.Trial(study, frozen._trial_id)
 
 
 def _is_full(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def forget(folder: Path) -> None:
-    """Remove a search that has just begun, as if it never had; the lock stays, as it is held."""
+def forget(study: optuna.Study, folder: Path, url: str | None = None) -> None:
+    """Remove a search that has just begun; the lock stays, as it is held."""
     for name in ("trials", "slurm"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("journal.log", "sweep.json", "trials.csv"):
         (folder / name).unlink(missing_ok=True)
+    if url is not None:
+        optuna.delete_study(study_name=study.study_name, storage=url)
 
 
 def _difference(before: Any, now: Any) -> str:
@@ -149,7 +164,7 @@ class LastValue(MedianPruner):
 
 
 def build_pruner(node: Mapping[str, Any] | None, steps: int) -> BasePruner:
-    """steps: of a whole trial, counted from 1."""
+    """steps: of a complete trial, counted from 1."""
     if node is None:
         return NopPruner()
     numbers = {key: value for key, value in node.items() if key != "name"}
@@ -157,7 +172,7 @@ def build_pruner(node: Mapping[str, Any] | None, steps: int) -> BasePruner:
 
 
 def build_sampler(sweep: Sweep, number: int, draw: int = 0) -> BaseSampler:
-    """For one draw of one trial: the same after a restart as without one."""
+    """For one value of one trial: the same with a restart and without."""
     seed = int(np.random.SeedSequence([sweep.seed, number, draw]).generate_state(1)[0])
     if sweep.sampler["name"] == "random":
         return RandomSampler(seed)

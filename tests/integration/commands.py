@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Folder:
         self.env = os.environ | {"HOME": str(path), "MPLCONFIGDIR": get_configdir()}
         for name in (*WITHOUT, "HYDRA_FULL_ERROR"):
             self.env.pop(name, None)
+
+    def with_env(self, **env):
+        """The same folder, whose commands have other environment variables."""
+        other = copy(self)
+        other.env = self.env | env
+        return other
 
     def start(self, *arguments):
         """Start train.py and return the process."""

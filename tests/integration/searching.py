@@ -1,4 +1,4 @@
-"""scripts/sweep.py with a stand-in for train.py that takes a twentieth of a second and says in a ledger what it did."""
+"""scripts/sweep.py with a stand-in for train.py that takes a twentieth of a second and records what it did."""
 
 import json
 import os
@@ -51,11 +51,11 @@ os.replace(folder + "/result.json.part", folder + "/result.json")
 # The command's own main, with another train.py; what a real one says to the configuration is tested further below.
 DRIVER = """
 import os, sys
-from engrec.search import jobs, processes
+from engrec.search import checking, local, slurm
 import sweep
 from engrec.errors import errors_in_one_line
-processes.GRACE, jobs.EVERY = 0.5, 0.3
-sweep.check = lambda cfg: None
+local.GRACE, slurm.EVERY = 0.5, 0.3
+checking.check = lambda cfg: None
 with errors_in_one_line():
     sweep.main(sys.argv[2:], [sys.executable, "-S", "-E", sys.argv[1]])
 """

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from engrec import checkpoint
 from engrec.experiment import build_data, build_trainer
 from engrec.machine import processes
-from engrec.plan import choose_for_machine
+from engrec.plan import plan
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 START = ["stage=scratch", *SMALL, *FEW, *TWO]
@@ -35,22 +35,20 @@ def trained(request, folder):
     """One epoch on two processes, with as many validation images; the command, its folder and the images."""
     name = f"val{request.param}"
     sizes = [f"dataset.num_val={request.param}", "dataset.num_test=23", "max_epochs=1"]
-    done = folder.python("train.py", *START, *sizes, f"output_dir={name}")
+    done = folder.command(*START, *sizes, f"output_dir={name}")
     assert done.status == 0, done.stderr[-3000:]
     return done, folder.path / name, sizes
 
 
 def one_process(compose, path, sizes, side):
     """What one process says of the checkpoint, on the same images."""
-    cfg = compose(
-        "stage=scratch", *SMALL, *FEW, *sizes, "trainer.precision=32-true", "+trainer.enable_checkpointing=false"
-    )
-    choose_for_machine(cfg)
-    cfg.callbacks, cfg.output_dir = {}, str(path)
-    data, saved = build_data(cfg), checkpoint.read(path / "last.ckpt")
-    module = instantiate(cfg.module, **saved["hyper_parameters"], _recursive_=False, _convert_="all")
+    settings = ["trainer.precision=32-true", "+trainer.enable_checkpointing=false", f"output_dir={path / 'alone'}"]
+    planned = plan(compose("stage=scratch", *SMALL, *FEW, *sizes, *settings))
+    planned.config["callbacks"] = {}
+    data, saved = build_data(planned), checkpoint.read(path / "last.ckpt")
+    module = instantiate(planned.config["module"], **saved["hyper_parameters"], _recursive_=False, _convert_="all")
     module.load_state_dict(saved["state_dict"])
-    run = build_trainer(cfg)
+    run = build_trainer(planned)
     return (run.validate if side == "val" else run.test)(module, data, verbose=False)[0]
 
 
@@ -89,7 +87,7 @@ def test_what_a_step_and_its_learning_rate_are_is_said(trained):
 
 def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
     few = ["trainer.devices=3", "dataset.num_val=2", "dataset.num_test=21", "max_epochs=1"]
-    done = folder.python("train.py", *START, *few, "output_dir=few")
+    done = folder.command(*START, *few, "output_dir=few")
     assert done.status == 1
     assert "error: 2 images for 3 devices leave one idle: type trainer.devices=2" in done.stderr
     assert "Traceback" not in done.stderr
@@ -106,27 +104,17 @@ def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
 )
 def test_processes_with_different_settings_stop_and_say_what_differs(folder, both, each, named):
     """As torchrun or a cluster may start them; here by hand, each with its own command."""
-    script = [sys.executable, "train.py", *START, "max_epochs=1", *both]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    started = []
-    for rank in ("0", "1"):
-        env = folder.env | {
-            "WORLD_SIZE": "2",
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "GROUP_RANK": "0",
-            "LOCAL_WORLD_SIZE": "2",
-        }
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
-        command = [*script, each[int(rank)]]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, cwd=folder.path, env=env, **pipes))
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [1, 1], said
-    for stderr in said:
-        assert f"process 1 has {named}" in stderr
-        assert "start all of them with the same command" in stderr
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [folder.with_env(RANK=rank, LOCAL_RANK=rank, **group) for rank in ("0", "1")]
+    started = [rank.start(*START, "max_epochs=1", *both, setting) for rank, setting in zip(ranks, each, strict=True)]
+    ended = [rank.finish(process) for rank, process in zip(ranks, started, strict=True)]
+    assert [done.status for done in ended] == [1, 1], ended
+    for done in ended:
+        assert f"process 1 has {named}" in done.stderr
+        assert "start all of them with the same command" in done.stderr
     assert not [*(folder.path / "differ").rglob("result.json")]
 
 
@@ -134,7 +122,7 @@ def test_processes_do_not_ask_each_other_before_every_step(folder):
     folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     asked = ["+callbacks.asked._target_=watching.Asked", "+callbacks.asked.dirpath=${output_dir}"]
     sizes = ["dataset.num_train=168", "max_epochs=2"]
-    done = folder.python("train.py", *START, *sizes, *asked, "output_dir=asked")
+    done = folder.command(*START, *sizes, *asked, "output_dir=asked")
     assert done.status == 0, done.stderr[-3000:]
     said = json.loads((folder.path / "asked" / "asked.json").read_text())
     assert said["steps"] == [0, 0]  # of six steps each
@@ -147,7 +135,7 @@ def children(pid):
 
 def test_a_killed_run_leaves_no_process_behind(folder):
     run = folder.path / "killed"
-    process = folder.start(*START, "batch_size=8", "dataset.num_train=4000", "max_epochs=9", f"output_dir={run}")
+    process = folder.start(*START, "batch_size=8", "dataset.num_train=400", "max_epochs=900", f"output_dir={run}")
     wait_for((run / "last.ckpt").is_file, process)
     [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(process.pid, signal.SIGKILL)
@@ -174,8 +162,8 @@ def torchrun(folder, *arguments):
 
 def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(folder):
     long = ["batch_size=8", "dataset.num_train=400", "max_epochs=4"]
-    log, whole = torchrun(folder, *long, "output_dir=whole")
-    assert whole.wait(300) == 0, log.seek(0) or log.read()[-3000:]
+    done = folder.command(*START, *long, "output_dir=whole")
+    assert done.status == 0, done.stderr[-3000:]
     log, process = torchrun(folder, *long)
     try:
         deadline = time.monotonic() + 180
@@ -192,7 +180,7 @@ def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(f
     log.seek(0)
     said = log.read()
     assert process.returncode == 0, said[-3000:]
-    assert "going on from" in said
+    assert "resuming from" in said
     assert [*run.parent.iterdir()] == [run]
     assert (run / "metrics.csv").read_bytes() == (folder.path / "whole" / "metrics.csv").read_bytes()
     before, after = (json.loads((path / "result.json").read_text()) for path in (folder.path / "whole", run))

@@ -81,7 +81,7 @@ def test_trials_at_a_time_have_a_gpu_each_and_one_that_fails_does_not_end_the_ot
         assert json.loads((path / "result.json").read_text())["seed"] == seed
         log = (path / "train.log").read_text()
         assert log.count("INFO scratch: synthetic") == log.count("INFO test: accuracy") == 1
-        assert log.count("INFO written to") == log.count(f"INFO written to sweep/{name}") == 1
+        assert log.count("INFO results are in") == log.count(f"INFO results are in sweep/{name}") == 1
 
 
 def test_without_a_gpu_there_is_one_worker_and_nothing_is_set(machine):

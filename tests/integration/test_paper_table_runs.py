@@ -81,9 +81,9 @@ def test_ctrl_c_stops_the_run_in_hand_and_the_same_command_goes_on(folder):
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "stopped; nothing that was saved is lost" in said
-    assert "Go on with: python train.py" in (run / "output.txt").read_text()  # it was stopped in its own way
+    assert "Resume with: python train.py" in (run / "output.txt").read_text()  # it was stopped in its own way
     assert not (run / "result.json").is_file()
-    interpreter, script, *again = shlex.split(said.partition("Go on with: ")[2])
+    interpreter, script, *again = shlex.split(said.partition("Resume with: ")[2])
     assert (interpreter, script, again) == ("python", "scripts/paper_table.py", arguments)
     done = paper_table(folder, *again)
     assert done.status == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""scripts/sweep.py as it is typed: killed at any moment and gone on with, stopped, refused; and once with real runs.
+"""scripts/sweep.py as users run it: killed at any moment and resumed, stopped, refused; and once with real runs.
 
 Most of it with a stand-in for train.py.
 """
@@ -40,7 +40,7 @@ def test_killed_three_times_nothing_is_lost_or_done_twice(searching, seed):
         process.communicate()
     status, out, err = searching.run("n_trials=30", "workers=3")
     assert status == 0, err
-    assert "going on: " in out
+    assert "resuming: " in out
     trials, ended = assert_each_once(searching, 30)
     assert len(ended) == len(set(ended))
     rows = list(csv.DictReader((searching.folder / "trials.csv").open()))
@@ -104,20 +104,20 @@ def test_a_killed_trial_is_run_once_more_with_the_same_values(searching):
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_by_a_signal_it_says_how_to_go_on_and_goes_on(searching, signum, status):
+def test_stopped_by_a_signal_it_says_how_to_resume_and_resumes(searching, signum, status):
     process = searching.start("n_trials=4", mode="slow")
     searching.until(lambda: len(searching.noted("start")) == 2, process)
     process.send_signal(signum)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (status, "")
     assert not any(is_alive(pid) for *_, pid, _ in searching.noted("start"))
-    command = out.splitlines()[-1].partition("Go on with: ")[2]
+    command = out.splitlines()[-1].partition("Resume with: ")[2]
     assert shlex.split(command)[:2] == ["python", "scripts/sweep.py"]
     assert {t["state"] for t in json.loads((searching.folder / "sweep.json").read_text())["trials"]} == {"interrupted"}
     before = [trial.params for trial in searching.trials()]
     status, out, err = searching.run("n_trials=4")
     assert status == 0, err
-    assert "2 interrupted are taken up" in out
+    assert "2 interrupted will be resumed" in out
     assert [trial.params for trial in searching.trials()][:2] == before
     assert_each_once(searching, 4)
 
@@ -133,14 +133,14 @@ def test_two_searches_do_not_share_a_gpu(searching, tmp_path):
     assert not other.noted("start")
     first.kill()
     first.communicate()
-    assert "on 1 GPUs" in second.communicate(timeout=30)[0]
+    assert "on 1 GPU" in second.communicate(timeout=30)[0]
     assert_each_once(other, 1)
 
 
-def test_out_of_time_it_stops_and_can_go_on(searching):
+def test_out_of_time_it_stops_and_can_resume(searching):
     status, out, err = searching.run("n_trials=2", "timeout=1", mode="slow")
     assert status == 0, err
-    assert "timeout=1: go on with: " in out
+    assert "timeout=1: resume with: " in out
     assert searching.run("n_trials=2", "timeout=100")[0] == 0
     assert_each_once(searching, 2)
 
@@ -150,7 +150,7 @@ def test_a_second_search_in_the_folder_is_refused(searching):
     searching.until(lambda: len(searching.noted("start")) == 2, process)
     status, _, err = searching.run("n_trials=2")
     assert status == 1
-    assert f"searched already, by process {process.pid}" in one_line(err)
+    assert f"in use by another search, process {process.pid}" in one_line(err)
     lines = (searching.folder / "journal.log").read_text().splitlines()
     assert len({json.loads(line)["worker_id"] for line in lines}) == 1
     process.kill()  # which frees the folder
@@ -167,14 +167,13 @@ def test_another_search_in_the_folder_is_refused(searching):
     assert_each_once(searching, 3)
 
 
-def test_what_is_found_wrong_while_trials_run_stops_them_and_nothing_is_left(searching):
+def test_what_is_wrong_is_reported_before_the_first_trial_and_nothing_is_left(searching):
     """A key that is unknown to the class that it is for, which has to be loaded to know."""
-    searching.driver = DRIVER.replace("sweep.check = lambda cfg: None\n", "")
+    searching.driver = DRIVER.replace("checking.check = lambda cfg: None\n", "")
     status, _, err = searching.run("n_trials=500", "+model.heigth=3", mode="slow")
     assert status == 1
     assert one_line(err).startswith("error: model.heigth is unknown")
-    assert searching.noted("start")
-    assert not any(is_alive(pid) for *_, pid, _ in searching.noted("start"))
+    assert not searching.noted("start")
     assert {path.name for path in searching.folder.iterdir()} == {"lock"}
     assert searching.run("n_trials=2")[0] == 0
 
@@ -199,7 +198,7 @@ def test_a_full_disk_stops_it_in_one_line_and_the_journal_stays_readable(searchi
     assert_each_once(searching, 30)
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_one_line(searching):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(searching):
     searching.folder.write_text("a file")
     status, _, err = searching.run("n_trials=1")
     assert status == 1
@@ -209,7 +208,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line(searching):
 def test_trials_that_fail_are_shown_and_five_at_the_start_are_enough(searching):
     status, out, err = searching.run("n_trials=30", "workers=1", mode="fails")
     assert status == 1
-    assert "the first 5 trials have all failed, the last one saying: error: the data are nowhere" in one_line(err)
+    assert "the first 5 trials have all failed, the last one with: error: the data are nowhere" in one_line(err)
     assert len(searching.noted("start")) == 5
     assert "trial 4: failed" in out
     assert "    error: the data are nowhere" in out
@@ -229,7 +228,7 @@ def test_the_table_and_the_summary(searching):
     [command] = [line for line in out.splitlines() if line.startswith("python train.py ")]
     assert f"optimizer.lr={best.params['optimizer.lr']:.6g}" in command
     assert f"(trial {best.number}, in {searching.folder}/trials/{best.number}): " in out
-    assert "What matters for val/auc: optimizer.lr" in out
+    assert "Importances for val/auc: optimizer.lr" in out
     page = (searching.folder / "summary.html").read_text()
     assert "<script src" not in page
     for written in (
@@ -240,13 +239,13 @@ def test_the_table_and_the_summary(searching):
         assert "123454321" not in written  # the test's figures
 
 
-def test_without_a_terminal_the_start_is_said_at_once(searching):
+def test_without_a_terminal_the_start_is_printed_at_once(searching):
     process = searching.start("n_trials=2", mode="slow")
-    said = [process.stdout.readline().partition(":")[0] for _ in range(4)]
+    lines = [process.stdout.readline().partition(":")[0] for _ in range(4)]
     process.kill()
     process.communicate()
-    assert said[-2:] == ["trial 0 begins", "trial 1 begins"]
-    assert "2 at a time, with" in said[-3]
+    assert lines[-2:] == ["trial 0 begins", "trial 1 begins"]
+    assert "2 trials in parallel, " in lines[-3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pty and its sizes")
@@ -279,20 +278,38 @@ def test_on_a_terminal_the_table_is_drawn_over(searching):
 
 
 def test_two_real_trials(tmp_path):
-    """Of vgg_small, a tenth as wide, on 70 drawn faces; a third goes on in the same folder."""
+    """Of vgg_small, a tenth as wide, on 70 synthetic faces. As if the search had died before the first one ended, and
+    its last checkpoint were damaged, that trial is trained again from scratch."""
     words = [
         "sweep=small", "n_trials=2", "workers=2", f"folder={tmp_path / 'a folder'}", "max_epochs=1", "model.width=0.1",
         "trainer.accelerator=cpu", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21",
     ]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "sweep.py", *words],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr + done.stdout
+
+    def searched():
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts" / "sweep.py", *words],
+            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    done = searched()
     for number in (0, 1):
         folder = tmp_path / "a folder" / "trials" / str(number)
         result = json.loads((folder / "result.json").read_text())
         assert f"trial {number}: val/auc {result['validation']['val/auc']:.4g}" in done.stdout
         assert (folder / "best.ckpt").is_file()
         assert "it/s" not in (folder / "stderr.log").read_text()  # no progress bar
+    first, journal = tmp_path / "a folder" / "trials" / "0", tmp_path / "a folder" / "journal.log"
+    before = json.loads((first / "result.json").read_text())["validation"]
+    told = [line for line in journal.read_text().splitlines(keepends=True) if is_told(line)]
+    journal.write_text(journal.read_text().replace(told[0], "").replace(told[1], ""))
+    (first / "result.json").unlink()
+    (first / "last.ckpt").write_bytes(b"PK")
+    assert "2 interrupted" in searched().stdout
+    assert json.loads((first / "result.json").read_text())["validation"] == before
+
+
+def is_told(line):
+    entry = json.loads(line)
+    return entry["op_code"] == 6 and entry["state"] == 1

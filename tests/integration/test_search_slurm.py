@@ -45,7 +45,7 @@ def running(searching, number):
 def test_every_trial_is_one_job(searching, cluster):
     status, out, err = searching.run("n_trials=5", "slurm.timeout_min=7", "slurm.partition=gentle")
     assert (status, err) == (0, "")
-    assert "jobs of Slurm, 2 at a time, each with 1 CPUs and no GPU" in out
+    assert "2 Slurm jobs in parallel, each with 1 CPU and no GPU" in out
     trials, ended = assert_each_once(searching, 5)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     shown = [cluster.show(job_of(searching, number)) for number in range(5)]
@@ -69,7 +69,7 @@ def test_jobs_of_a_killed_search_are_taken_over(searching, cluster):
         time.sleep(0.1)
     status, out, err = searching.run("n_trials=6")
     assert status == 0, err
-    assert "interrupted are taken up" in out
+    assert "interrupted will be resumed" in out
     trials, _ = assert_each_once(searching, 6)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert len(searching.noted("start")) == len(searching.noted("end")) == 6
@@ -141,7 +141,7 @@ def test_a_job_that_stops_and_is_not_taken_back_is_submitted_again(searching, cl
     assert ended == [("FAILED", "138:0")] * 3 + [("COMPLETED", "0:0")]
 
 
-def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):
+def test_stopped_it_cancels_its_jobs_and_resumes(searching, cluster):
     process = searching.start("n_trials=2", mode="slow")
     searching.until(running(searching, 2), process)
     before = [job_of(searching, number) for number in (0, 1)]
@@ -153,16 +153,16 @@ def test_stopped_it_cancels_its_jobs_and_goes_on(searching, cluster):
     assert_each_once(searching, 2)
 
 
-def test_what_slurm_does_not_take_is_said_in_one_line(searching):
+def test_what_slurm_refuses_is_reported_in_one_line(searching):
     status, _, err = searching.run("n_trials=2", "slurm.partition=nowhere")
     assert status == 1
-    assert "Slurm does not take the job: sbatch: error: " in one_line(err)
+    assert "Slurm refuses the job: sbatch: error: " in one_line(err)
     assert "nvalid partition" in err
     assert not (searching.folder / "journal.log").exists()
     assert not (searching.folder / "trials").exists()
 
 
-def test_without_slurm_it_is_said_where_to_type_it(searching, tmp_path, monkeypatch):
+def test_without_slurm_it_says_where_to_run_it(searching, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "squeue").symlink_to(shutil.which("true"))
     searching.around = {**searching.around, "PATH": str(tmp_path / "bin")}

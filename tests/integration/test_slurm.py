@@ -18,7 +18,7 @@ from slurm_cluster import Cluster, free_ports, missing
 
 from engrec import checkpoint
 from engrec.experiment import build_data, build_trainer
-from engrec.plan import choose_for_machine
+from engrec.plan import plan
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 RUN = ["stage=scratch", *SMALL, *FEW, "trainer=plain", "max_epochs=5"]
@@ -141,13 +141,12 @@ def test_a_cluster_goes_with_all_its_processes_when_a_test_fails():
 def test_two_nodes_say_what_one_process_says(compose, cluster, jobs):
     cluster.wait(jobs["spread"].id, "COMPLETED")
     run = jobs["spread"].run
-    cfg = compose(*RUN, "+trainer.enable_checkpointing=false")
-    choose_for_machine(cfg)
-    cfg.callbacks, cfg.output_dir = {}, str(run)
-    data, saved = build_data(cfg), checkpoint.read(run / "best.ckpt")
-    module = instantiate(cfg.module, **saved["hyper_parameters"], _recursive_=False, _convert_="all")
+    planned = plan(compose(*RUN, "+trainer.enable_checkpointing=false", f"output_dir={run / 'alone'}"))
+    planned.config["callbacks"] = {}
+    data, saved = build_data(planned), checkpoint.read(run / "best.ckpt")
+    module = instantiate(planned.config["module"], **saved["hyper_parameters"], _recursive_=False, _convert_="all")
     module.load_state_dict(saved["state_dict"])
-    trainer, result = build_trainer(cfg), json.loads((run / "result.json").read_text())
+    trainer, result = build_trainer(planned), json.loads((run / "result.json").read_text())
     for side, said in (("val", result["validation"]), ("test", result["metrics"])):
         [alone] = (trainer.validate if side == "val" else trainer.test)(module, data, verbose=False)
         for name in NAMES:
@@ -225,4 +224,4 @@ def test_trials_of_a_sweep_are_jobs_with_a_gpu_each_and_go_on_as_others_do(clust
     first, second = folder.path / "sweep" / "0", folder.path / "sweep" / "1"
     assert written(first) == written(second)
     assert [json.loads((run / "seen.json").read_text())["gpu"] for run in (first, second)] in (["0", "1"], ["0", "0"])
-    assert "going on from sweep/0/last.ckpt" in (first / "train.log").read_text()
+    assert "resuming from sweep/0/last.ckpt" in (first / "train.log").read_text()

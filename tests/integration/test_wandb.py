@@ -226,7 +226,7 @@ def stopped(folder, pretrained):
     os.kill(process.pid, signal.SIGINT)
     done = folder.finish(process)
     before = record_of(run)
-    again = succeeded(folder.printed(done.line("Go on with: ")))
+    again = succeeded(folder.printed(done.line("Resume with: ")))
     return done, again, run, before
 
 
@@ -276,8 +276,7 @@ def test_a_crash_is_marked(folder):
 
 def test_a_server_that_never_answers_is_done_without(folder):
     run = folder.path / "alone"
-    dead = Folder.__new__(Folder)
-    dead.path, dead.env = folder.path, folder.env | {"WANDB_BASE_URL": NEVER, "WANDB_API_KEY": KEY}
+    dead = folder.with_env(WANDB_BASE_URL=NEVER, WANDB_API_KEY=KEY)
     start = ["stage=scratch", *RUN[:-2], "max_epochs=1", "logger=wandb", "logger.init_timeout=3"]
     done = succeeded(dead.command(*start, f"output_dir={run}"))
     assert "going on offline" in done.stdout
@@ -300,15 +299,13 @@ def test_a_tested_checkpoint_names_what_it_tested(folder, pretrained):
 def test_two_processes_are_one_run(folder):
     run = folder.path / "two"
     start = ["stage=scratch", *RUN, "trainer.devices=2", "trainer.precision=32-true", f"output_dir={run}"]
-    succeeded(folder.python("train.py", *start))
+    succeeded(folder.command(*start))
     assert len(list(run.rglob("*.wandb"))) == 1
     assert_history([record["item"] for record in records(folder, run)["history"]], run)
 
 
 def with_key(folder, server, key):
-    other = Folder.__new__(Folder)
-    other.path, other.env = folder.path, folder.env | server.environment | {"WANDB_API_KEY": key}
-    return other
+    return folder.with_env(**server.environment | {"WANDB_API_KEY": key})
 
 
 def test_what_cannot_be_a_key_is_said_before_training(folder, server):

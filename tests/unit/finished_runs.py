@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import yaml
 
-from engrec.runs.record import Predictions
+from engrec.evidence import comparison
+from engrec.evidence.groups import read_groups
+from engrec.runs.record import Predictions, find_runs
 
 CLASSES = ("disengaged", "engaged")
 FORMATS = ("JPEG L 48x48", "JPEG L 50x48", "PNG RGB 48x48")
@@ -43,6 +45,20 @@ def unknown_people(images):
 def decided(images, chosen):
     """The same images, each of which is certainly of its chosen class, (N,)."""
     return replace(images, probabilities=np.eye(len(images.class_names))[chosen])
+
+
+def right_for(images, share, seed=0):
+    """Certain predictions, of which the given share of each class is right."""
+    rng, chosen = np.random.default_rng(seed), 1 - images.labels
+    for k in (0, 1):
+        members = rng.permutation(np.flatnonzero(images.labels == k))
+        right = members[: round(share * len(members))]
+        chosen[right] = k
+    return decided(images, chosen)
+
+
+def majority(images):
+    return decided(images, np.full(len(images.labels), np.bincount(images.labels).argmax()))
 
 
 def write_predictions(path, images):
@@ -116,3 +132,12 @@ def config(folder, stage, seed, fold, settings):
             node = node.setdefault(name, {})
         node[last] = value
     return flat
+
+
+def comparisons_of(folder, num_resamples=400):
+    return comparison.build(read_groups(find_runs([folder])), num_resamples)
+
+
+def comparison_of(folder, num_resamples=400):
+    [one] = comparisons_of(folder, num_resamples)
+    return one

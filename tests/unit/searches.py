@@ -66,7 +66,7 @@ class Launcher:
     def left_over(self, folders):
         return {folder: job for folder, job in self.left.items() if folder in folders}
 
-    def said(self, folder):
+    def message(self, folder):
         return last_lines(folder / "stderr.log")
 
 
@@ -82,11 +82,12 @@ def good(overrides, folder):
     return Made(folder, [value], result=result(value))
 
 
-def searched(folder, sweep, run=good, n_trials=5, workers=1, epochs=10, **how):
-    """A whole search in the folder."""
+def searched(folder, sweep, run=good, n_trials=5, workers=1, epochs=10, url=None, **how):
+    """A complete search in the folder. url: of a database."""
     folder.mkdir(parents=True, exist_ok=True)
     launcher = Launcher(run, workers) if callable(run) else run
-    study = open_study(folder, sweep)
+    study = open_study(folder, sweep, url)
+    how["shared"] = url is not None
     searching = search.Search(sweep, study, folder, launcher, [], n_trials, epochs, WATCH, **how)
     searching.run()
     return searching

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
 
 from engrec import metrics
 from engrec.callbacks import Calibration, History, Predictions, Progress, ViewPredictions, gathered
@@ -262,13 +263,15 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("seconds", "drawn"), [(0.0, 2), (0.06, 7), (0.2, 12)])
-def test_the_bar_is_drawn_ten_times_a_second_and_at_the_end(data, monkeypatch, seconds, drawn):
+def test_the_bar_is_drawn_ten_times_a_second_and_at_the_end(monkeypatch, seconds, drawn):
     """Twelve steps of so many seconds: of 0.06 s every second one comes too soon, but the last."""
-    monkeypatch.setattr(sys, "stdout", Terminal())
     clock = iter(seconds * step + 100 for step in range(12))
     monkeypatch.setattr("engrec.callbacks.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    steps: list[int] = []
+    monkeypatch.setattr(TQDMProgressBar, "on_train_batch_end", lambda bar, trainer, step: steps.append(step))
     bar = Progress()
-    steps = [step for step in range(1, 13) if bar._should_update(step, 12)]
+    for step in range(1, 13):
+        bar.on_train_batch_end(SimpleNamespace(is_last_batch=step == 12), step)
     assert len(steps) == drawn
     assert steps[-1] == 12
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engrec import checkpoint
+from engrec.errors import CheckpointError, exit_status
 from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules import build
@@ -38,6 +39,14 @@ def path(content, tmp_path):
     return tmp_path / "best.ckpt"
 
 
+def fill(backbone, path, preprocessing):
+    checkpoint.load_backbone(backbone, checkpoint.read(path), str(path), preprocessing)
+
+
+def tested(path, data):
+    return build.tested_module(str(path), checkpoint.read(path), data)
+
+
 def refused(function, *arguments):
     with pytest.raises(ValueError, match=r"\S") as error:
         function(*arguments)
@@ -47,7 +56,7 @@ def refused(function, *arguments):
 
 def test_the_backbone_is_filled_to_the_last_tensor(content, path):
     backbone = network()
-    checkpoint.load_backbone(backbone, path, IMAGES)
+    fill(backbone, path, IMAGES)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, content["state_dict"][f"backbone.{name}"])
 
@@ -64,9 +73,10 @@ def test_the_backbone_is_filled_to_the_last_tensor(content, path):
 def test_another_network_is_refused_with_both_named(path, other, said):
     backbone = other()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    message = refused(checkpoint.load_backbone, backbone, path, IMAGES)
-    assert "best.ckpt holds a VGG (model.norm=batch model.width=0.05 model.dense=[])" in message
-    assert type(backbone).__name__ in message.partition("this run's model")[2]
+    message = refused(fill, backbone, path, IMAGES)
+    assert "best.ckpt has another network" in message
+    assert "set model=vgg_small model.width=0.05" in message
+    assert type(backbone).__name__ in message.partition("than this run's")[2]
     assert said in message
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
@@ -74,21 +84,31 @@ def test_another_network_is_refused_with_both_named(path, other, said):
 @pytest.mark.parametrize("lost", ["backbone.blocks.0.0.weight", "backbone.blocks.3.4.running_var"])
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(content, path, lost):
     torch.save(content | {"state_dict": {k: v for k, v in content["state_dict"].items() if k != lost}}, path)
-    assert lost.removeprefix("backbone.") in refused(checkpoint.load_backbone, network(), path, IMAGES)
+    assert lost.removeprefix("backbone.") in refused(
+        checkpoint.load_backbone, network(), checkpoint.read(path), str(path), IMAGES
+    )
 
 
 def test_images_prepared_otherwise_are_refused_with_both_named(path):
-    message = refused(checkpoint.load_backbone, network(), path, IMAGES | {"channels": 3, "height": 64, "width": 60})
+    message = refused(
+        checkpoint.load_backbone,
+        network(),
+        checkpoint.read(path),
+        str(path),
+        IMAGES | {"channels": 3, "height": 64, "width": 60},
+    )
     assert "1×48×48, normalised per image" in message
     assert "3×64×60, normalised per image" in message
-    assert "1×48×48" in refused(checkpoint.load_backbone, network(), path, IMAGES | {"normalize": "data set"})
+    assert "1×48×48" in refused(
+        checkpoint.load_backbone, network(), checkpoint.read(path), str(path), IMAGES | {"normalize": "data set"}
+    )
 
 
 def test_other_classes_are_refused_with_both_named(content, path):
     checkpoint.check_classes(content, path, ("happy", "sad"))
     for others in (("sad", "happy"), ("happy", "sad", "neutral"), ("engaged", "disengaged")):
         message = refused(checkpoint.check_classes, content, path, others)
-        assert "2 classes apart (happy, sad)" in message
+        assert "2 classes (happy, sad)" in message
         assert f"{len(others)} ({', '.join(others)})" in message
 
 
@@ -101,7 +121,7 @@ def test_a_pickle_that_runs_a_command_is_not_executed(content, path, tmp_path, m
     monkeypatch.chdir(tmp_path)
     for write in (torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))):
         write(content | {"callbacks": Payload()}, path)
-        assert "best.ckpt is not a checkpoint that can be read safely" in refused(checkpoint.read, path)
+        assert "best.ckpt cannot be read safely" in refused(checkpoint.read, path)
     assert not (tmp_path / "executed").exists()
 
 
@@ -118,7 +138,7 @@ def test_a_file_that_is_not_of_torch_is_refused(path, written):
 def test_a_truncated_checkpoint_is_refused(path, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert "best.ckpt is not a checkpoint" in refused(checkpoint.read, path)
+    assert "best.ckpt cannot be read" in refused(checkpoint.read, path)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +154,7 @@ def test_a_truncated_checkpoint_is_refused(path, share):
 )
 def test_a_file_of_torch_that_is_no_checkpoint_is_refused(path, other):
     torch.save(other, path)
-    assert "not a checkpoint of engrec" in refused(checkpoint.read, path)
+    assert "not an engrec checkpoint" in refused(checkpoint.read, path)
 
 
 @pytest.fixture
@@ -147,7 +167,7 @@ def data(make_faces):
 
 
 def test_the_tested_module_is_the_saved_one(content, path, data):
-    module = build.tested_module(str(path), data)
+    module = tested(path, data)
     assert isinstance(module, ExpressionModule)
     assert all(torch.equal(value, content["state_dict"][name]) for name, value in module.state_dict().items())
 
@@ -169,9 +189,13 @@ def test_the_tested_module_is_the_saved_one(content, path, data):
 def test_a_checkpoint_that_names_other_code_is_not_built(content, path, data, target):
     parameters = content["hyper_parameters"]
     torch.save(content | {"hyper_parameters": parameters | {"model": {"_target_": target, "command": "exit"}}}, path)
-    assert f"{target}, which is not code of engrec" in refused(build.tested_module, str(path), data)
+    assert f"names {target}, which is not part of engrec" in refused(
+        build.tested_module, str(path), checkpoint.read(path), data
+    )
     torch.save(content | {"module": target}, path)
-    assert f"{target} and engrec.models.vgg.VGG, which is not" in refused(build.tested_module, str(path), data)
+    assert f"names {target}, which is not part of engrec" in refused(
+        build.tested_module, str(path), checkpoint.read(path), data
+    )
 
 
 def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, monkeypatch):
@@ -182,7 +206,7 @@ def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, m
         changed = parameters | {place: parameters[place] | {"norm": nested, "lr": nested}}
         torch.save(content | {"hyper_parameters": changed}, path)
         try:
-            build.tested_module(str(path), data)
+            tested(path, data)
         except Exception as error:  # what is said does not matter here
             assert place == "model", error  # noqa: PT017
     assert not (tmp_path / "executed").exists()
@@ -196,3 +220,20 @@ def test_a_training_goes_on_only_as_it_was(content, path):
     for name, other in (("seed", 1), ("optimizer", {"lr": 1}), ("model", {})):
         message = refused(checkpoint.check_continues, whole, path, parameters | {name: other})
         assert f"{name}={parameters[name]}, this run has {name}={other}" in message
+
+
+def of_weights_alone(path):
+    checkpoint.check_continues({}, path, {})
+
+
+def of_other_settings(path):
+    checkpoint.check_continues({"optimizer_states": [], "hyper_parameters": {"seed": 0}}, path, {"seed": 1})
+
+
+@pytest.mark.parametrize("wrong", [checkpoint.read, of_weights_alone, of_other_settings])
+def test_a_checkpoint_that_cannot_be_used_has_an_exit_status_of_its_own(tmp_path, wrong):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=str(path)) as error:
+        wrong(path)
+    assert exit_status(error.value) == 65

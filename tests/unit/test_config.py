@@ -1,5 +1,6 @@
 """What is wrong with a configuration is said before anything is built, all of it, on one line."""
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -61,7 +62,11 @@ def test_every_stage_takes_every_dataset(compose, stage, dataset):
     ],
 )
 def test_every_option_is_valid(compose, choice):
-    check(compose(choice))
+    check(compose(choice, *["split.fold=0"] * (choice == "split=loso")))
+
+
+def test_leave_one_subject_out_asks_for_the_subject(compose):
+    assert "split.fold=0" in problem(compose("split=loso"))
 
 
 def test_no_group_is_forgotten():
@@ -104,9 +109,9 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["batch_size=0"], "batch_size=0 must be at least 1"),
         (["seed=-1"], "seed=-1 must be from 0 to 4294967295"),
         (["max_epochs=-1"], "max_epochs=-1 must be at least 1"),
-        (["monitor=val/acuracy"], "accuracy, balanced_accuracy, f1, auc or loss"),
-        (["monitor=test/accuracy"], "monitor=test/accuracy is not logged"),
-        (["tta=five_crop"], "tta=five_crop is none of none, flip, ten_crop"),
+        (["monitor=val/acuracy"], "val/accuracy, val/balanced_accuracy, val/f1, val/auc, val/loss"),
+        (["monitor=test/accuracy"], "monitor=test/accuracy must be one of val/accuracy, "),
+        (["tta=five_crop"], "tta=five_crop must be one of none, flip, ten_crop"),
         (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),
         (["optimizer.lr=fast"], "optimizer.lr=fast is not a number"),
         (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
@@ -114,7 +119,7 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["++model._target_=engrec.modles.vgg.VGG"], "cannot be imported"),
         (["stage=finetune", "init_from=null"], "stage=scratch"),
         (["init_from=FILE", "ckpt_path=FILE"], "ckpt_path=null"),
-        (["ckpt_path=FILE"], f"type output_dir={CONF}"),
+        (["ckpt_path=FILE"], f"set output_dir={CONF}"),
         (["stage=test", "ckpt_path=FILE", "init_from=FILE"], "init_from"),
     ],
 )
@@ -131,7 +136,7 @@ def test_every_stage_takes_every_kind_of_views(compose, stage, kind):
 def test_a_stage_of_another_name_is_refused(compose):
     cfg = compose()
     cfg.stage = "train"
-    assert "stage=train is none of pretrain, finetune, scratch, test" in problem(cfg)
+    assert "stage=train must be one of pretrain, finetune, scratch, test" in problem(cfg)
 
 
 def test_several_problems_are_said_together(compose):
@@ -223,3 +228,19 @@ def test_errors_of_the_user_leave_one_line_and_status_1():
 def test_errors_of_the_program_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), errors.errors_in_one_line():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.CheckpointError("last.ckpt is damaged"), 65),
+        (OSError(errno.ENOSPC, "No space left on device"), 74),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 74),
+    ],
+)
+def test_a_bad_checkpoint_and_a_full_disk_have_exit_statuses_of_their_own(capsys, error, status):
+    for raised in (error, ValueError("what it means")):
+        with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
+            raise raised from error if raised is not error else None
+        assert end.value.code == status
+        assert capsys.readouterr().err.startswith("error: ")

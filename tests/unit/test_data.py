@@ -410,7 +410,7 @@ def test_the_data_set_is_on_the_device_where_it_is_asked_for_or_fits(
     assert next(iter(loader.sampler)).device.type == found  # or each batch would be indexed from afar
     assert data.pinned == loader.pinned == (device == "cuda")
     (said,) = caplog.messages
-    assert said.startswith(f"the data set is on the {device if on_device else 'host'}: 0 MB, where the {device} has")
+    assert said.startswith(f"the data set is on the {device if on_device else 'host'}: 0 MB (the {device} has")
 
 
 def test_the_log_says_how_large_the_data_set_is_and_the_memory(make_faces, monkeypatch, caplog):
@@ -418,7 +418,7 @@ def test_the_log_says_how_large_the_data_set_is_and_the_memory(make_faces, monke
     data = DataModule(faces, Split(np.arange(8), np.arange(8, 16), np.arange(16, 24)), upside_down, 4)
     with caplog.at_level(logging.INFO, "engrec.data"):
         set_up(data, monkeypatch, memory=85_899_345_920)
-    assert caplog.messages == ["the data set is on the cpu: 2 MB, where the cpu has 85.9 GB"]
+    assert caplog.messages == ["the data set is on the cpu: 2 MB (the cpu has 85.9 GB)"]
 
 
 def test_a_second_setup_changes_nothing_and_is_not_said(data, monkeypatch, caplog):

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from engrec.metrics import Scores, accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls
+from engrec.metrics import accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls, roc
+from engrec.modules.scores import Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 
@@ -134,3 +135,38 @@ def test_update_keeps_no_graph_and_takes_half_precision():
     scores.update(logits, torch.arange(6) % 3, logits.float().sum(1))
     assert not any(tensor.requires_grad for tensor in (*scores.logits, scores.loss_sum))
     assert {value.dtype for value in scores.compute().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("number", [2, 40, 400])
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_the_roc_curve_is_exact_where_it_is_short(number, decimals):
+    """Ties included: the area under it is the AUC, and its points are those that scikit-learn finds."""
+    rng = np.random.default_rng(number)
+    scores = rng.random(number).round(decimals)
+    positive = np.append(rng.random(number - 2) < 0.4, [True, False]) if number > 2 else np.array([True, False])
+    points = roc(scores, positive, 500)
+    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(sk.roc_auc_score(positive, scores), abs=1e-12)
+    false, true, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
+    assert {tuple(p) for p in points.round(12)} <= {tuple(p) for p in np.stack([false, true], 1).round(12)}
+
+
+def test_a_long_roc_curve_is_thinned_to_exact_points():
+    rng = np.random.default_rng(0)
+    positive = rng.random(20_000) < 0.3
+    scores = positive + rng.normal(size=20_000)
+    points = roc(scores, positive, 500)
+    assert len(points) == 500
+    assert points[0].tolist() == [0, 0]
+    assert points[-1].tolist() == [1, 1]
+    assert (np.diff(points, axis=0) >= 0).all()
+    counts = points * [(~positive).sum(), positive.sum()]
+    for false, true in counts[1:-1].round():
+        threshold = np.sort(scores)[::-1][int(false + true) - 1]
+        assert ((scores >= threshold) & positive).sum() == true
+        assert ((scores >= threshold) & ~positive).sum() == false
+    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(sk.roc_auc_score(positive, scores), abs=1e-4)
+
+
+@pytest.mark.parametrize("positive", [[True, True], [False, False]])
+def test_without_one_of_the_two_kinds_there_is_no_roc_curve(positive):
+    assert len(roc(np.array([0.1, 0.2]), np.array(positive), 500)) == 0

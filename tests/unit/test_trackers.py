@@ -10,11 +10,11 @@ import pytest
 import torch
 import wandb_workspace
 import yaml
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from engrec import config, trackers
 from engrec.callbacks import History
-from engrec.trackers import WandbRun, faces_table, followed, recorded, roc
+from engrec.metrics import logged
+from engrec.trackers import WandbRun, faces_table, followed, recorded
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "conf" / "sweep" / "wandb").glob("*.yaml"))
@@ -29,44 +29,6 @@ CHOSEN = {
 
 def new(folder, **fields):
     return WandbRun(str(folder), **CHOSEN | {"run": "now", "offline": True} | fields)
-
-
-# --- curves -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [2, 40, 400])
-@pytest.mark.parametrize("decimals", [1, 2, 9])
-def test_the_roc_curve_is_exact_where_it_is_short(number, decimals):
-    """Ties included: the area under it is the AUC, and its points are those that scikit-learn finds."""
-    rng = np.random.default_rng(number)
-    scores = rng.random(number).round(decimals)
-    positive = np.append(rng.random(number - 2) < 0.4, [True, False]) if number > 2 else np.array([True, False])
-    points = roc(scores, positive, 500)
-    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
-    false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
-    assert {tuple(p) for p in points.round(12)} <= {tuple(p) for p in np.stack([false, true], 1).round(12)}
-
-
-def test_a_long_roc_curve_is_thinned_to_exact_points():
-    rng = np.random.default_rng(0)
-    positive = rng.random(20_000) < 0.3
-    scores = positive + rng.normal(size=20_000)
-    points = roc(scores, positive, 500)
-    assert len(points) == 500
-    assert points[0].tolist() == [0, 0]
-    assert points[-1].tolist() == [1, 1]
-    assert (np.diff(points, axis=0) >= 0).all()
-    counts = points * [(~positive).sum(), positive.sum()]
-    for false, true in counts[1:-1].round():
-        threshold = np.sort(scores)[::-1][int(false + true) - 1]
-        assert ((scores >= threshold) & positive).sum() == true
-        assert ((scores >= threshold) & ~positive).sum() == false
-    assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(roc_auc_score(positive, scores), abs=1e-4)
-
-
-@pytest.mark.parametrize("positive", [[True, True], [False, False]])
-def test_without_one_of_the_two_kinds_there_is_no_roc_curve(positive):
-    assert len(roc(np.array([0.1, 0.2]), np.array(positive), 500)) == 0
 
 
 # --- faces ------------------------------------------------------------------------------------------------------------
@@ -278,7 +240,7 @@ def test_the_sweep_over_folds_has_all_of_them(compose):
 def test_a_workspace_needs_a_login(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    with pytest.raises(ValueError, match=r"nobody is logged in at .*: wandb login"):
+    with pytest.raises(ValueError, match=r"not logged in at .*: run wandb login"):
         wandb_workspace.save("engrec", "engrec")
 
 
@@ -298,9 +260,9 @@ def test_the_workspace_shows_what_runs_log(compose):
         node = cfg
         for key in setting.split("."):
             node = node[key]
-    assert set(wandb_workspace.SCORES) == set(trackers.SCORES)
     spec = wandb_workspace.build("somebody", "engrec", "engrec")._to_model().spec.model_dump_json(by_alias=True)
-    for key in ("test/accuracy", "val/auc", "train/loss", "choices", "test/confusion_table", "test/roc_table"):
+    names = {f"{side}/{key}" for side in ("train", "val", "test") for key in logged()} - {"test/loss"}
+    for key in (*names, "choices", "test/confusion_table", "test/roc_table"):
         assert key in spec
 
 

@@ -1,13 +1,20 @@
 "use strict";
-// What all views are made of: elements, numbers as text, and where records come from.
+// What all views use: elements, numbers as text, and where records come from.
 // Text of files reaches the page as text nodes, or through escaped(), never as markup.
 
+/** JSON that the page holds. */
+const here = (id) => {
+  const element = document.getElementById(id);
+  return element && JSON.parse(element.textContent);
+};
+
+const constants = here("constants"); // metrics, and how figures look
 const runs = new Map();
-const searches = new Map();
 let about = { root: "", error: "", exported: "" };
 
-const SCORES = { accuracy: "accuracy", balanced_accuracy: "balanced accuracy", f1: "F1", auc: "AUC", loss: "loss" };
-const TRIALS = ["complete", "interrupted", "done"]; // what searches say besides
+const LOGGED = constants.metrics.filter((metric) => metric.logged);
+const SCORES = Object.fromEntries(LOGGED.map(({ key, label }) => [key, label]));
+const SHARES = new Set(LOGGED.filter((metric) => metric.share).map(({ key }) => key)); // shown in per cent
 const STATES = ["running", "finished", "failed", "stopped", "pruned", "unknown", "damaged"];
 
 /** An element; properties that start with "on" are listeners, text among the children stays text. */
@@ -34,11 +41,11 @@ const percent = (value, signed = false) =>
 
 function scoreText(score, value, signed = false) {
   if (value == null) return "";
-  if (score !== "loss") return percent(value, signed);
+  if (SHARES.has(score)) return percent(value, signed);
   return `${signed && value > 0 ? "+" : ""}${value.toFixed(4)}`.replace("-", "−");
 }
 
-/** sign: of intervals over few people, which the legend explains. */
+/** sign: the mark of intervals over few people, which the legend explains. */
 function withInterval(figure, sign = "") {
   if (!figure || figure.value == null) return "undefined";
   const between = figure.low == null ? "" : ` [${percent(figure.low)}, ${percent(figure.high)}]${sign}`;
@@ -82,12 +89,12 @@ function label(run) {
 
 function secondsOf(run) {
   const until = run.state === "running" ? Date.now() / 1000 : run.ended;
-  if (until && run.begun) return run.earlier + until - run.begun; // all parts of a run that went on
+  if (until && run.begun) return run.earlier + until - run.begun; // all parts of a resumed run
   return run.seconds;
 }
 
 function badge(state) {
-  return h("span", { class: `badge ${[...STATES, ...TRIALS].includes(state) ? state : "unknown"}` }, state);
+  return h("span", { class: `badge ${STATES.includes(state) ? state : "unknown"}` }, state);
 }
 
 const runLink = (run, text) => h("a", { href: `#/run/${run.id}` }, text ?? label(run));
@@ -141,25 +148,29 @@ const settingOf = (run, key) => (key in run.choices && !(key in run.settings) ? 
 
 // Where records come from: a server that is asked again and again, or the page itself.
 
-const here = (id) => {
-  const element = document.getElementById(id);
-  return element && JSON.parse(element.textContent);
-};
 const answers = new Map();
+
+/** An answer that an exported page holds, compressed. */
+async function unpacked(name) {
+  const element = document.getElementById(name);
+  if (!element) return { why: "an exported page does not contain this; python scripts/dashboard.py shows it" };
+  const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
 let seen = { version: 0, token: "" };
 
-/** An answer about a run, a pair of runs, a group or a search; {why} where there is none. */
+/** An answer about a run, a pair of runs or a group; {why} where there is none. */
 function ask(question, key) {
   const name = `${question}/${key}`;
   if (!answers.has(name)) {
     const answer = about.exported
-      ? Promise.resolve(here(name) ?? { why: "this is not in the page: python scripts/dashboard.py shows it" })
+      ? unpacked(name)
       : fetch(`api/${name}`).then((r) => (r.ok ? r.json() : { why: `the server has no answer (${r.status})` }));
     answers.set(
       name,
       answer.catch(() => ({ why: "the server does not answer", lost: true })),
     );
-    answers.get(name).then((said) => said.lost && answers.delete(name));
+    answers.get(name).then((answer) => answer.lost && answers.delete(name));
   }
   return answers.get(name);
 }
@@ -169,28 +180,19 @@ function take(state) {
   const changed = new Set(state.gone);
   if (state.error !== about.error) changed.add("error");
   about = { ...about, root: state.root, error: state.error };
-  if (state.whole) {
-    for (const id of [...runs.keys(), ...searches.keys()]) changed.add(id);
+  if (state.complete) {
+    for (const id of runs.keys()) changed.add(id);
     runs.clear();
-    searches.clear();
   }
-  for (const id of state.gone) {
-    runs.delete(id);
-    searches.delete(id);
-  }
-  for (const [kind, records] of [
-    [runs, state.runs],
-    [searches, state.searches],
-  ]) {
-    for (const record of records) {
-      kind.set(record.id, record);
-      changed.add(record.id);
-    }
+  for (const id of state.gone) runs.delete(id);
+  for (const record of state.runs) {
+    runs.set(record.id, record);
+    changed.add(record.id);
   }
   const groups = new Set([...changed].map((id) => runs.get(id)?.group));
   for (const name of [...answers.keys()]) {
     const keys = name.split("/")[1].split("+");
-    if (keys.some((key) => changed.has(key) || groups.has(key))) answers.delete(name);
+    if (changed.size && keys.some((key) => key === "all" || changed.has(key) || groups.has(key))) answers.delete(name);
   }
   seen = { version: state.version, token: state.token };
   return changed;

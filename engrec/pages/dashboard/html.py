@@ -1,6 +1,7 @@
-"""The page itself: as the server gives it, in pieces, and as one file that holds everything it shows."""
+"""The page itself: in pieces, as the server sends it, and as one file that holds everything it shows."""
 
 import base64
+import gzip
 import hashlib
 import html
 import importlib.util
@@ -14,17 +15,18 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from engrec.metrics import compared, described, scores
 from engrec.pages import page
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
+from engrec.pages.panels import COLOURS, DARK, DASHES, TEMPLATE, look
 
 HERE = Path(__file__).parent
-OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "searches.js", "main.js")  # each needs those before
+OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "main.js")  # each needs those before it
 PLOTS = "plotly.js"
 EXPORTED_MISTAKES = 60  # runs whose pictures are written into a page
 BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views">
-<a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a>
-<a href="#/searches" data-views="searches search">Searches</a></nav>
+<a href="#/runs" data-views="runs run compare">Runs</a> <a href="#/groups" data-views="groups">Folds and seeds</a></nav>
 <span id="live" role="status">reading …</span></header>
 <main id="main"></main><noscript>This page needs JavaScript.</noscript>"""
 
@@ -32,40 +34,54 @@ BODY = """<header><h1>engrec <span id="root"></span></h1><nav aria-label="views"
 @cache
 def scripts() -> dict[str, str]:
     """Name to source: the table and our own, then plotly, for which the table does not wait."""
-    return {"tables.js": _tables(), **{name: _ours(name) for name in OURS}, PLOTS: get_plotlyjs()}
+    return {"tables.js": data_tables()[0], **{name: _ours(name) for name in OURS}, PLOTS: get_plotlyjs()}
 
 
 @cache
 def style() -> str:
-    return page.STYLE + _bundle("dt_bundle.css") + _ours("dashboard.css")
+    return page.STYLE + data_tables()[1] + _ours("dashboard.css")
+
+
+def constants() -> str:
+    """What the scripts take from Python: metrics, and how figures look."""
+    looks = [{"colour": look(i).colour, "dash": look(i).dash} for i in range(len(COLOURS) * len(DASHES))]
+    metrics = [metric | {"share": metric["key"] in scores()} for metric in described()]
+    names = {"metrics": metrics, "compared": list(compared())}
+    return _data("constants", {**names, "looks": looks, "template": TEMPLATE, "dark": DARK})
 
 
 def _ours(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _bundle(name: str) -> str:
-    """A file of DataTables as itables carries it; the package is not loaded, since it would load pandas."""
+@cache
+def data_tables() -> tuple[str, str]:
+    """DataTables as a plain script, which leaves `DataTable` behind, and its style.
+
+    The only place that knows how itables, which brings them, is built: its module is turned into a script, so that a
+    file can hold it. The package is not imported, since it would import pandas. Raises ValueError for another version.
+    """
     found = importlib.util.find_spec("itables")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("itables is not installed, which holds the table: pip install -c constraints.txt itables")
-    return Path(found.submodule_search_locations[0], "html", name).read_text(encoding="utf-8")
-
-
-def _tables() -> str:
-    """The module of itables as a plain script that leaves DataTable behind, so that a file can hold it too."""
-    source = _bundle("dt_bundle.js")
+        raise ValueError("the table needs itables: pip install -c constraints.txt itables")
+    folder = Path(found.submodule_search_locations[0], "html")
+    try:
+        source, css = ((folder / name).read_text(encoding="utf-8") for name in ("dt_bundle.js", "dt_bundle.css"))
+    except OSError:
+        source = css = ""
     exported = re.search(r"export\{([^}]*)\};?", source)
     names = dict(part.split(" as ")[::-1] for part in exported[1].split(",")) if exported else {}
     if exported is None or not {"default", "set_or_remove_dark_class"} <= names.keys():
-        raise ValueError("this version of itables is not known here: pip install -c constraints.txt itables")
+        raise ValueError(
+            "the dashboard's table needs another version of itables: pip install -c constraints.txt itables"
+        )
     end = f"window.DataTable={names['default']};{names['set_or_remove_dark_class']}();"
-    return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();'
+    return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();', css
 
 
 def policy(allowed: str) -> str:
-    """What a browser lets the page do: scripts that are named, nothing from elsewhere. 'unsafe-eval' is for plotly's
-    parallel coordinates, which build their shaders so; text of files is never run."""
+    """What a browser lets the page do: run the scripts that are named, fetch nothing from elsewhere. 'unsafe-eval' is
+    for plotly; text of files is never run."""
     return (
         f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
@@ -74,7 +90,9 @@ def policy(allowed: str) -> str:
 
 def served() -> str:
     sources = "".join(f'<script defer src="{name}"></script>' for name in scripts() if name != PLOTS)
-    return _whole(f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY)
+    return _page(
+        f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY + constants()
+    )
 
 
 def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
@@ -83,18 +101,18 @@ def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(hashes))}"><style>{style()}</style>'
     )
-    start, end = _whole(head, f"{BODY}\0").split("\0")
+    start, end = _page(head, f"{BODY}{constants()}\0").split("\0")
     yield start
     state = outputs.since() | {"root": name, "error": "", "exported": time.strftime("%Y-%m-%d %H:%M")}
     yield _data("state", state)
     for question, key in asked(outputs):
-        yield _data(f"{question}/{key}", details.answer(question, key))
+        yield _packed(f"{question}/{key}", details.answer(question, key))
     yield "".join(f"<script>{source}</script>" for source in _inside().values())
     yield end
 
 
 def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
-    """All that can be asked about what is there, but pairs, of which there are too many."""
+    """All that the page can ask, except for pairs, of which there are too many."""
     tested = [key for key, entry in outputs.runs.items() if "predictions.csv" in entry.files]
     newest = sorted(tested, key=lambda key: -(outputs.runs[key].record["started"] or 0))[:EXPORTED_MISTAKES]
     for question, keys in (
@@ -103,7 +121,7 @@ def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
         ("tested", tested),
         ("mistakes", newest),
         ("group", dict.fromkeys(entry.record["group"] for entry in outputs.runs.values())),
-        ("search", outputs.searches),
+        ("intervals", ["all"]),
     ):
         for key in keys:
             yield question, key
@@ -111,7 +129,7 @@ def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
 
 @cache
 def _inside() -> dict[str, str]:
-    """The scripts as they stand inside a page, where the end of an element would end them."""
+    """The scripts as they can stand inside a page, where </script> would end them."""
     return {name: re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE) for name, source in scripts().items()}
 
 
@@ -120,12 +138,22 @@ def _digest(source: str) -> str:
 
 
 def _data(name: str, node: Any) -> str:
-    """JSON that no text inside it can leave."""
-    text = json.dumps(node, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON in an element that no text inside it can end."""
+    text = _json(node).replace("<", "\\u003c")
     return f'<script type="application/json" id="{html.escape(name)}">{text}</script>\n'
 
 
-def _whole(head: str, body: str) -> str:
+def _packed(name: str, node: Any) -> str:
+    """The same, compressed: figures of a thousand runs are 40 MB of text."""
+    packed = base64.b64encode(gzip.compress(_json(node).encode(), 6, mtime=0)).decode()
+    return f'<script type="text/plain" id="{html.escape(name)}">{packed}</script>\n'
+
+
+def _json(node: Any) -> str:
+    return json.dumps(node, allow_nan=False, separators=(",", ":"))
+
+
+def _page(head: str, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>engrec</title>'
         f'<meta name="viewport" content="width=device-width">{head}</head><body>{body}</body></html>\n'

@@ -1,5 +1,5 @@
 "use strict";
-// Addresses, and the look every two seconds at what has changed.
+// Addresses, and a question every two seconds for what has changed.
 
 const EVERY = 2000; // milliseconds
 const main = document.getElementById("main");
@@ -18,25 +18,23 @@ function show() {
   if (name === "run") view = runView(main, keys[0]);
   else if (name === "compare") view = compareView(main, keys[0], keys[1]);
   else if (name === "groups") view = groupsView(main);
-  else if (name === "searches") view = searchesView(main);
-  else if (name === "search") view = searchView(main, keys[0]);
   else view = runsView(main);
 }
 
-function told() {
+function showTitle() {
   document.getElementById("root").textContent = about.root;
   const running = [...runs.values()].filter((run) => run.state === "running").length;
   document.title = `${running ? `(${running}) ` : ""}${about.root} – engrec`;
 }
 
-async function look() {
+async function refresh() {
   if (!document.hidden) {
     try {
       const changed = await poll();
       live.textContent = "live";
       live.className = "live";
       if (changed.size) {
-        told();
+        showTitle();
         if (view.update(changed) === "again") show();
       }
       view.tick?.();
@@ -45,7 +43,7 @@ async function look() {
       live.className = "lost";
     }
   }
-  setTimeout(look, EVERY);
+  setTimeout(refresh, EVERY);
 }
 
 async function start() {
@@ -64,7 +62,7 @@ async function start() {
       live.className = "lost";
     }
   }
-  told();
+  showTitle();
   window.addEventListener("hashchange", () => (show(), window.scrollTo(0, 0)));
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target.matches("input, select, textarea")) return;
@@ -74,7 +72,7 @@ async function start() {
   show();
   document.body.dataset.ready = "yes";
   loadPlotly();
-  if (!exported) setTimeout(look, EVERY);
+  if (!exported) setTimeout(refresh, EVERY);
 }
 
 start();

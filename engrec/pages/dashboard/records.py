@@ -1,9 +1,8 @@
-"""Runs and searches below a folder, as records for a table; read again only where files have changed.
+"""Runs below a folder, as records for a table; read again only where files have changed.
 
-Nothing that lies there is trusted: what cannot be read is a record that says why. Symbolic links are not followed.
+No file there is trusted: a run that cannot be read has a record that says why. Symbolic links are not followed.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -11,16 +10,20 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engrec.evidence.groups import NOT_SETTINGS
+from engrec.metrics import higher_is_better, logged
+from engrec.runs import status as statuses
 from engrec.runs.reading import (
     MOST_BYTES,
+    FileError,
+    Problem,
     mapping,
     number,
+    parse_history,
     plain,
     read_json,
     read_settings,
@@ -28,24 +31,23 @@ from engrec.runs.reading import (
     word,
 )
 from engrec.runs.record import STAGES
-from engrec.runs.status import status_of
+from engrec.runs.settings import is_setting
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
 READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
 DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
 MOST_BYTES |= {"sweep.json": 2**26, "predictions.csv": 2**27}
-SCORES = ("accuracy", "balanced_accuracy", "f1", "auc", "loss")
-SILENT = 60.0  # seconds without a new sweep.json, after which a search no longer goes on
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
+STATES = (*statuses.STATES, "unknown")
 
 Seen = dict[str, tuple[int, int]]  # name of a file to when it was written, in ns, and its size
 
 
 @dataclass
 class Entry:
-    """A folder of a run or a search. read: what its files say; record: what the page is told, since `version`."""
+    """A folder of a run or a search. read: what its files say; record: what the page shows, since `version`."""
 
     folder: Path
     files: Seen
@@ -55,7 +57,7 @@ class Entry:
 
 
 class Outputs:
-    """What lies below a folder, kept between looks. Whoever names a version is told what came after it."""
+    """What lies below a folder, kept between scans. `since` gives what is newer than a version."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,26 +78,21 @@ class Outputs:
         trials = dict(self._trials())
         names = _names(entry.read for entry in self.runs.values())
         for entry in self.runs.values():
-            self._tell(entry, finished_record(entry.read, names, trials))
-        for entry in self.searches.values():
-            self._tell(entry, dict(entry.read, state=search_state(entry)))
+            self._update(entry, full_record(entry.read, names, trials))
 
     def since(self, version: int = 0, token: str = "") -> dict[str, Any]:
         """Records that are new since then, or all of them."""
         version = version if token == self.token else 0
-        new = {
-            name: [entry.record for entry in entries.values() if entry.version > version]
-            for name, entries in (("runs", self.runs), ("searches", self.searches))
-        }
+        new = [entry.record for entry in self.runs.values() if entry.version > version]
         gone = [key for key, at in self.gone.items() if version and at > version]
-        return {"token": self.token, "version": self.version, "whole": version == 0, "gone": gone, **new}
+        return {"token": self.token, "version": self.version, "complete": version == 0, "gone": gone, "runs": new}
 
     def forget(self) -> None:
-        """That the folder cannot be read."""
+        """Drop all records: the folder cannot be read."""
         self.version += 1
-        for entries in (self.runs, self.searches):
-            self.gone |= dict.fromkeys(entries, self.version)
-            entries.clear()
+        self.gone |= dict.fromkeys(self.runs, self.version)
+        self.runs.clear()
+        self.searches.clear()
 
     def _take(self, entries: dict[str, Entry], found: Mapping[str, Seen], read: Callable[..., dict[str, Any]]) -> None:
         for key in [key for key, entry in entries.items() if entry.read["path"] not in found]:
@@ -105,25 +102,26 @@ class Outputs:
             key, folder = identity(path), self.root / path
             before = entries.get(key)
             if before is None or before.files != files or before.read.get("state") in ("running", "unknown"):
-                said = read(folder, path, files, before.read if before and before.files == files else None)
+                found_before = before.read if before and before.files == files else None
                 record, version = (before.record, before.version) if before else ({}, 0)
-                entries[key] = Entry(folder, files, said, record, version)
+                entries[key] = Entry(folder, files, read(folder, path, files, found_before), record, version)
             self.gone.pop(key, None)
 
-    def _tell(self, entry: Entry, record: dict[str, Any]) -> None:
+    def _update(self, entry: Entry, record: dict[str, Any]) -> None:
         if record != entry.record:
             entry.record, entry.version = record, self.version
 
     def _trials(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The folder of each trial of each search, from which its runs learn that they were pruned."""
-        for key, entry in self.searches.items():
+        """The folder of each trial, and what its runs do not know: that it was pruned, or why it failed."""
+        for entry in self.searches.values():
+            search = entry.read["path"]
             for trial, state, error in entry.read["trials"]:
-                path = str(Path(entry.read["path"]) / "trials" / str(trial))
-                yield path, {"search": key, "trial": trial, "state": state, "error": error}
+                path = str(Path(search) / "trials" / str(trial))
+                yield path, {"search": search, "trial": trial, "state": state, "error": error}
 
 
 def identity(path: str) -> str:
-    """What a folder is called by in addresses: never a path, so that none can be asked for."""
+    """The name of a folder in addresses: never a path, so that nobody can ask for one."""
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -147,88 +145,77 @@ def walk(root: Path) -> Iterator[tuple[str, Seen]]:
         except OSError:
             if not path:
                 raise
-            continue  # gone meanwhile, or not ours to read
+            continue  # removed meanwhile, or not readable for this user
         if files:
             yield path or ".", files
 
 
-def read_history(path: Path) -> tuple[dict[str, list[float | None]], str]:
-    """metrics.csv: column to values, and what is wrong with it, up to where that is; empty if nothing."""
+def read_history(path: Path) -> tuple[dict[str, list[float | None]], Problem | None]:
+    """metrics.csv: column to values, up to where something is wrong with it, and what that is."""
     try:
-        rows = csv.reader(read_text(path).splitlines(), strict=True)
-        header = next(rows, [])
-        columns: list[list[float | None]] = [[] for _ in header]
-        if "epoch" not in header or len(set(header)) < len(header):
-            return {}, f"{path.name} has no column of epochs"
-        for line, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                return dict(zip(header, columns, strict=True)), f"{path.name}, line {line}: {len(row)} cells"
-            for column, cell in zip(columns, map(_value, row), strict=True):
-                column.append(cell)
-    except (ValueError, csv.Error) as error:
-        return {}, str(error) if str(error).startswith(path.name) else f"{path.name} is damaged ({error})"
-    if None in columns[header.index("epoch")]:
-        return {}, f"{path.name} has an epoch that is no number"
-    return dict(zip(header, columns, strict=True)), ""
-
-
-def _value(cell: str) -> float | None:
-    try:
-        return number(float(cell))
-    except ValueError:
-        return None
+        columns, problem = parse_history(read_text(path))
+    except FileError as error:
+        return {}, error.problem
+    finite = {name: [number(value) for value in values] for name, values in columns.items()}
+    return finite, Problem("damaged", path.name, f"{path.name}, {problem}") if problem else None
 
 
 def read_run(folder: Path, path: str, files: Seen, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a run's files say. before: what they said already, if only its state can be another."""
-    said = dict(before) if before else _from_files(folder, path, files)
+    """What a run's files say. before: what they said already, where only its state can have changed."""
+    found = dict(before) if before else _from_files(folder, path, files)
+    at, problem = _read_status(folder, files)
+    at["started"] = at["started"] or found["dated"]
+    found.update(at, command=at["command"] or found["typed"], choices=at["choices"] | found["own_choices"])
+    found["problems"] = [*found["broken"], *([asdict(problem)] if problem else [])]
+    if found["unusable"] or (problem and at["state"] == "unknown"):
+        found["state"] = "damaged"
+    return found
+
+
+def _read_status(folder: Path, files: Seen) -> tuple[dict[str, Any], Problem | None]:
+    """What status.json says, checked against the process that it names."""
     at: dict[str, Any] = dict.fromkeys(("started", "ended", "begun", "earlier"))
-    at |= {"state": "unknown", "error": "", "command": ""}
-    problems: list[str] = []
-    if not 0 <= files.get("status.json", (0, 0))[1] <= MOST_BYTES["status.json"]:
-        problems.append("status.json is no plain file, or larger than any run writes")
-    else:
-        try:
-            status = status_of(folder)
-            at = {"state": word(status.state), "started": number(status.started), "ended": number(status.ended)}
-            at |= {"begun": number(status.begun), "earlier": number(status.earlier)}
-            at |= {"error": word(status.error), "command": word(status.command)}
-        except Exception as error:  # of whatever a damaged file makes of it
-            problems.append(f"status.json is damaged ({type(error).__name__})")
-    at["error"] = " ".join(at["error"].split())
-    if at["error"].startswith("status.json cannot be read"):
-        problems.append(at["error"])
-    if at["state"] not in ("running", "finished", "failed", "stopped", "unknown"):
-        problems.append("status.json names a state that there is not")
-        at["state"] = "unknown"
-    at["started"] = at["started"] or said["dated"]
-    said.update(at, command=at["command"] or said["typed"], problems=[*said["broken"], *problems])
-    if said["unusable"] or (problems and at["state"] == "unknown"):
-        said["state"] = "damaged"
-    return said
+    at |= {"state": "unknown", "error": "", "command": "", "choices": {}}
+    name = statuses.FILE
+    if not 0 <= files.get(name, (0, 0))[1] <= MOST_BYTES[name]:
+        return at, Problem("refused", name, f"{name} is not a plain file, or larger than any run writes")
+    try:
+        if name in files:
+            statuses.read(folder)
+        status = statuses.status_of(folder)
+        at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
+        at |= {"state": word(status.state), "command": word(status.command)}
+        at["error"] = " ".join(word(status.error).split())
+        at["choices"] = words(status.choices)
+    except Exception as error:  # of whatever a damaged file makes of it
+        return at, Problem("damaged", name, f"{name} cannot be read: {type(error).__name__}")
+    if at["state"] not in STATES:
+        return at | {"state": "unknown"}, Problem("damaged", name, f"{name} has an unknown state")
+    return at, None
 
 
 def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
-    broken, unusable = [], False
+    broken: list[Problem] = []
     settings, result = {}, {}
     try:
         settings = read_settings(folder / "config.yaml") if "config.yaml" in files else {}
         result = read_json(folder / "result.json") if "result.json" in files else {}
         if "result.json" in files and not {"stage", "metrics"} <= result.keys():
-            raise ValueError("result.json is not that of a run")
+            raise FileError("damaged", folder / "result.json", "is not that of a run")
         if "config.yaml" in files and "stage" not in settings:
             settings = {}
-            raise ValueError("config.yaml is not that of a run")
-    except ValueError as error:
-        broken.append(str(error))
-        unusable = True
-    history, wrong = read_history(folder / "metrics.csv") if "metrics.csv" in files else ({}, "")
-    broken += [wrong] if wrong else []
+            raise FileError("damaged", folder / "config.yaml", "is not that of a run")
+    except FileError as error:
+        broken.append(error.problem)
+    unusable = bool(broken)
+    history, problem = read_history(folder / "metrics.csv") if "metrics.csv" in files else ({}, None)
+    broken += [problem] if problem else []
     for name in ("predictions.csv", "train.log"):
-        broken += [f"{name} is no plain file"] if files.get(name) == NOT_PLAIN else []
-    if "predictions.csv" in files and files["predictions.csv"][1] > MOST_BYTES["predictions.csv"]:
-        broken.append(f"predictions.csv has {files['predictions.csv'][1] / 1e6:,.0f} MB, which is too much to show")
-    choices = {key: word(value) for key, value in mapping(result.get("choices")).items() if isinstance(key, str)}
+        broken += [Problem("refused", name, f"{name} is not a plain file")] if files.get(name) == NOT_PLAIN else []
+    if (size := files.get("predictions.csv", (0, 0))[1]) > MOST_BYTES["predictions.csv"]:
+        text = f"predictions.csv has {size / 1e6:,.0f} MB, which is too much to show"
+        broken.append(Problem("refused", "predictions.csv", text))
+    choices = words(result.get("choices"))
     name = word(mapping(result.get("dataset")).get("name"))
     validation = mapping(result.get("validation")) or best_epoch(history, settings.get("monitor"))
     scores = mapping(result.get("metrics"))
@@ -239,7 +226,7 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
         "id": identity(path),
         "path": path,
         "stage": stage if stage in STAGES else "",
-        "choices": choices | ({"dataset": name} if name else {}),
+        "own_choices": choices | ({"dataset": name} if name else {}),
         "fold": plain(settings.get("split.fold")),
         "folds": number(settings.get("split.num_folds")),
         "seed": number(result.get("seed", settings.get("seed"))),
@@ -247,8 +234,8 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
         "epochs": epochs,
         "max_epochs": number(settings.get("max_epochs")),
         "best_epoch": number(validation.get("epoch")),
-        "val": {score: number(validation.get(f"val/{score}")) for score in SCORES},
-        "test": {score: number(scores.get(f"test/{score}")) for score in SCORES},
+        "val": {score: number(validation.get(f"val/{score}")) for score in logged()},
+        "test": {score: number(scores.get(f"test/{score}")) for score in logged()},
         "seconds": number(result.get("seconds")),
         "written": max(at for at, _ in files.values()) / 1e9,
         "dated": _dated(settings.get("run")),
@@ -256,23 +243,21 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
         "settings": compared,
         "sections": _sections(compared),
         "has": sorted(files),
-        "broken": broken,
+        "broken": [asdict(problem) for problem in broken],
         "unusable": unusable,
     }
 
 
+def words(value: Any) -> dict[str, str]:
+    return {key: word(text) for key, text in mapping(value).items() if isinstance(key, str)}
+
+
 def _dated(run: Any) -> float | None:
-    """When a run began by its name, which is a date; as an older one without status.json has it."""
+    """When a run began by its name, a date: older runs have no status.json."""
     try:
         return time.mktime(time.strptime(str(run), "%Y-%m-%d_%H-%M-%S"))
     except (ValueError, OverflowError):
         return None
-
-
-@lru_cache(4096)
-def is_setting(key: str) -> bool:
-    """Whether a difference in it is one between two kinds of runs, and not of where they lie or what follows of it."""
-    return not any(key == no or key.startswith(f"{no}.") for no in NOT_SETTINGS)
 
 
 def best_epoch(history: Mapping[str, list[float | None]], monitor: Any) -> dict[str, float | None]:
@@ -281,13 +266,13 @@ def best_epoch(history: Mapping[str, list[float | None]], monitor: Any) -> dict[
     known = [i for i, value in enumerate(column) if value is not None]
     if not known:
         return {}
-    sign = -1 if str(monitor).endswith("loss") else 1
+    sign = 1 if higher_is_better(str(monitor)) else -1
     best = max(known, key=lambda i: sign * (column[i] or 0.0))
     return {name: values[best] for name, values in history.items()}
 
 
 def _sections(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of each group of options as text, by which finished runs name those of others."""
+    """The settings of each group of options as text, by which the names in finished runs are found for others."""
     parts: dict[str, list[Any]] = {}
     for key in sorted(settings):
         parts.setdefault(key.partition(".")[0], []).append([key, settings[key]])
@@ -304,22 +289,19 @@ def _names(reads: Any) -> dict[tuple[str, str], str]:
     return names
 
 
-def finished_record(
+def full_record(
     read: Mapping[str, Any], names: Mapping[tuple[str, str], str], trials: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """With what other folders know of this run: what its parts are called, and what became of its trial."""
-    record = {
-        key: value
-        for key, value in read.items()
-        if key not in ("broken", "unusable", "typed", "dated", "choices", "sections")
-    }
+    """What was read, with what other folders know: the names of this run's options, and what became of its trial."""
+    internal = ("broken", "unusable", "typed", "dated", "choices", "own_choices", "sections")
+    record = {key: value for key, value in read.items() if key not in internal}
     choices = dict(read["choices"])
     for group in {*NAMED, *(group for group, _ in names)} - choices.keys():
         if option := names.get((group, read["sections"].get(group, ""))):
             choices[group] = option
     record |= {group: choices.get(group) or _guessed(read, group) for group in NAMED} | {"choices": choices}
-    alike = [record["stage"], *(record[group] for group in NAMED), *read["sections"].values()]
-    record["group"] = identity("\n".join(alike))
+    kind = [record["stage"], *(record[group] for group in NAMED), *read["sections"].values()]
+    record["group"] = identity("\n".join(kind))
     path = Path(read["path"])
     trial = trials.get(str(path)) or trials.get(str(path.parent))  # a run of its own, or one of its folds
     if trial:
@@ -332,7 +314,7 @@ def finished_record(
 
 
 def _guessed(read: Mapping[str, Any], group: str) -> str:
-    """From the command, else from what is built."""
+    """The name of an option from the command, else from the class that is built."""
     if typed := re.search(rf"(?:^|\s)['\"]?{group}=([\w.-]+)", read["command"]):
         return typed[1]
     settings = read["settings"]
@@ -342,33 +324,10 @@ def _guessed(read: Mapping[str, Any], group: str) -> str:
     return "synthetic" if target == "engrec.datasets.synthetic.render" else target.rpartition(".")[2].lower()
 
 
-def read_search(folder: Path, path: str, files: Seen, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the table of searches shows of sweep.json."""
-    said: dict[str, Any] = {"id": identity(path), "path": path, "problems": []}
-    said |= {"name": folder.name, "said": "", "counts": {}, "trials": [], "objectives": [], "best": None}
-    said |= {"n_trials": None, "workers": None, "command": "", "written": files["sweep.json"][0] / 1e9}
-    try:
-        node = read_json(folder / "sweep.json")
-        trials = [mapping(trial) for trial in node["trials"]]
-        objectives = [(word(mapping(o).get("metric")), word(mapping(o).get("direction"))) for o in node["objectives"]]
-        numbers = [(int(t["number"]), word(t.get("state")), word(t.get("error"))) for t in trials]
-        values = [(number((t.get("values") or [None])[0]), t["number"]) for t in trials]
-    except (ValueError, TypeError, KeyError, LookupError) as error:
-        wrong = str(error) if str(error).startswith("sweep.json") else f"sweep.json is damaged ({type(error).__name__})"
-        return said | {"problems": [wrong]}
-    said |= {"name": word(node.get("name")) or folder.name, "said": word(node.get("state")), "trials": numbers}
-    said |= {"n_trials": number(node.get("n_trials")), "workers": number(node.get("workers"))}
-    said |= {"command": word(node.get("command")), "objectives": [{"metric": m, "direction": d} for m, d in objectives]}
-    said["counts"] = {state: sum(of == state for _, of, _ in numbers) for state in sorted({s for _, s, _ in numbers})}
-    known = [(value, which) for value, which in values if value is not None]
-    if known and objectives:
-        said["best"] = (min if objectives[0][1] == "minimize" else max)(known)
-    return said
-
-
-def search_state(entry: Entry) -> str:
-    """running, stopped or done; a search that writes nothing more has been killed."""
-    if entry.read["problems"]:
-        return "damaged"
-    silent = time.time() - entry.read["written"] > SILENT
-    return "stopped" if entry.read["said"] == "running" and silent else entry.read["said"]
+def read_search(folder: Path, path: str, _files: Seen, _before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The trials of sweep.json: number, state and error; none where it is damaged."""
+    trials: list[tuple[int, str, str]] = []
+    with suppress(ValueError, TypeError, KeyError):
+        for trial in map(mapping, read_json(folder / "sweep.json")["trials"]):
+            trials.append((int(trial["number"]), word(trial.get("state")), word(trial.get("error"))))
+    return {"path": path, "trials": trials}

@@ -1,4 +1,4 @@
-"""The server: GET of a few paths, to this machine's own browsers, while runs go on."""
+"""The server: answers GET of a few paths, by default to browsers on this machine only."""
 
 import asyncio
 import ipaddress
@@ -17,10 +17,10 @@ from engrec.pages.dashboard import html
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
 
-LOOK = 1.0  # seconds between looks at the folder, at least; a slow one is looked at less often
-WARM = 3.0  # seconds after the first look, when the page has what it shows first
-LIGHT = ("history", "texts")  # questions that do not wait for what is computed
-KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?")
+LOOK = 1.0  # seconds between scans of the folder, at least; a slow folder is scanned less often
+WARM = 3.0  # seconds after the first scan, when the page has what it shows first
+LIGHT = ("history", "texts")  # questions that do not wait behind slow ones
+KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?|all")
 HEADERS = {
     "Content-Security-Policy": html.policy("'self'") + "; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class Server:
-    """What is known of the folder, brought up to date when somebody asks."""
+    """What is known of the folder, brought up to date on request."""
 
     def __init__(self, root: Path, host: str, all_faces: bool) -> None:
         self.root, self.host = root, host
@@ -55,9 +55,10 @@ class Server:
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """A page from elsewhere may have a name that leads here (DNS rebinding): only our own names are answered."""
+        """Only requests to this machine's own names are answered: a foreign page may have a name that resolves to this
+        machine (DNS rebinding)."""
         if not allowed(request.headers.get("Host", ""), self.host):
-            raise web.HTTPForbidden(text="this name is not that of the dashboard\n")
+            raise web.HTTPForbidden(text="the dashboard does not answer to this host name\n")
         response = await handler(request)
         response.headers.update(HEADERS)
         return response
@@ -78,11 +79,11 @@ class Server:
         since, token = request.query.get("since", "0"), request.query.get("token", "")
         await self.look()
         version = int(since) if since.isascii() and since.isdecimal() and len(since) < 16 else 0
-        said = self.outputs.since(version, token) | {"root": str(self.root), "error": self.error}
-        return web.json_response(said, dumps=lambda node: json.dumps(node, allow_nan=False, separators=(",", ":")))
+        state = self.outputs.since(version, token) | {"root": str(self.root), "error": self.error}
+        return web.json_response(state, dumps=lambda node: json.dumps(node, allow_nan=False, separators=(",", ":")))
 
     async def look(self) -> None:
-        """Bring the records up to date, in a thread of its own; whoever asks meanwhile waits for the same look."""
+        """Bring the records up to date, in a thread of its own; concurrent requests wait for the same scan."""
         async with self.lock:
             started = time.monotonic()
             if started < self.next:
@@ -104,17 +105,17 @@ class Server:
             await self.look()
         thread = self.looking if question in LIGHT else self.computing
         try:
-            said = await asyncio.get_running_loop().run_in_executor(thread, self.text, question, key)
+            answer = await asyncio.get_running_loop().run_in_executor(thread, self.text, question, key)
         except KeyError:
             raise web.HTTPNotFound from None
-        return web.Response(text=said, content_type="application/json")
+        return web.Response(text=answer, content_type="application/json")
 
     def text(self, question: str, key: str) -> str:
         return json.dumps(self.details.answer(question, key), allow_nan=False, separators=(",", ":"))
 
 
 def allowed(header: str, host: str) -> bool:
-    """Whether a Host header is one by which this server can be meant: no name but this machine's leads here."""
+    """Whether a Host header is a name of this machine."""
     name = re.sub(r":\d{1,5}$", "", header).strip("[]").lower()
     if name in {"localhost", "127.0.0.1", "::1"}:
         return True
@@ -132,7 +133,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Raises ValueError where the port is another's."""
+    """A listening socket. Raises ValueError where the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -142,13 +143,13 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ValueError(
-            f"{host}:{port} cannot be served on ({error.strerror}): type another --port, or --port 0 for any"
+            f"cannot serve on {host}:{port} ({error.strerror}): use another --port, or --port 0 for any free one"
         ) from error
     return listening
 
 
 def serve(root: Path, host: str, port: int, all_faces: bool, ready: Callable[[str], None]) -> None:
-    """Until Ctrl-C. ready is told the address."""
+    """Serve until Ctrl-C. ready is called with the address."""
     listening = bound(host, port)
     asyncio.run(_serve(root, host, listening, all_faces, ready))
 
@@ -162,8 +163,8 @@ async def _serve(
     try:
         await web.SockSite(runner, listening).start()
         named = socket.getfqdn() if host in ("0.0.0.0", "::", "") else host
-        shown = f"[{named}]" if ":" in named else named
-        ready(f"http://{shown}:{listening.getsockname()[1]}/")
+        name = f"[{named}]" if ":" in named else named
+        ready(f"http://{name}:{listening.getsockname()[1]}/")
         await server.look()
         await asyncio.sleep(WARM)
         server.computing.submit(warm)
@@ -175,7 +176,7 @@ async def _serve(
 
 
 def warm() -> None:
-    """Load what the first look into a run would otherwise wait for: torch and scikit-learn take seconds."""
+    """Import what the first page of a run would otherwise wait for: torch and scikit-learn take seconds."""
     import torch
 
     from engrec.pages import report  # noqa: F401

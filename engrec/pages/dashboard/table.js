@@ -1,10 +1,10 @@
 "use strict";
 // The table of runs: columns, filters, selection.
 
-const MOST_SETTINGS = 8; // columns of settings that are shown unasked
+const MOST_SETTINGS = 8; // columns of settings that are shown by default
 const selected = new Map(); // id of a run to the number of its colour
 const filters = { states: new Set(), group: "", text: "" };
-const wishes = new Map(); // columns that somebody has shown or hidden
+const wishes = new Map(); // columns that the user has shown or hidden
 let order = [["started", "desc"]];
 let pageLength = 25;
 
@@ -15,7 +15,7 @@ function firstFree() {
   return index;
 }
 
-/** What is not known comes last, whichever way a column is sorted. */
+/** Empty cells come last, whichever way a column is sorted. */
 function sorts(sign) {
   const nothing = (value) => value == null || value === "";
   const compare = (a, b) =>
@@ -28,17 +28,17 @@ function sorts(sign) {
 for (const name of ["num-last", "text-last"]) DataTable.type(name, { order: { asc: sorts(1), desc: sorts(-1) } });
 
 const byNumber = (get, text, more = {}) => ({ get, text, number: true, ...more });
-const SHORT = { accuracy: "acc.", balanced_accuracy: "bal. acc." };
+const SHORT = Object.fromEntries(LOGGED.map((metric) => [metric.key, metric.short]));
 const score = (side, name) =>
   byNumber(
     (run) => run[side][name],
     (value) => scoreText(name, value),
     {
-      title: `${side} ${SHORT[name] ?? SCORES[name]}`,
+      title: `${side} ${SHORT[name]}`,
     },
   );
 
-const wrongIn = (run) => [...run.problems, run.error].filter(Boolean).join("; ");
+const wrongIn = (run) => [...run.problems.map((problem) => problem.text), run.error].filter(Boolean).join("; ");
 
 const COLUMNS = {
   state: { title: "status", get: (run) => run.state, html: (run) => badge(run.state).outerHTML, shown: true },
@@ -49,6 +49,7 @@ const COLUMNS = {
   split: { title: "split", get: (run) => run.split },
   fold: byNumber((run) => run.fold, shown, { title: "fold", shown: true }),
   seed: byNumber((run) => run.seed, shown, { title: "seed", shown: true }),
+  trial: byNumber((run) => run.trial, shown, { title: "trial" }),
   ...Object.fromEntries(
     Object.keys(SCORES).map((name) => [
       `val/${name}`,
@@ -229,7 +230,7 @@ function runTable(onselect) {
   const later = (what) => (clearTimeout(waiting), (waiting = setTimeout(what, 120)));
   let fitting = false;
 
-  /** Only the settings in which the listed runs differ have a column, unless somebody has chosen otherwise. */
+  /** Only the settings in which the listed runs differ have a column, unless the user has chosen otherwise. */
   function fit() {
     if (!table || !element.isConnected) return;
     const rows = listed();
@@ -244,12 +245,15 @@ function runTable(onselect) {
       const column = table.column(`${name}:name`);
       if (column.visible() !== wanted) column.visible(wanted, false);
     }
-    const wrong = table.column("problem:name");
-    const any = rows.some(wrongIn);
-    if (!wishes.has("problem") && wrong.visible() !== any) wrong.visible(any, false);
-    const fold = table.column("fold:name");
-    const folds = rows.some((run) => run.fold != null);
-    if (!wishes.has("fold") && fold.visible() !== folds) fold.visible(folds, false);
+    for (const [name, has] of [
+      ["problem", wrongIn],
+      ["fold", (run) => run.fold != null],
+      ["trial", (run) => run.trial != null],
+    ]) {
+      const column = table.column(`${name}:name`);
+      const any = rows.some(has);
+      if (!wishes.has(name) && column.visible() !== any) column.visible(any, false);
+    }
     fitting = false;
     table.columns.adjust();
     const left = found.length - shownNow.size;
@@ -311,7 +315,7 @@ function runTable(onselect) {
     return undefined;
   }
 
-  /** Durations go on, though nothing was written. */
+  /** Durations grow even when nothing is written. */
   function tick() {
     const at = table?.column("seconds:name");
     if (!at?.visible()) return;

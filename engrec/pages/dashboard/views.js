@@ -36,10 +36,10 @@ function nothingYet() {
     about.error ? "This folder cannot be read" : "No runs yet",
     about.error
       ? h("p", { class: "error" }, about.error)
-      : note(`Nothing below ${about.root} is a run. This one needs no data and no GPU:`),
-    about.error ? note("Runs are made, and their folder with them, by") : null,
+      : note(`There are no runs below ${about.root}. This command makes one, without data and without a GPU:`),
+    about.error ? note("This command makes a run, and the folder:") : null,
     code("python train.py"),
-    note("It appears here while it trains. Another folder: python scripts/dashboard.py FOLDER"),
+    note("It appears here while it trains. For another folder: python scripts/dashboard.py FOLDER"),
   );
 }
 
@@ -52,7 +52,7 @@ function runsView(place) {
   }
   const legend = h("ul", { class: "legend" });
   const curves = curvePanels("curves");
-  const hint = note("Tick runs in the table: their learning curves are drawn here. Tick two to compare them.");
+  const hint = note("Select runs in the table to see their learning curves here. Select two to compare them.");
   const compare = h("a", { class: "button", id: "compare" }, "Compare the two");
   const clear = h("button", { type: "button", onclick: () => (selected.clear(), table.remark(), choose()) }, "Clear");
   const bar = h("div", { class: "bar" }, compare, clear, curves.more);
@@ -66,7 +66,7 @@ function runsView(place) {
   );
   const table = runTable(choose);
   const units = note(
-    "Scores in per cent: of the kept epoch on validation (val), and on test; acc. is accuracy, bal. acc. balanced accuracy.",
+    "Scores in per cent, on the validation images (val) at the kept epoch, and on the test images. acc.: accuracy, bal. acc.: balanced accuracy.",
   );
   place.replaceChildren(h("div", { class: "bar" }, table.chips, table.more), table.element, units, panel);
   table.update(new Set());
@@ -85,7 +85,7 @@ function runsView(place) {
   }
 
   function legendItem(run, index) {
-    const swatch = h("i", { class: `swatch ${dash(index)}` });
+    const swatch = h("i", { class: `swatch ${look(index).dash}` });
     swatch.style.color = colour(index);
     const drop = () => (selected.delete(run.id), table.remark(), choose());
     const remove = h(
@@ -94,13 +94,13 @@ function runsView(place) {
       "×",
     );
     const best = run.val[run.monitor.replace("val/", "")];
-    const told = best == null ? "" : ` ${run.monitor} ${scoreText(run.monitor.replace("val/", ""), best)}`;
+    const value = best == null ? "" : ` ${run.monitor} ${scoreText(run.monitor.replace("val/", ""), best)}`;
     return h(
       "li",
       {},
       swatch,
       runLink(run),
-      h("span", { class: "note" }, told),
+      h("span", { class: "note" }, value),
       run.state === "running" ? badge("running") : "",
       remove,
     );
@@ -113,6 +113,15 @@ function runsView(place) {
     return undefined;
   };
   return { update, tick: table.tick, leave: table.destroy };
+}
+
+/** What was found on test images: the numbers of one run, and figures of one or two. */
+function testPanels({ why, images, people, scores, charts }) {
+  if (why) return [note(`${why}.`)];
+  const who = people == null ? "" : ` of ${counted(people, "person").replace("persons", "people")}`;
+  const numbers = Object.entries(scores ?? {}).map(([name, value]) => `${name} ${percent(value) || "undefined"}`);
+  const line = scores && note(`${counted(images, "test image")}${who}. In per cent: ${numbers.join(", ")}.`);
+  return [line, h("div", { class: "charts" }, chartPanels(charts))].filter(Boolean);
 }
 
 // One run.
@@ -145,18 +154,17 @@ function scoreTable(run) {
     scoreText(name, run.test[name]),
   ]);
   if (rows.every((row) => !row[1] && !row[2])) return note("No epoch has ended yet.");
-  const head = ["in per cent, loss as it is", "validation, kept epoch", "test"];
+  const head = ["scores in per cent", "validation, kept epoch", "test"];
   return plainTable(head, rows, { class: "scores" });
 }
 
 function runHead(run) {
-  const trial = run.search && searches.get(run.search);
   return [
     h("h2", { class: "title" }, label(run), " ", badge(run.state)),
     run.error ? h("p", { class: "error" }, run.error) : null,
-    run.problems.map((problem) => h("p", { class: "error" }, problem)),
+    run.problems.map((problem) => h("p", { class: "error" }, problem.text)),
     facts(run),
-    trial ? h("p", {}, `Trial ${run.trial} of `, h("a", { href: `#/search/${trial.id}` }, trial.path)) : null,
+    run.search ? h("p", {}, `Trial ${run.trial} of the search ${run.search}; its summary.html compares the trials.`) : null,
     run.command ? code(run.command) : null,
   ].flat();
 }
@@ -178,15 +186,15 @@ function runView(place, id) {
     numbers,
     section("Learning curves", h("div", { class: "bar" }, curves.more), curves.element),
     section("Test", tested),
-    section("Mistakes", faces),
-    h("div", { class: "columns" }, section("Configuration", config), section("Log, its end", log)),
+    section("Most confident mistakes", faces),
+    h("div", { class: "columns" }, section("Configuration", config), section("End of the log", log)),
   );
 
   async function fill() {
     const run = runs.get(id);
     if (!run)
       return place.replaceChildren(
-        note("This run is not there (any more)."),
+        note("This run does not exist (any more)."),
         h("p", {}, h("a", { href: "#/runs" }, "All runs")),
       );
     head.replaceChildren(...runHead(run).filter(Boolean));
@@ -201,50 +209,34 @@ function runView(place, id) {
       h("option", { value: "" }, "…"),
       ...near.slice(0, 300).map((one) => h("option", { value: one.id }, label(one))),
     );
-    const texts = ask("texts", id).then((said) => {
-      config.textContent = said.config || said.why || "There is no config.yaml.";
+    const filled = ask("texts", id).then((texts) => {
+      config.textContent = texts.config || texts.why || "There is no config.yaml.";
       const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
       log.textContent =
-        [said.log, said.errors].filter(Boolean).join("\n\n— stderr.log —\n") ||
-        said.why ||
+        [texts.log, texts.errors].filter(Boolean).join("\n\n— stderr.log —\n") ||
+        texts.why ||
         "There is no train.log yet.";
       if (atEnd) log.scrollTop = log.scrollHeight;
     });
-    await Promise.all([curves.update([{ run, index: 0 }]), texts, fillTest(run), fillFaces(run)]);
+    await Promise.all([curves.update([{ run, index: 0 }]), filled, fillTest(run), fillFaces(run)]);
     return undefined;
   }
 
   async function fillTest(run) {
     if (!run.has.includes("predictions.csv")) {
-      return tested.replaceChildren(note("There is no predictions.csv (yet): a run is tested at its end."));
+      return tested.replaceChildren(note("There is no predictions.csv yet: a run is tested at its end."));
     }
-    const said = await ask("tested", id);
-    if (said.why) return tested.replaceChildren(note(said.why));
-    const roc = h("div", { class: "plot" });
-    const people = said.people == null ? "" : ` of ${counted(said.people, "person").replace("persons", "people")}`;
-    const auc = `AUC ${percent(said.scores.AUC)}`;
-    tested.replaceChildren(
-      note(
-        `${counted(said.images, "test image")}${people}. Balanced accuracy ${percent(said.scores["balanced accuracy"])}, ${auc}, ECE ${percent(said.scores.ECE)} %.`,
-      ),
-      h(
-        "div",
-        { class: "columns" },
-        h("div", { class: "panel" }, h("h3", {}, "Confusion"), confusion(said.classes, said.confusion)),
-        h("div", { class: "panel" }, h("h3", {}, "ROC"), roc),
-      ),
-    );
-    if (!said.curves.length) return roc.replaceWith(note("Undefined: a class has no test image."));
-    return rocPlot(roc, [{ name: said.curves.length > 1 ? "" : said.curves[0].name, index: 0, tested: said }]);
+    const answer = await ask("tested", id);
+    return tested.replaceChildren(...testPanels(answer));
   }
 
   async function fillFaces(run) {
     if (!run.has.includes("predictions.csv"))
-      return faces.replaceChildren(note("They are shown when the run has been tested."));
-    if (!faces.childElementCount) faces.replaceChildren(note("Looking for them …"));
-    const said = await ask("mistakes", id);
-    if (said.why) return faces.replaceChildren(note(`No pictures: ${said.why}.`));
-    const pictures = said.pictures.map(({ src, caption }) =>
+      return faces.replaceChildren(note("Shown once the run has been tested."));
+    if (!faces.childElementCount) faces.replaceChildren(note("Loading …"));
+    const answer = await ask("mistakes", id);
+    if (answer.why) return faces.replaceChildren(note(`No pictures: ${answer.why}.`));
+    const pictures = answer.pictures.map(({ src, caption }) =>
       h(
         "figure",
         {},
@@ -252,12 +244,12 @@ function runView(place, id) {
         h("figcaption", {}, caption),
       ),
     );
-    const whose = said.drawn
-      ? "Drawn faces, nobody's."
-      : "Pictures of people: they may go no further than the data set itself.";
+    const whose = answer.synthetic
+      ? "Synthetic faces, of nobody."
+      : "Pictures of people: share them only with those who may see the data set.";
     return faces.replaceChildren(
       note(
-        `${said.wrong.toLocaleString("en")} of ${said.images.toLocaleString("en")} are wrong; the surest first: labelled → predicted. ${whose}`,
+        `${answer.wrong.toLocaleString("en")} of ${answer.images.toLocaleString("en")} are wrong. The most confident first: labelled → predicted. ${whose}`,
       ),
       h("div", { class: "faces" }, pictures),
     );
@@ -294,7 +286,7 @@ function compareView(place, one, other) {
     const [a, b] = pair();
     if (!a || !b)
       return place.replaceChildren(
-        note("One of the two is not there (any more)."),
+        note("One of the two runs does not exist (any more)."),
         h("p", {}, h("a", { href: "#/runs" }, "All runs")),
       );
     head.replaceChildren(
@@ -311,22 +303,22 @@ function compareView(place, one, other) {
     const rows = ["val", "test"].flatMap((side) =>
       Object.keys(SCORES).map((name) => {
         const [x, y] = [a[side][name], b[side][name]];
-        const difference = x == null || y == null ? "" : scoreText(name, y - x, true);
+        const change = x == null || y == null ? "" : scoreText(name, y - x, true);
         return [
           `${side === "val" ? "validation" : "test"} ${SCORES[name]}`,
           scoreText(name, x),
           scoreText(name, y),
-          difference,
+          change,
         ];
       }),
     );
     rows.push(["duration", duration(secondsOf(a)), duration(secondsOf(b)), ""]);
     const known = rows.filter((row) => row[1] || row[2]);
-    const paired = h("div", {});
+    const difference = h("div", {});
     scores.replaceChildren(
       h("h2", {}, "Scores"),
-      plainTable(["in per cent, loss as it is", letter(0), letter(1), "B − A"], known),
-      paired,
+      plainTable(["scores in per cent", letter(0), letter(1), "B − A"], known),
+      difference,
     );
     const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].sort();
     const unlike = keys.filter((key) => JSON.stringify(a.settings[key]) !== JSON.stringify(b.settings[key]));
@@ -339,60 +331,42 @@ function compareView(place, one, other) {
       h("h2", {}, "Settings in which they differ"),
       differences.length
         ? plainTable(["", letter(0), letter(1)], differences, { class: "settings" })
-        : note("None but where they lie and when they ran."),
+        : note("None, except folder and date."),
     );
+    const paired = [a, b].every((run) => run.has.includes("predictions.csv"))
+      ? ask("pair", `${one}+${other}`)
+      : Promise.resolve({ why: "both runs must have been tested" });
     await Promise.all([
       curves.update([a, b].map((run, index) => ({ run, index }))),
-      fillTests(a, b),
-      fillPaired(paired, a, b),
+      paired.then((answer) => fillDifference(difference, answer)),
+      paired.then((answer) => fillTests(answer, a, b)),
     ]);
     return undefined;
   }
 
-  async function fillPaired(paired, a, b) {
-    if (![a, b].every((run) => run.has.includes("predictions.csv"))) return;
-    const said = await ask("pair", `${one}+${other}`);
-    if (said.why) return paired.replaceChildren(note(`No interval: ${said.why}.`));
-    const cells = Object.entries(said.figures).map(([name, figure]) => {
-      const p = said.p[name];
-      const told = p == null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
-      const between = figure.low == null ? "" : `[${percent(figure.low, true)}, ${percent(figure.high, true)}]${said.sign}`;
-      return [name, percent(figure.value, true), between, told];
+  function fillDifference(place, answer) {
+    if (answer.why) return place.replaceChildren(note(`No interval: ${answer.why}.`));
+    const cells = Object.entries(answer.figures).map(([name, figure]) => {
+      const p = answer.p[name];
+      const text = p == null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
+      const ends = [figure.low, figure.high].map((end) => percent(end, true)).join(", ");
+      return [name, percent(figure.value, true), figure.low == null ? "" : `[${ends}]${answer.sign}`, text];
     });
-    paired.replaceChildren(
+    return place.replaceChildren(
       h("h3", {}, "B − A on the same test images, paired"),
       plainTable(["", "difference", "95 % interval", ""], cells),
-      note(said.legend),
+      note(answer.legend),
     );
   }
 
-  async function fillTests(a, b) {
-    const asked = [a, b].map((run) =>
-      run.has.includes("predictions.csv") ? ask("tested", run.id) : { why: "not tested (yet)" },
+  /** Both runs in each figure if they were tested on the same images, else the figures of each run by itself. */
+  async function fillTests(answer, a, b) {
+    if (answer.charts) return tests.replaceChildren(h("h2", {}, "Test"), ...testPanels(answer));
+    const each = await Promise.all(
+      [a, b].map((run) => (run.has.includes("predictions.csv") ? ask("tested", run.id) : { why: "Not tested yet" })),
     );
-    const said = await Promise.all(asked);
-    const roc = h("div", { class: "plot" });
-    tests.replaceChildren(
-      h("h2", {}, "Test"),
-      h(
-        "div",
-        { class: "columns" },
-        said.map((test, i) =>
-          h(
-            "div",
-            { class: "panel" },
-            h("h3", {}, letter(i), " confusion"),
-            test.why ? note(test.why) : confusion(test.classes, test.confusion),
-          ),
-        ),
-      ),
-      h("div", { class: "panel narrow" }, h("h3", {}, "ROC"), roc),
-    );
-    const drawable = said
-      .map((tested, index) => ({ name: names[index], index, tested }))
-      .filter(({ tested }) => tested.curves?.length);
-    if (drawable.length) rocPlot(roc, drawable);
-    else roc.parentElement.remove();
+    const sides = each.map((one, i) => h("div", { class: "panel" }, h("h3", {}, letter(i)), testPanels(one)));
+    return tests.replaceChildren(h("h2", {}, "Test"), h("div", { class: "columns" }, sides));
   }
 
   fill();

@@ -241,9 +241,9 @@ def test_a_telling_format_is_said_in_a_sentence(make_faces):
     formats = np.where((labels == 1) & (np.arange(40) % 5 > 0), "JPEG RGB 90x80", "JPEG L 100x100")
     text = markdown(audit(make_faces(40, labels=labels, formats=formats)))
     assert "JPEG RGB are 80% of the images of class class1 and 0% of the others" in text
-    assert "The files' format goes with the label" in text
+    assert "The file format goes with the label" in text
     text = markdown(audit(make_faces(40, formats=np.full(40, "PNG L 48x48"))))
-    assert "All files are of one kind (PNG L), which says nothing of the label" in text
+    assert "All files are of one kind (PNG L), which says nothing about the label" in text
     assert "goes with the label" not in text
 
 
@@ -268,7 +268,7 @@ def test_people_and_classes_are_counted(make_faces):
     assert found.two_sided == 1
     text = markdown(found)
     assert "1 lack a class, 1 have one only" in text
-    assert "People on several sides of the official split: 1." in text
+    assert "People in several official splits: 1." in text
 
 
 def test_what_the_data_does_not_say_is_said(make_faces):
@@ -276,7 +276,11 @@ def test_what_the_data_does_not_say_is_said(make_faces):
     found = audit(faces)
     text = markdown(found)
     assert (found.near.across_splits, found.identical.across_subjects, found.two_sided) == (None, None, None)
-    for line in ("There is no official split.", "The data does not say who is seen", "none whose format was noted"):
+    for line in (
+        "There is no official split.",
+        "The data set has no subject ids",
+        "source files are unknown",
+    ):
         assert line in text
         assert line in html(found, faces)
     assert "dataset.exclude" not in text  # there is no official split to leave anything out of
@@ -290,7 +294,7 @@ def test_advice_names_the_kinds_that_were_found_and_no_others(drawn, make_faces)
     clean = make_faces(20, images=drawn, splits=splits[:20], subjects=np.array([f"s{i}" for i in range(20)]))
     text = markdown(audit(clean))
     assert "dataset.exclude" not in text
-    assert text.endswith("## What to do\n\nNothing was found that asks for it.\n")
+    assert text.endswith("## What to do\n\nNothing: the audit found no fault.\n")
 
 
 def test_a_person_of_two_names_is_pointed_out(drawn, make_faces):

@@ -53,9 +53,9 @@ def test_what_the_data_do_not_know_is_absent(faces):
     assert "subject_majority" not in controls(replace(faces, subjects=None), split)
     assert "file_format" not in controls(replace(faces, formats=None), split)
     assert "file_format" not in controls(replace(faces, formats=np.full(240, "PNG L 48x48")), split)
-    with pytest.raises(ValueError, match="random does not say who is seen; prepare it with --subject-regex"):
+    with pytest.raises(ValueError, match="random has no subject ids: prepare it with --subject-regex"):
         subject_majority(replace(faces, subjects=None), split)
-    with pytest.raises(ValueError, match=r"random does not know its file formats; .*scripts/prepare\.py"):
+    with pytest.raises(ValueError, match=r"random has no file formats: .*scripts/prepare\.py"):
         file_format(replace(faces, formats=None), split)
 
 

@@ -306,14 +306,17 @@ GOOD = "a.png,s1,PNG L 1x1,engaged,0.25,0.75\n"
         ("source,subject,label,p_a,p_a\nx,,a,0.5,0.5\n", "; needed, once each: "),
         (HEADER + GOOD + "b.png,s1,PNG\n", ", line 3: 3 cells, the header has 6"),
         (HEADER + GOOD + "\n", ", line 3: 0 cells, the header has 6"),
-        (HEADER + GOOD + GOOD.replace("engaged", "bored"), ", line 3: label 'bored' is no class"),
-        (HEADER + GOOD + GOOD.replace("a.png", "b.png") + GOOD, " has a.png 2 times: an image is to be tested once"),
+        (HEADER + GOOD + GOOD.replace("engaged", "bored"), ", line 3: label 'bored' has no column"),
+        (
+            HEADER + GOOD + GOOD.replace("a.png", "b.png") + GOOD,
+            " lists a.png 2 times; each test image must appear once",
+        ),
         (HEADER + GOOD + "b.png,s1,,engaged,0.5,half\n", ", line 3: could not convert string to float: 'half'; a prob"),
         (HEADER + GOOD + "b.png,s1,,engaged,,1\n", ", line 3: could not convert string to float: ''; a prob"),
-        (HEADER + GOOD + "b.png,s1,,engaged,nan,0.5\n", ", line 3: [nan, 0.5] are no probabilities that sum to 1"),
-        (HEADER + GOOD + "b.png,s1,,engaged,inf,0.5\n", ", line 3: [inf, 0.5] are no probabilities that sum to 1"),
-        (HEADER + GOOD + "b.png,s1,,engaged,-0.5,1.5\n", ", line 3: [-0.5, 1.5] are no probabilities that sum to 1"),
-        (HEADER + GOOD + "b.png,s1,,engaged,0.5,0.4\n", ", line 3: [0.5, 0.4] are no probabilities that sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,nan,0.5\n", ", line 3: [nan, 0.5] must be from 0 to 1 and sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,inf,0.5\n", ", line 3: [inf, 0.5] must be from 0 to 1 and sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,-0.5,1.5\n", ", line 3: [-0.5, 1.5] must be from 0 to 1 and sum to 1"),
+        (HEADER + GOOD + "b.png,s1,,engaged,0.5,0.4\n", ", line 3: [0.5, 0.4] must be from 0 to 1 and sum to 1"),
     ],
 )
 def test_a_broken_prediction_file_is_named_with_the_line(tmp_path, text, expected):
@@ -351,15 +354,18 @@ GOOD_RESULT = {"stage": "scratch", "seed": 0, "choices": {"dataset": "d", "split
         (b"\xff\xfe", "is damaged ('utf-8' codec"),
         (GOOD_RESULT | {"choices": []}, "is damaged ('list' object"),
         (GOOD_RESULT | {"dataset": "d"}, "is damaged ('str' object"),
-        (GOOD_RESULT | {"dataset": {"name": ["d"]}}, "is damaged (a name that is no text)"),
+        (GOOD_RESULT | {"dataset": {"name": ["d"]}}, "is damaged (a name that is not text)"),
         (GOOD_RESULT | {"stage": "dance"}, "is damaged (stage 'dance')"),
         (GOOD_RESULT | {"seed": "0"}, "is damaged (seed '0')"),
         (GOOD_RESULT | {"calibration": {"temperature": 0}}, "is damaged (temperature 0)"),
         (GOOD_RESULT | {"calibration": {"temperature": "1"}}, "is damaged (temperature '1')"),
         (GOOD_RESULT | {"calibration": {"temperature": float("nan")}}, "is damaged (temperature nan)"),
-        ({"stage": "scratch", "seed": 0}, "lacks choices: it is of another version; run it again, or remove that"),
-        ({"choices": {}}, "lacks seed, stage: it is of another version"),
-        (GOOD_RESULT | {"choices": {"dataset": "d"}}, "lacks model, split: it is of another version"),
+        (
+            {"stage": "scratch", "seed": 0},
+            "lacks choices: another version of engrec wrote it; run it again, or remove that",
+        ),
+        ({"choices": {}}, "lacks seed, stage: another version of engrec wrote it"),
+        (GOOD_RESULT | {"choices": {"dataset": "d"}}, "lacks model, split: another version of engrec wrote it"),
     ],
 )
 def test_a_broken_result_is_named(tmp_path, result, expected):
@@ -397,7 +403,7 @@ def test_an_image_tested_by_two_runs_of_a_seed_is_refused_with_both_folders(tmp_
     one = write_run(tmp_path / "one", take(images, slice(0, 40)))
     two = write_run(tmp_path / "two", take(images, slice(39, 60)), fold=1)
     message = said(lambda: groups_of(tmp_path))
-    assert message.startswith(f"{one} and {two} test the same images, such as image0039.png")
+    assert message.startswith(f"{one} and {two} were tested on the same images, such as image0039.png")
 
 
 def test_seeds_that_test_different_images_are_refused(tmp_path):
@@ -407,8 +413,8 @@ def test_seeds_that_test_different_images_are_refused(tmp_path):
             part = take(images, slice(30 * fold, 30 * fold + 30))
             write_run(tmp_path / f"{seed}-{fold}", part, seed=seed, fold=fold)
     assert said(lambda: groups_of(tmp_path)) == (
-        "finetune wacv2016 kfold vgg_small: seeds 0 and 3 do not test the same images (30 differ, such as "
-        "image0030.png): run the folds that are missing"
+        "finetune wacv2016 kfold vgg_small: seeds 0 and 3 are tested on different images (30 differ, such as "
+        "image0030.png): run the missing folds"
     )
 
 
@@ -424,7 +430,7 @@ def test_seeds_that_differ_in_labels_or_classes_are_refused(tmp_path, other):
 def test_folds_that_differ_in_classes_are_refused(tmp_path):
     one = write_run(tmp_path / "0", take(some_images(), slice(0, 30)))
     two = write_run(tmp_path / "1", take(some_images(class_names=("no", "yes")), slice(30, 60)), fold=1)
-    assert said(lambda: groups_of(tmp_path)) == f"{two} has the classes no, yes, {one} others"
+    assert said(lambda: groups_of(tmp_path)) == f"{two} has the classes no, yes, but {one} has disengaged, engaged"
 
 
 @pytest.mark.parametrize("view", ["controls/majority.csv", "predictions_flip.csv"])
@@ -446,7 +452,7 @@ def test_every_file_is_read_as_strictly(tmp_path, view):
 )
 def test_controls_of_other_images_are_refused(tmp_path, control):
     folder = write_run(tmp_path / "run", some_images(), controls={"majority": control})
-    expected = f"{folder / 'controls' / 'majority.csv'} is not of the images of predictions.csv"
+    expected = f"{folder / 'controls' / 'majority.csv'} does not have the same images as predictions.csv"
     assert said(lambda: groups_of(tmp_path)) == expected
 
 

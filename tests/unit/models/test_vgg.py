@@ -1,14 +1,31 @@
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from engrec.models.lrn import LocalResponseNorm
 from engrec.models.vgg import VGG
 
+CONFIGS = Path(__file__).parents[3] / "conf" / "model"
+
 
 def count(**arguments):
     with torch.device("meta"):
         return sum(p.numel() for p in VGG(**arguments).parameters())
+
+
+def of_config(name):
+    """The network that model=NAME builds, without memory for its weights."""
+    with torch.device("meta"):
+        return instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml"), _convert_="all")
+
+
+def layers(model, *without):
+    """Its layers in order, as torch prints them."""
+    return [str(m) for m in model.modules() if not list(m.children()) and not isinstance(m, without)]
 
 
 def test_layer_shapes_are_those_of_the_paper():
@@ -75,9 +92,56 @@ def test_other_image_sizes_and_channels(size):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(
-        ValueError, match=r"model\.norm=layer is not known; allowed: lrn, batch, none \(type model\.norm"
-    ):
+    with pytest.raises(ValueError, match=r"model\.norm=layer must be one of lrn, batch, none"):
         VGG(norm="layer")
     with pytest.raises(ValueError, match=r"model\.image_size=15 .* at least 16"):
         VGG(image_size=15)
+
+
+def test_model_vgg_lrn_is_the_published_code():
+    assert layers(of_config("vgg_lrn")) == layers(VGG())
+    assert sum(p.numel() for p in of_config("vgg_lrn").parameters()) == 44_539_328
+
+
+def test_model_vgg_has_batch_normalisation_after_every_layer_and_is_the_published_code_otherwise():
+    model, published = of_config("vgg"), of_config("vgg_lrn")
+    norms = nn.BatchNorm1d, nn.BatchNorm2d
+    kinds = [type(m) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | norms[0] | norms[1])]
+    assert kinds == [nn.Conv2d, nn.BatchNorm2d] * 8 + [nn.Linear, nn.BatchNorm1d] * 3
+    assert not any(isinstance(m, LocalResponseNorm) for m in model.modules())
+    plain = [line.replace(", bias=False", "").replace(", bias=True", "") for line in layers(model, *norms)]
+    assert plain == [line.replace(", bias=True", "") for line in layers(published, LocalResponseNorm)]
+
+
+def test_model_vgg_is_the_default(compose):
+    assert compose().model == compose("model=vgg").model == OmegaConf.load(CONFIGS / "vgg.yaml")
+
+
+@pytest.mark.parametrize("name", ["pretrain", "vgg", "engagement"])
+def test_the_papers_experiments_use_the_published_code(compose, name):
+    assert compose(f"experiment=nezami2019/{name}").model == OmegaConf.load(CONFIGS / "vgg_lrn.yaml")
+
+
+OLD = {  # the backbone in the hyper-parameters of a checkpoint of model=vgg, from before model=vgg_lrn
+    "in_channels": 1,
+    "image_size": 48,
+    "_target_": "engrec.models.vgg.VGG",
+    "norm": "lrn",
+    "width": 0.0313,
+    "dense": [8],
+    "block_dropout": 0.2,
+    "dense_dropout": 0.3,
+}
+
+
+@pytest.mark.parametrize("node", [OLD, {key: value for key, value in OLD.items() if key != "norm"}])
+def test_the_hyper_parameters_of_an_old_checkpoint_build_its_network(node):
+    """Names and shapes as they are in its state dict."""
+    channels = [(1, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
+    names = [f"blocks.{block}.{layer}" for block in range(4) for layer in (0, 2)]
+    expected = {f"{name}.weight": (out, into, 3, 3) for name, (into, out) in zip(names, channels, strict=True)}
+    expected |= {f"{name}.bias": (out,) for name, (_, out) in zip(names, channels, strict=True)}
+    expected |= {"dense.0.0.weight": (8, 144), "dense.0.0.bias": (8,)}
+    model = instantiate(node, _recursive_=False)
+    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == expected
+    assert sum(isinstance(m, LocalResponseNorm) for m in model.modules()) == 1

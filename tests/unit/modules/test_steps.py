@@ -12,11 +12,12 @@ from test_golden import MODULES, STRONG
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engrec.callbacks import callbacks as run_callbacks
 from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.experiment import build_trainer
-from engrec.experiment import callbacks as run_callbacks
 from engrec.modules.classifier import Classifier
+from engrec.plan import plan
 from engrec.splits import Split
 
 CALLBACKS = {"History", "ModelCheckpoint", "Progress"}
@@ -92,9 +93,13 @@ def fit(compose, tmp_path):
         data = DataModule(faces, split, STRONG, batch_size=8, eval_batch_size=4)
         settings = ["max_epochs=2", "trainer.accelerator=cpu", f"trainer.precision={precision}"]
         cfg = compose(f"output_dir={tmp_path / name}", f"monitor={module.hparams['monitor']}", *settings)
-        cfg.logger = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path / "log")}
+        planned = plan(cfg)
+        planned.config["logger"] = {
+            "_target_": "pytorch_lightning.loggers.CSVLogger",
+            "save_dir": str(tmp_path / "log"),
+        }
         (tmp_path / name).mkdir()
-        trainer, losses = build_trainer(cfg), Losses()
+        trainer, losses = build_trainer(planned), Losses()
         run_callbacks(trainer)[:0] = [losses, *callbacks]
         assert {type(callback).__name__ for callback in run_callbacks(trainer)} >= CALLBACKS
         trainer.fit(module, data)

@@ -6,6 +6,7 @@ import re
 from html import unescape
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -13,7 +14,8 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
 from engrec.evidence.statistics import Draws, expected_calibration_error
-from engrec.pages import faces, figures, report, tables
+from engrec.evidence.verdicts import judge
+from engrec.pages import faces, figures, learning, panels, report, tables
 from engrec.runs import reading
 from engrec.runs.record import find_runs
 
@@ -113,6 +115,41 @@ def figure_data(text):
     return found
 
 
+def test_every_figure_is_one_that_plotly_knows(page, tmp_path):
+    """They are plain dicts: nothing else notices a property that plotly.js would ignore."""
+    write_sweep(tmp_path / "two", class_names=("no", "yes"), model="cnn", calibration={"temperature": 1.7})
+    write_run(tmp_path / "three" / "one", some_images(), random_probabilities(some_images(), 3))
+    for block in (*page[0], *blocks_of(tmp_path / "two"), *blocks_of(tmp_path / "three")):
+        looks = panels.assign_looks(block.labels)
+        charts = [*figures.of_test(block, looks).values(), figures.learning(block, looks)]
+        rows = [(name, panels.Look(), of) for name, of in block.figures.items()]
+        for figure in (figures.intervals(rows, {"AUC": 0.5}), *(chart.figure for chart in charts)):
+            assert len(json.dumps(figure, allow_nan=False)) > 500
+            go.Figure(figure | {"layout": figure["layout"] | {"template": panels.TEMPLATE}})
+
+
+def test_every_colour_of_a_figure_has_one_for_dark_pages(page):
+    used = set()
+    for block in page[0]:
+        looks = panels.assign_looks(block.labels)
+        charts = [*figures.of_test(block, looks).values(), figures.learning(block, looks)]
+        used |= set(re.findall(r'"(#[^"]*)"', json.dumps([panels.TEMPLATE, *(chart.figure for chart in charts)])))
+    assert len(used) > 6
+    assert used <= panels.DARK.keys()
+
+
+def test_of_one_model_and_more_than_two_classes_each_has_its_own_curve(page):
+    block = comparison.build(page[0][0].groups[:1], 100)[0]
+    chart = figures.curves(block, panels.assign_looks(block.labels))
+    group = block.groups[0]
+    traces = [trace for trace in chart.figure["data"] if trace.get("legendgroup") and "x0" not in trace]
+    assert [trace["legendgroup"] for trace in traces] == list(CLASSES)
+    for k, trace in enumerate(traces):
+        area = roc_auc_score(group.labels == k, group.probabilities[0, :, k])
+        assert np.trapezoid(trace["y"], trace["x"]) == pytest.approx(area, abs=0.01)
+        assert f"AUC {100 * area:.1f}," in trace["name"]
+
+
 def test_every_part_is_there_in_order(page):
     assert headings(page[1]) == [
         "Scores",
@@ -130,10 +167,13 @@ def test_every_part_is_there_in_order(page):
 
 def test_the_tables_are_those_of_the_summary(page):
     [block], text = page
-    shown = unescape(re.sub(r"\n(p |±)", r" \1", text).replace(" −\n", " − "))
+    shown = unescape(text)
     for rows in (tables.figure_rows(block), tables.difference_rows(block), tables.format_rows(block)):
         for row in rows[1:]:
-            assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in shown
+            cells = [cell if isinstance(cell, str) else "\n".join(cell) for cell in row]
+            assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" in shown
+    parts = [part for row in tables.difference_rows(block)[1:] for part in row[1]]
+    assert [part.partition(" ")[0] for part in parts[1::2]] == ["p"] * (len(parts) // 2)
 
 
 def test_the_first_chart_has_every_figure_and_its_interval(page):
@@ -141,7 +181,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
     traces = figure_data(text)[0]
     dots = [trace for trace in traces if trace["mode"] == "markers"]
     whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
-    figures = [of[score] for score in report.SCORES for of in block.figures.values()]
+    figures = [of[score] for score in report.score_names() for of in block.figures.values()]
     assert len(figures) == 5 * 3
     for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
         assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
@@ -151,7 +191,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
 
 def test_a_model_has_one_colour_on_the_whole_page_and_controls_are_grey(page):
     [block], text = page
-    looks = figures.assign_looks(block.labels)
+    looks = panels.assign_looks(block.labels)
     assert len({look.colour for look in looks.values()}) == 2
     for traces in figure_data(text):
         for trace in traces:
@@ -161,19 +201,19 @@ def test_a_model_has_one_colour_on_the_whole_page_and_controls_are_grey(page):
     controls = [
         trace for trace in figure_data(text)[0] if trace["hoverinfo"] == "text" and "majority" in trace["hovertext"]
     ]
-    assert {trace["marker"]["color"] for trace in controls} == {figures.GREY}
+    assert {trace["marker"]["color"] for trace in controls} == {panels.GREY}
 
 
 def test_a_page_of_many_models_tells_all_of_them_apart():
-    looks = figures.assign_looks(f"model {i}" for i in range(25))
+    looks = panels.assign_looks(f"model {i}" for i in range(25))
     assert len(set(looks.values())) == 25
 
 
 def test_what_a_model_does_not_beat_is_set_apart(page):
     [block], text = page
     listed = re.findall(r'<li class="(\w+)">([^<]*)</li>', body_of(text))
-    assert [line for _, line in listed] == block.verdicts
-    assert {kind for kind, _ in listed} == {"fails", "says"}
+    assert listed == [(verdict.kind, verdict.text) for verdict in judge(block)]
+    assert {kind for kind, _ in listed} == {"fails", "note"}
     assert all((kind == "fails") == ("NOT" in line) for kind, line in listed)
 
 
@@ -332,9 +372,9 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ("", "the data set is not a prepared file (the run does not say what it is)"),
+        ("", "the data set is not a prepared file (the run does not name it)"),
         ("dataset: {_target_: os.system, path: FILE}", "the data set is not a prepared file (os.system)"),
-        ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz is not there"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: BROKEN}", "is not a prepared data set"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: OTHER}", "has no image "),
     ],
@@ -364,9 +404,16 @@ def test_a_class_without_test_images_leaves_the_rest_of_the_page(tmp_path):
     images = [image for image in some_images() if image[3] != 1]
     write_run(tmp_path / "run", images, random_probabilities(images, 3))
     text = report.html(blocks_of(tmp_path))
-    assert "Undefined: a class has no test image." in text
+    assert "No curve for calm: no test image." in text
     assert "Confusion" in headings(text)
     assert "NaN" not in body_of(text)
+
+
+def test_curves_of_several_models_are_undefined_where_a_class_has_no_test_image(tmp_path):
+    images = [image for image in some_images() if image[3] != 1]
+    for model in ("cnn", "vgg"):
+        write_run(tmp_path / model, images, random_probabilities(images, 3), model=model)
+    assert "Undefined: a class has no test image." in report.html(blocks_of(tmp_path))
 
 
 def test_without_subjects_history_and_controls(tmp_path):
@@ -417,17 +464,17 @@ def test_learning_curves_are_those_of_the_files(page):
     lines = [t for t in figure_data(text)[6] if t["mode"] == "lines"]
     assert len(lines) == 8 * 2  # val/loss and the monitored metric
     history = reading.read_history(block.groups[0].runs[0].folder / "metrics.csv")
-    assert lines[0]["x"] == [1, 2, 3, 4]
+    assert (lines[0]["x0"], lines[0]["dx"]) == (1, 1)
     assert lines[0]["y"] == history["val/loss"]
-    assert lines[1]["y"] == history["val/accuracy"]
+    assert lines[8]["y"] == pytest.approx([100 * value for value in history["val/accuracy"]])
     assert np.isnan(history["val/auc"]).all()
 
 
 def test_long_histories_are_thinned():
-    values = figures._thin(list(range(5000)))
-    assert len(values) == figures.MOST_POINTS
+    values = learning._thin(list(range(5000)))
+    assert len(values) == learning.MOST_POINTS
     assert (values[0], values[-1]) == (0, 4999)
-    assert figures._thin([3.0, 4.0]) == [3.0, 4.0]
+    assert learning._thin([3.0, 4.0]) == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("text", ["epoch,val/loss\n0,high\n", "epoch,val/loss\n0\n1,2,3\n", 'epoch\n"'])

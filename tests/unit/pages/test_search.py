@@ -1,29 +1,78 @@
-"""What a run of a trial leaves: its figures, and the end of its log."""
+"""The page at the end of a search."""
+
+import json
+import math
 
 import pytest
-from searches import parsed
+from searches import Made, parsed, result, searched
 
-from engrec.runs import folder
-from engrec.search import space
+from engrec.pages import search
+from engrec.search import outcome
 
-
-def test_costs_are_read_from_what_a_run_measured(tmp_path):
-    metrics = ["val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
-    objectives = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics]).objectives
-    written = {
-        "validation": {"val/loss": 0.5}, "num_images": {"train": 600}, "train_images_per_second": 200.0,
-        "num_parameters": 7, "seconds": 99.0,
-    }  # fmt: skip
-    assert space.figures(written, objectives) == dict(zip(metrics, [0.5, 3.0, 200.0, 7.0], strict=True))
-    with pytest.raises(ValueError, match="seconds_per_epoch is not in it"):
-        space.figures(written | {"train_images_per_second": None}, objectives)
+KINDS = ("History", "Importances", "Parallel coordinates")
 
 
-@pytest.mark.parametrize(
-    ("log", "said"),
-    [("", ""), ("a\n\nb\n", "a\nb"), ("1%\r2%\r3%\nerror: it\n", "3%\nerror: it"), ("x\n" * 9, "x\nx\nx\nx\nx")],
-)
-def test_the_end_of_a_log_is_without_what_a_bar_has_overwritten(tmp_path, log, said):
-    (tmp_path / "log").write_text(log)
-    assert folder.last_lines(tmp_path / "log") == said
-    assert folder.last_lines(tmp_path / "none") == ""
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A search with two objectives that are at odds."""
+    folder = tmp_path_factory.mktemp("search")
+    sweep = parsed(folder, objectives=[{"metric": "val/auc"}, {"metric": "num_parameters"}])
+
+    def run(overrides, name):
+        x = float(overrides["x"])
+        return Made(name, [], result=result(math.sin(5 * x), num_parameters=1000 * abs(x - 0.1)))
+
+    return searched(folder, sweep, run, n_trials=20), folder
+
+
+def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):
+    searching, folder = of_two
+    state = json.loads((folder / "sweep.json").read_text())
+    assert [trial["number"] for trial in state["trials"]] == list(range(20))
+    assert set(state["trials"][0]) >= {"number", "state", "values", "params", "folder", "seconds"}
+    text, paths = search.write_summary(searching.sweep, searching.study, folder, "the command")
+    page = paths[1].read_text()
+    assert "test/auc" not in text + page + (folder / "trials.csv").read_text() + (folder / "sweep.json").read_text()
+    assert "<script src" not in page
+    assert page.count("<tr><td>") == 20
+    for trial in outcome.chosen(searching.study):
+        assert outcome.best_command(searching.sweep, trial) in text
+
+
+def test_a_summary_of_nothing_says_so(tmp_path):
+    searching = searched(tmp_path, parsed(tmp_path), lambda o, f: Made(f, [], 1), n_trials=2)
+    text, _ = search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
+    assert "2 failed." in text
+    assert "No trial has been completed." in text
+
+
+def titles(searching, sweep):
+    return [title for title, _ in search.figures(searching.study, sweep, outcome.importances(searching.study, sweep))]
+
+
+def test_the_figures_of_two_objectives(of_two):
+    searching, _ = of_two
+    each = [f"{kind}: {metric}" for metric in ("val/auc", "num_parameters") for kind in KINDS]
+    assert titles(searching, searching.sweep) == ["Trade-off (best trials in red)", *each]
+
+
+def test_the_figures_of_one_objective_show_its_epochs_too(tmp_path):
+    searching = searched(tmp_path, parsed(tmp_path), n_trials=12)
+    assert titles(searching, searching.sweep) == [*(f"{kind}: val/auc" for kind in KINDS), "Epochs"]
+
+
+def test_few_trials_have_no_importances_and_the_page_says_so(tmp_path):
+    searching = searched(tmp_path, parsed(tmp_path), n_trials=3)
+    search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
+    page = (tmp_path / "summary.html").read_text()
+    assert "3 complete trials are too few for importances: 10 are needed." in page
+
+
+def test_importances_in_the_figure_are_those_of_the_text(of_two):
+    """Of an objective to be maximised too, which a target of Optuna's takes for one to be minimised."""
+    searching, _ = of_two
+    shares = outcome.importances(searching.study, searching.sweep)
+    drawn = dict(search.figures(searching.study, searching.sweep, shares))
+    for metric, of_keys in shares.items():
+        [bars] = drawn[f"Importances: {metric}"].data
+        assert dict(zip(bars.y, bars.x, strict=True)) == pytest.approx(of_keys)

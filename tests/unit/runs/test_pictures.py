@@ -5,8 +5,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from engrec.pages.contact_sheet import contact_sheet
 from engrec.runs import pictures
-from scripts import contact_sheet
 
 
 def faces(num_classes, channels=1, num_images=60):
@@ -22,9 +22,7 @@ def pixels(path):
 @pytest.mark.parametrize("num_classes", [2, 7, 9])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_contact_sheet_has_a_row_per_class(tmp_path, num_classes, channels):
-    path = contact_sheet.contact_sheet(
-        *faces(num_classes, channels), tmp_path / "new" / "sheet.png", "title", per_class=4
-    )
+    path = contact_sheet(*faces(num_classes, channels), tmp_path / "new" / "sheet.png", "title", per_class=4)
     sheet = pixels(path)
     dark = (sheet[:, -300:].min(axis=2) < 100).any(axis=1)
     assert np.count_nonzero(np.diff(dark.astype(int)) == 1) == num_classes
@@ -34,7 +32,7 @@ def test_contact_sheet_has_a_row_per_class(tmp_path, num_classes, channels):
 
 def test_contact_sheet_is_the_same_each_time_and_follows_its_seed(tmp_path):
     same, again, other = (
-        pixels(contact_sheet.contact_sheet(*faces(3), tmp_path / f"{k}.png", "title", per_class=3, seed=seed))
+        pixels(contact_sheet(*faces(3), tmp_path / f"{k}.png", "title", per_class=3, seed=seed))
         for k, seed in enumerate((0, 0, 1))
     )
     assert np.array_equal(same, again)
@@ -44,9 +42,7 @@ def test_contact_sheet_is_the_same_each_time_and_follows_its_seed(tmp_path):
 def test_contact_sheet_shows_the_pixels_and_the_colour(tmp_path):
     images = np.zeros((2, 3, 48, 48), np.uint8)
     images[0, 0], images[1, 2] = 255, 255
-    sheet = pixels(
-        contact_sheet.contact_sheet(images, np.arange(2), ("red", "blue"), tmp_path / "s.png", "title", per_class=1)
-    )
+    sheet = pixels(contact_sheet(images, np.arange(2), ("red", "blue"), tmp_path / "s.png", "title", per_class=1))
     for colour in ([255, 0, 0], [0, 0, 255]):
         assert np.all(sheet == colour, axis=2).sum() > 100**2
 
@@ -54,9 +50,7 @@ def test_contact_sheet_shows_the_pixels_and_the_colour(tmp_path):
 def test_contact_sheet_takes_a_class_with_few_images_and_captions(tmp_path):
     images, _, _ = faces(2, num_images=3)
     captions = ["$s_1", "a_very_long_subject_name", "s3"]
-    path = contact_sheet.contact_sheet(
-        images, np.array([0, 0, 1]), ("a", "b"), tmp_path / "s.png", "t", captions=captions
-    )
+    path = contact_sheet(images, np.array([0, 0, 1]), ("a", "b"), tmp_path / "s.png", "t", captions=captions)
     assert path.stat().st_size > 0
 
 
@@ -68,14 +62,14 @@ def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures.Figure, "savefig", fail)
     (tmp_path / "sheet.png").write_bytes(b"the one before")
     with pytest.raises(OSError, match="disk full"):
-        contact_sheet.contact_sheet(*faces(2), tmp_path / "sheet.png", "title", per_class=1)
+        contact_sheet(*faces(2), tmp_path / "sheet.png", "title", per_class=1)
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
     assert (tmp_path / "sheet.png").read_bytes() == b"the one before"
 
 
 def test_a_row_of_no_faces_is_refused(tmp_path):
     with pytest.raises(ValueError, match="0 faces in a row"):
-        contact_sheet.contact_sheet(*faces(2), tmp_path / "sheet.png", "title", per_class=0)
+        contact_sheet(*faces(2), tmp_path / "sheet.png", "title", per_class=0)
 
 
 def history(num_epochs=4):

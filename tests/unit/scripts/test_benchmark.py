@@ -28,10 +28,13 @@ def test_what_has_no_effect_is_refused(composed):
 
 
 def test_the_usual_network_is_the_same_network_in_torchs_own_parts(composed):
-    cfg = composed(SMALL)
+    cfg = composed(["model=vgg_lrn", *SMALL])
     choose_for_machine(cfg)
     data = benchmark.data_of(cfg, benchmark.random_faces(24))
-    ours, theirs = build_module(cfg, data).eval(), build_module(cfg, data).eval()
+    ours, theirs = (
+        build_module(benchmark.resolved(cfg), data).eval(),
+        build_module(benchmark.resolved(cfg), data).eval(),
+    )
     theirs.load_state_dict(ours.state_dict())
     benchmark.with_torchs_lrn(theirs)
     assert not any(isinstance(layer, LocalResponseNorm) for layer in theirs.modules())
@@ -71,7 +74,7 @@ def test_its_fit_trains_as_many_steps_as_it_is_told_after_one(composed):
     cfg = composed(SMALL)
     choose_for_machine(cfg)
     faces = benchmark.random_faces(60)
-    module = build_module(cfg, benchmark.data_of(cfg, faces))
+    module = build_module(benchmark.resolved(cfg), benchmark.data_of(cfg, faces))
     before = [p.clone() for p in module.parameters()]
     seen = []
     module.register_forward_pre_hook(lambda _, given: seen.append((module.training, len(given[0]))))
@@ -87,7 +90,7 @@ def test_flops_are_three_times_those_of_the_forward_pass_but_for_the_first_layer
     """The gradient of a layer costs as much as the layer twice; the images need none."""
     cfg = composed(["model=vgg_small", "model.width=0.1", "batch_size=2", *SMALL[3:]])
     choose_for_machine(cfg)
-    module = build_module(cfg, benchmark.data_of(cfg, benchmark.random_faces(24)))
+    module = build_module(benchmark.resolved(cfg), benchmark.data_of(cfg, benchmark.random_faces(24)))
     counted = benchmark.flops(benchmark.Ceiling(cfg, module, torch.device("cpu")))
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     sides = iter([48, 48, 24, 24, 12, 12, 6, 6, 1])

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from engrec.machine import processes
+from engrec.runs.folder import last_lines
 from engrec.search import local
 
 
@@ -67,3 +70,13 @@ def test_a_process_that_does_not_heed_is_killed(tmp_path, monkeypatch):
     launcher.end([job])
     assert job.ended() == -signal.SIGKILL
     assert 0.1 <= time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [("", ""), ("a\n\nb\n", "a\nb"), ("1%\r2%\r3%\nerror: it\n", "3%\nerror: it"), ("x\n" * 9, "x\nx\nx\nx\nx")],
+)
+def test_the_end_of_a_log_is_without_what_a_bar_has_overwritten(tmp_path, log, message):
+    (tmp_path / "log").write_text(log)
+    assert last_lines(tmp_path / "log") == message
+    assert last_lines(tmp_path / "none") == ""

@@ -1,13 +1,11 @@
 """What is left of a search: the best, what matters, and the files."""
 
-import json
 import math
 
 import optuna
 import pytest
 from searches import Launcher, Made, good, parsed, result, searched
 
-from engrec.pages import search
 from engrec.search import outcome
 
 
@@ -60,28 +58,8 @@ def test_the_best_trials_command_trains_as_it_did(tmp_path):
     command = outcome.best_command(searching.sweep, best)
     assert command.startswith("python train.py stage=scratch x=")
     words = dict(word.split("=", 1) for word in command.split()[2:])
-    assert words == {key: value for key, value in launcher.started[best.number].items() if key != "output_dir"}
-
-
-def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):
-    searching, folder = of_two
-    state = json.loads((folder / "sweep.json").read_text())
-    assert [trial["number"] for trial in state["trials"]] == list(range(20))
-    assert set(state["trials"][0]) >= {"number", "state", "values", "params", "folder", "seconds"}
-    text, paths = search.write_summary(searching.sweep, searching.study, folder, "the command")
-    page = paths[1].read_text()
-    assert "test/auc" not in text + page + (folder / "trials.csv").read_text() + (folder / "sweep.json").read_text()
-    assert "<script src" not in page
-    assert page.count("<tr><td>") == 20
-    for trial in outcome.chosen(searching.study):
-        assert outcome.best_command(searching.sweep, trial) in text
-
-
-def test_a_summary_of_nothing_says_so(tmp_path):
-    searching = searched(tmp_path, parsed(tmp_path), lambda o, f: Made(f, [], 1), n_trials=2)
-    text, _ = search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
-    assert "2 failed." in text
-    assert "No trial has been completed." in text
+    started = launcher.started[best.number]
+    assert words == {key: value for key, value in started.items() if key not in ("output_dir", "ckpt_path")}
 
 
 def test_the_best_trials_command_trains_on_each_of_its_folds(tmp_path):

@@ -40,38 +40,41 @@ def test_every_sweep_says_its_command(path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"serch": {}}, r"serch is unknown \(did you mean search\?\); allowed: overrides, search"),
+        ({"serch": {}}, r"serch is unknown \(did you mean search\?\); it must be one of overrides, search"),
         ({"search": {}}, "search is missing"),
         ({"search": {"x": {"low": 1, "hihg": 2}}}, r"search.x.hihg is unknown \(did you mean high\?\)"),
-        ({"search": {"x": {"low": 1}}}, "search.x.high= is not a number; it takes low and high, or choices"),
-        ({"search": {"x": {"low": 2, "high": 1}}}, "search.x has to have low < high"),
+        ({"search": {"x": {"low": 1}}}, "search.x.high= must be a number; it needs low and high, or choices"),
+        ({"search": {"x": {"low": 2, "high": 1}}}, "search.x must have low < high"),
         ({"search": {"x": {"low": 0, "high": 1, "log": True}}}, "with log: true, low > 0"),
-        ({"search": {"x": {"low": True, "high": 2}}}, "search.x.low=True is not a number"),
-        ({"search": {"x": {"choices": []}}}, r"search.x.choices is not a list such as \[16, 32\]"),
-        ({"search": {"x": {"choices": [1], "low": 0}}}, "search.x.low is unknown; allowed: choices"),
-        ({"search": {"x": 3}}, "search.x is not a list of KEY: VALUE"),
-        ({"overrides": ["stage"]}, "overrides: stage is not KEY=VALUE"),
-        ({"objectives": [{"metric": "test/auc"}]}, "test/auc would choose on the test images"),
-        ({"objectives": [{"metric": "val/acuracy"}]}, r"val/acuracy is not known \(did you mean val/accuracy"),
-        ({"objectives": [{"metric": "val/auc", "direction": "up"}]}, "direction=up is neither minimize nor maximize"),
-        ({"objectives": [{"metric": "val/auc"}] * 2}, "one of them is there twice"),
-        ({"pruner": {"name": "medain"}}, r"pruner.name=medain is not known \(did you mean median\?\)"),
+        ({"search": {"x": {"low": True, "high": 2}}}, "search.x.low=True must be a number"),
+        ({"search": {"x": {"choices": []}}}, r"search.x.choices must be a list such as \[16, 32\]"),
+        ({"search": {"x": {"choices": [1], "low": 0}}}, "search.x.low is unknown; it must be one of choices"),
+        ({"search": {"x": 3}}, "search.x must be a list of KEY: VALUE"),
+        ({"overrides": ["stage"]}, "overrides: stage must be KEY=VALUE"),
+        ({"objectives": [{"metric": "test/auc"}]}, "test/auc would select on the test images"),
+        ({"objectives": [{"metric": "val/acuracy"}]}, r"val/acuracy is unknown \(did you mean val/accuracy"),
+        ({"objectives": [{"metric": "val/auc", "direction": "up"}]}, "direction=up must be minimize or maximize"),
+        ({"objectives": [{"metric": "val/auc"}] * 2}, "one of them appears twice"),
+        ({"pruner": {"name": "medain"}}, r"pruner.name=medain is unknown \(did you mean median\?\)"),
         ({"pruner": {"name": "median", "reduction_factor": 3}}, "pruner.reduction_factor is unknown"),
-        ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "pruner.n_warmup_steps=-1 is not a whole number"),
-        ({"sampler": {"name": "grid"}}, "sampler.name=grid is not known; allowed: tpe, random"),
-        ({"folds": [0, 0]}, r"folds=\[0, 0\]: allowed are different whole numbers from 0"),
-        ({"seed": -1}, "seed=-1 is not a whole number from 0"),
+        ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "pruner.n_warmup_steps=-1 must be a whole number"),
+        ({"sampler": {"name": "grid"}}, "sampler.name=grid is unknown; it must be one of tpe, random"),
+        ({"folds": [0, 0]}, r"folds=\[0, 0\] must be different whole numbers from 0"),
+        ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         (
             {"objectives": [{"metric": "val/auc"}, {"metric": "num_parameters"}], "pruner": {"name": "median"}},
-            "with several objectives no trial is worse than others while it runs: type null",
+            "several objectives allow no pruning: set pruner: null",
         ),
-        ({"objectives": [{"metric": "num_parameters"}], "pruner": {"name": "median"}}, "known at the end of a run"),
+        (
+            {"objectives": [{"metric": "num_parameters"}], "pruner": {"name": "median"}},
+            "known only at the end",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_sweep_is_said_in_one_line(tmp_path, changes, said):
-    with pytest.raises(ValueError, match=said) as error:
+def test_what_is_wrong_with_a_sweep_is_reported_in_one_line(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
         parsed(tmp_path, **changes)
     assert str(error.value).startswith(f"{tmp_path / 'mine.yaml'}: ")
     assert "\n" not in str(error.value)
@@ -84,7 +87,7 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_less_is_better_of_losses_and_costs_unless_said_otherwise(tmp_path):
+def test_lower_is_better_for_losses_and_costs_unless_set_otherwise(tmp_path):
     metrics = ["val/auc", "val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
     sweep = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics])
     assert [objective.sign for objective in sweep.objectives] == [1, -1, -1, 1, -1]
@@ -122,3 +125,15 @@ def test_what_the_command_line_fixes_is_not_searched(tmp_path):
     assert sweep.overrides == ("stage=pretrain", "x=0.5", "+new=1")
     with pytest.raises(ValueError, match="leave nothing to search for"):
         sweep.fixed(["kind=a"])
+
+
+def test_costs_are_read_from_what_a_run_measured(tmp_path):
+    metrics = ["val/loss", "seconds_per_epoch", "train_images_per_second", "num_parameters"]
+    objectives = parsed(tmp_path, objectives=[{"metric": metric} for metric in metrics]).objectives
+    written = {
+        "validation": {"val/loss": 0.5}, "num_images": {"train": 600}, "train_images_per_second": 200.0,
+        "num_parameters": 7, "seconds": 99.0,
+    }  # fmt: skip
+    assert space.figures(written, objectives) == dict(zip(metrics, [0.5, 3.0, 200.0, 7.0], strict=True))
+    with pytest.raises(ValueError, match="seconds_per_epoch is not in it"):
+        space.figures(written | {"train_images_per_second": None}, objectives)

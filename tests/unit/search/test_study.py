@@ -11,10 +11,10 @@ import pytest
 import sweep as script
 from searches import parsed, searched
 
-from engrec.search.study import Journal, forget, locked, repair
+from engrec.search.study import Journal, forget, locked, open_study, reopened, repair
 
 
-def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
+def test_a_journal_that_is_cut_anywhere_can_be_read_and_continued(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     storage = optuna.storages.JournalStorage(Journal(whole))
     study = optuna.create_study(study_name="s", storage=storage)
@@ -34,7 +34,7 @@ def test_a_journal_that_is_cut_anywhere_is_read_and_gone_on_with(tmp_path):
             assert len(again.get_all_trials(0)) == before + 1
 
 
-def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_said(tmp_path):
+def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_reported(tmp_path):
     path = tmp_path / "journal"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n\0\0\0\n')
     repair(path)
@@ -83,7 +83,10 @@ with study.locked(pathlib.Path({str(tmp_path)!r})):
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=script.ROOT)
     assert holder.stdout is not None
     holder.stdout.readline()
-    with pytest.raises(ValueError, match=f"by process {holder.pid}: stop that one"), locked(tmp_path):
+    with (
+        pytest.raises(ValueError, match=f"in use by another search, process {holder.pid}: stop that one"),
+        locked(tmp_path),
+    ):
         pass
     holder.kill()
     holder.wait()
@@ -94,13 +97,25 @@ with study.locked(pathlib.Path({str(tmp_path)!r})):
 def test_trials_without_their_journal_are_not_taken_for_others(tmp_path):
     searched(tmp_path, parsed(tmp_path), n_trials=1)
     (tmp_path / "journal.log").unlink()
-    with pytest.raises(ValueError, match="has trials that no journal knows of: remove it, or type another folder="):
+    with pytest.raises(ValueError, match="has trials that have no journal: remove it, or set another folder="):
         searched(tmp_path, parsed(tmp_path), n_trials=1)
 
 
-def test_a_search_that_is_forgotten_can_begin_anew(tmp_path):
-    searched(tmp_path / "found", parsed(tmp_path), n_trials=1)
+def test_a_search_that_is_removed_can_start_from_scratch(tmp_path):
+    searching = searched(tmp_path / "found", parsed(tmp_path), n_trials=1)
     (tmp_path / "found" / "of-others").touch()
-    forget(tmp_path / "found")
+    forget(searching.study, tmp_path / "found")
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["of-others"]
     searched(tmp_path / "found", parsed(tmp_path, seed=1), n_trials=1)
+
+
+def test_a_trial_that_another_process_began_is_continued(tmp_path):
+    """With a constructor that is Optuna's own: this fails where an upgrade changes it."""
+    searching = searched(tmp_path, parsed(tmp_path), n_trials=1)
+    number = searching.study.ask().number
+    trial = reopened(open_study(tmp_path, parsed(tmp_path)), number)
+    assert (trial.number, trial.suggest_float("x", 0, 1)) == (number, trial.params["x"])
+    trial.report(0.5, 1)
+    assert not trial.should_prune()
+    searching.study.tell(number, 0.25)
+    assert searching.trials()[number].values == [0.25]

@@ -1,4 +1,4 @@
-"""What is typed to start a search."""
+"""The command line of a search."""
 
 import argparse
 import shlex
@@ -11,18 +11,19 @@ from omegaconf import OmegaConf
 from engrec.config import Config
 from engrec.errors import CONF, nearest
 from engrec.search import slurm, space
+from engrec.search.shared import masked
 from engrec.search.space import Sweep, key_of
 
-OURS = ("sweep", "n_trials", "workers", "folder", "timeout", "folds", "launcher")
+OURS = ("sweep", "n_trials", "workers", "folder", "timeout", "folds", "launcher", "storage")
 RESERVED = {
-    "output_dir": "each trial has its own folder: type folder= for that of the search",
-    "ckpt_path": "each trial starts anew: type init_from= for the weights to start from",
-    "run": "each trial has its own folder: type folder= for that of the search",
+    "output_dir": "each trial has its own folder; folder= is that of the search",
+    "ckpt_path": "each trial resumes from its own; init_from= is for the weights to start from",
+    "run": "each trial has its own folder; folder= is that of the search",
 }
 
 
 @dataclass(frozen=True)
-class Typed:
+class Options:
     """The command's own arguments; overrides are train.py's."""
 
     sweep: Sweep
@@ -31,17 +32,19 @@ class Typed:
     workers: int | None
     timeout: float
     slurm: slurm.Options | None  # None: trials are processes of this machine
-    freed: tuple[str, ...]  # keys that the overrides took out of the search
-    command: str
+    fixed: tuple[str, ...]  # keys that the overrides took out of the search
+    storage: str | None  # the URL of a database; None: a journal in the folder
+    command: str  # without the database's password
 
 
-def parse(arguments: list[str]) -> Typed:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(arguments: list[str], description: str | None = None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "arguments", nargs="*", metavar="KEY=VALUE",
-        help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): results in all; workers: trials at a time (one "
-        "for each GPU, else 1); folder (outputs/sweeps/NAME); timeout: seconds; folds=[0,1,2]: a trial is their mean; "
-        "launcher=slurm: trials are jobs of Slurm, with slurm.partition= and the like; and any override of train.py",
+        help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): results in all; workers: trials in parallel "
+        "(one for each GPU, else 1); folder (outputs/sweeps/NAME); timeout: seconds; folds=[0,1,2]: a trial is their "
+        "mean; launcher=slurm: trials are Slurm jobs, with slurm.partition= and the like; storage: the URL of a "
+        "database that several commands share; and any override of train.py",
     )  # fmt: skip
     given = parser.parse_args(arguments).arguments
     for argument in given:
@@ -53,18 +56,24 @@ def parse(arguments: list[str]) -> Typed:
     for override in overrides:
         check_override(key_of(override))
     sweep = space.read(sweep_file(ours.get("sweep")))
-    freed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
+    fixed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
     sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
-    return Typed(
+    return Options(
         sweep=sweep,
         folder=Path(ours.get("folder") or Path("outputs", "sweeps", sweep.name)),
         n_trials=whole("n_trials", ours.get("n_trials", "20")),
         workers=whole("workers", ours["workers"]) if "workers" in ours else None,
         timeout=seconds(ours.get("timeout")),
         slurm=options_of_slurm(ours.get("launcher", "local"), slurm),
-        freed=freed,
-        command=shlex.join(["python", "scripts/sweep.py", *given]),
+        fixed=fixed,
+        storage=ours.get("storage"),
+        command=shlex.join(["python", "scripts/sweep.py", *map(_without_password, given)]),
     )
+
+
+def _without_password(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"storage={masked(value)}" if key == "storage" else argument
 
 
 def of_slurm(key: str) -> bool:
@@ -75,9 +84,9 @@ def options_of_slurm(launcher: str, given: dict[str, str]) -> slurm.Options | No
     """None for launcher=local."""
     if launcher not in ("local", "slurm"):
         close = nearest(launcher, ("local", "slurm"))
-        raise ValueError(f"launcher={launcher} is not known{close}; allowed: local, slurm")
+        raise ValueError(f"launcher={launcher} is unknown{close}; it must be local or slurm")
     if given and launcher == "local":
-        raise ValueError(f"slurm.{next(iter(given))} is for trials that are jobs of Slurm: type launcher=slurm")
+        raise ValueError(f"slurm.{next(iter(given))} needs launcher=slurm")
     return slurm.read_options(given) if launcher == "slurm" else None
 
 
@@ -86,7 +95,7 @@ def check_override(key: str) -> None:
     if key in RESERVED:
         raise ValueError(f"{key} cannot be set in a search: {RESERVED[key]}")
     if key.partition(".")[0] == "hydra":
-        raise ValueError(f"{key} cannot be set in a search: its trials are plain runs")
+        raise ValueError(f"{key} cannot be set in a search: it is for single runs")
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     known = groups | {field.name for field in fields(Config)}
     if key.partition(".")[0] not in known and "@" not in key and (close := nearest(key, OURS)):
@@ -100,19 +109,21 @@ def sweeps() -> list[str]:
 def sweep_file(name: str | None) -> Path:
     """From the name of one of conf/sweep, or the path of another YAML."""
     if not name:
-        raise ValueError(f"missing sweep, what is searched: sweep= with {', '.join(sweeps())}, or the path of a YAML")
+        raise ValueError(f"sweep= is missing: set it to {', '.join(sweeps())}, or the path of a YAML")
     if name in sweeps():
         return CONF / "sweep" / f"{name}.yaml"
     if Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise ValueError(f"sweep={name} is not a file")
         return Path(name)
-    raise ValueError(f"sweep={name} is not there{nearest(name, sweeps())}; allowed: {', '.join(sweeps())}, or a YAML")
+    raise ValueError(
+        f"sweep={name} does not exist{nearest(name, sweeps())}; it must be one of {', '.join(sweeps())}, or a YAML"
+    )
 
 
 def whole(key: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"{key}={value} is not a whole number from 1")
+        raise ValueError(f"{key}={value} must be a whole number from 1")
     return int(value)
 
 
@@ -122,7 +133,7 @@ def seconds(value: str | None) -> float:
     except ValueError:
         number = -1.0
     if isnan(number) or number <= 0:
-        raise ValueError(f"timeout={value} is not a number of seconds, such as timeout=3600")
+        raise ValueError(f"timeout={value} must be a number of seconds, such as timeout=3600")
     return number
 
 

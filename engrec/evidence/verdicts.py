@@ -1,0 +1,97 @@
+"""Verdicts: what a comparison shows, as sentences of a known kind."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from engrec.evidence.comparison import Comparison
+from engrec.evidence.controls import CONTROLS
+from engrec.evidence.groups import Group
+from engrec.evidence.statistics import Draws, scores
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding. beats: the model is better than a control in every score that counts; fails: in one at least it is
+    not; note: everything else that a reader should know."""
+
+    kind: Literal["beats", "fails", "note"]
+    text: str
+
+
+def judge(comparison: Comparison) -> list[Verdict]:
+    """Everything that can be said of each group, the leakage check included. A leakage check itself is not judged."""
+    found = judge_alone(comparison)
+    return found + [
+        leakage_check(comparison, label, group)
+        for label, group in _results(comparison)
+        if group.name["stage"] != "pretrain"
+    ]
+
+
+def judge_alone(comparison: Comparison) -> list[Verdict]:
+    """What can be said of each group without the runs of others: the controls it beats, and the folds it lacks."""
+    found: list[Verdict] = []
+    for label, group in _results(comparison):
+        for control in (CONTROLS["majority"], CONTROLS["subject_majority"]):
+            if control in comparison.predictors:
+                found.append(against_control(comparison, label, control))
+        found += missing_folds(label, group)
+    return found
+
+
+def _results(comparison: Comparison) -> Iterator[tuple[str, Group]]:
+    for label, group in zip(comparison.labels, comparison.groups, strict=True):
+        if not group.leaks:
+            yield label, group
+
+
+def against_control(comparison: Comparison, label: str, control: str) -> Verdict:
+    difference = comparison.difference(label, control)
+    better: list[str] = []
+    rest: list[str] = []
+    # An answer that is constant per person is bounded by the oracle in accuracy and in AUC alone.
+    for score in ("accuracy", "AUC" if control == CONTROLS["subject_majority"] else "balanced accuracy"):
+        here, there = (100 * comparison.figures[name][score].value for name in (label, control))
+        figure, p = difference.figures[score]
+        (better if figure.low > 0 and p < 0.05 else rest).append(f"{score} ({here:.1f} against {there:.1f})")
+    if np.isnan(difference.figures["accuracy"][0].low):
+        values = f"{label} against “{control}”: {', '.join(rest)}"
+        return Verdict("note", f"{values}. A single test person allows no conclusion about others.")
+    if not better:
+        return Verdict("fails", f"{label} does NOT beat “{control}”: neither in {' nor in '.join(rest)}.")
+    beats = f"{label} beats “{control}” in {' and in '.join(better)}"
+    return Verdict("fails", f"{beats}, but NOT in {rest[0]}.") if rest else Verdict("beats", f"{beats}.")
+
+
+def missing_folds(label: str, group: Group) -> Iterator[Verdict]:
+    folds = len({run.settings.get("split.fold") for run in group.runs})
+    total = max(int(run.settings.get("split.num_folds") or 0) for run in group.runs)
+    if folds < total:
+        yield Verdict("note", f"{label}: {folds} of {total} folds; the people of the other folds are not tested.")
+
+
+def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
+    """The same model under split=random, where there are such runs: how much of its score comes from known people."""
+    found = [other for other in comparison.others if other.leaks and _same_model(group, other)]
+    if not found:
+        return Verdict("note", f"{label}: no leakage check. To add one, run the same command with split=random.")
+    check = next((other for other in found if other.name["settings"] == group.name["settings"]), found[0])
+    once = Draws.all_once(len(check.labels))
+    each = [scores(p, check.labels, once) for p in check.probabilities]
+    values = ", ".join(
+        f"{score} {100 * np.mean([one[score] for one in each]):.1f} "
+        f"against {100 * comparison.figures[label][score].value:.1f}"
+        for score in ("accuracy", "balanced accuracy", "AUC")
+    )
+    settings = f", {check.name['settings']}" if check.name["settings"] != group.name["settings"] else ""
+    how = f"split=random{settings}: the same people in train, validation and test"
+    where = "on unseen people" if group.by_subject else "under its own split"
+    return Verdict("note", f"{label}, leakage check ({how}): {values} {where}.")
+
+
+def _same_model(group: Group, other: Group) -> bool:
+    keys = ("stage", "data", "model", "views")
+    return group.class_names == other.class_names and all(group.name[key] == other.name[key] for key in keys)

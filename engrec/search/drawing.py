@@ -1,1 +1,0 @@
-"""Who draws values and who stops trials: Optuna's samplers and pruners, the same after a restart as without one."""

@@ -1,1 +1,0 @@
-"""What a trial's run leaves in its folder."""

@@ -1,0 +1,120 @@
+"""What a comparison shows: which controls a model beats, which folds it lacks, what its leakage check says."""
+
+import numpy as np
+from finished_runs import comparison_of, comparisons_of, decided, majority, right_for, some_images, take, write_run
+
+from engrec.evidence.verdicts import Verdict, judge
+
+
+def verdicts(folder, share, controls=None, **run):
+    """What is said of a model that is right for this share of each class, beside the majority class (two of three)."""
+    images = some_images(240)
+    controls = {"majority": majority(images)} if controls is None else controls
+    write_run(folder / "run", right_for(images, share), controls=controls, **run)
+    return without_folds(judge(comparison_of(folder)))
+
+
+def without_folds(verdicts):
+    """Without the remark that the one run here is not all of its folds."""
+    return [verdict for verdict in verdicts if "1 of 5 folds; " not in verdict.text]
+
+
+def test_folds_that_are_missing_are_said(tmp_path):
+    images = some_images(240)
+    for fold in range(5):
+        found = judge(comparison_of(tmp_path)) if fold else []
+        text = f"finetune vgg_small: {fold} of 5 folds; the people of the other folds are not tested."
+        assert (Verdict("note", text) in found) == (fold > 0)
+        write_run(tmp_path / str(fold), take(images, np.arange(fold, 240, 5)), fold=fold)
+    assert not any("folds;" in verdict.text for verdict in judge(comparison_of(tmp_path)))
+
+
+def test_a_model_that_wins_is_not_told_that_it_does_not(tmp_path):
+    first = verdicts(tmp_path, 0.95)[0]
+    assert first == Verdict(
+        "beats",
+        "finetune vgg_small beats “always the majority class” in accuracy (95.0 against 83.3) and in balanced accuracy "
+        "(95.0 against 50.0).",
+    )
+
+
+def test_a_model_that_loses_is_told_so(tmp_path):
+    first = verdicts(tmp_path, 0.4)[0]
+    assert first == Verdict(
+        "fails",
+        "finetune vgg_small does NOT beat “always the majority class”: neither in accuracy (40.0 against 83.3) nor in "
+        "balanced accuracy (40.0 against 50.0).",
+    )
+
+
+def test_a_model_that_wins_in_one_score_is_told_both(tmp_path):
+    first = verdicts(tmp_path, 0.75)[0]
+    assert first == Verdict(
+        "fails",
+        "finetune vgg_small beats “always the majority class” in balanced accuracy (75.0 against 50.0), but NOT in "
+        "accuracy (75.0 against 83.3).",
+    )
+
+
+def test_being_better_by_chance_is_not_to_beat(tmp_path):
+    """One image more than the majority class."""
+    images = some_images(240)
+    chosen = majority(images).probabilities.argmax(1)
+    chosen[np.flatnonzero(images.labels == 0)[0]] = 0
+    write_run(tmp_path / "run", decided(images, chosen), controls={"majority": majority(images)})
+    block = comparison_of(tmp_path)
+    assert (
+        block.figures["finetune vgg_small"]["accuracy"].value
+        > block.figures["always the majority class"]["accuracy"].value
+    )
+    first = judge(block)[0]
+    assert (first.kind, "does NOT beat" in first.text) == ("fails", True)
+
+
+def test_one_person_says_nothing_about_others(tmp_path):
+    images = some_images(60, per_subject=60)
+    write_run(tmp_path / "run", right_for(images, 0.95), controls={"majority": majority(images)})
+    first = judge(comparison_of(tmp_path))[0]
+    assert first == Verdict(
+        "note",
+        "finetune vgg_small against “always the majority class”: accuracy (96.7 against 83.3), balanced accuracy (98.0 "
+        "against 50.0). A single test person allows no conclusion about others.",
+    )
+
+
+def test_the_oracle_of_each_person_is_a_control_of_its_own(tmp_path):
+    images = some_images(240)
+    oracle = right_for(images, 0.9, seed=1)
+    lines = verdicts(tmp_path, 0.75, {"majority": majority(images), "subject_majority": oracle, "other": oracle})
+    assert len(lines) == 3
+    assert "does NOT beat “each person's own majority (oracle)”" in lines[1].text
+
+
+def test_the_leakage_check_is_set_beside_its_model(tmp_path):
+    images, leaky = some_images(240), some_images(120)
+    write_run(tmp_path / "honest", right_for(images, 0.6))
+    write_run(tmp_path / "random", right_for(leaky, 0.9), choices={"split": "random"})
+    write_run(tmp_path / "other", right_for(leaky, 0.8), choices={"split": "random", "model": "cnn"})
+    write_run(tmp_path / "scratch", right_for(images, 0.5), stage="scratch")
+    write_run(tmp_path / "holdout", right_for(leaky, 0.5), stage="scratch", choices={"split": "holdout"})
+    write_run(tmp_path / "first", right_for(images, 0.5), stage="pretrain")
+    said = without_folds(line for block in comparisons_of(tmp_path) for line in judge(block))
+    assert {verdict.kind for verdict in said} == {"note"}
+    assert sorted(verdict.text for verdict in said) == [
+        "finetune vgg_small, leakage check (split=random: the same people in train, validation and test): accuracy "
+        "90.0 against 60.0, balanced accuracy 90.0 against 60.0, AUC 90.0 against 60.0 on unseen people.",
+        *2 * ["scratch vgg_small: no leakage check. To add one, run the same command with split=random."],
+    ]
+
+
+def test_the_leakage_check_is_that_of_the_same_settings(tmp_path):
+    images = some_images(240)
+    for split, shares in (("kfold", (0.6, 0.6)), ("random", (0.8, 0.9))):
+        for lr, share in zip((0.01, 0.1), shares, strict=True):
+            folder = tmp_path / f"{split}{lr}"
+            write_run(folder, right_for(images, share), choices={"split": split}, settings={"optimizer.lr": lr})
+    said = without_folds(line for block in comparisons_of(tmp_path) for line in judge(block))
+    assert [verdict.text.split("):")[1].split(",")[0] for verdict in said] == [
+        " accuracy 80.0 against 60.0",
+        " accuracy 90.0 against 60.0",
+    ]

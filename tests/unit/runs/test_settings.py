@@ -1,0 +1,78 @@
+"""What divides runs into groups, and what keeps a run from being resumed."""
+
+import pytest
+
+from engrec.runs.settings import differences, is_setting
+
+RUN = {
+    "stage": "finetune",
+    "init_from": "first.ckpt",
+    "ckpt_path": None,
+    "output_dir": "outputs/a",
+    "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+    "callbacks": {"best": {"dirpath": "outputs/a", "monitor": "val/auc"}},
+    "speed": {"_target_": "engrec.machine.hardware.Speed", "memory_format": "contiguous"},
+    "trainer": {"precision": "32-true", "devices": 1},
+}
+
+
+def changed(key, value):
+    """The same run with another value of a dotted key, at one or two levels."""
+    outer, _, inner = key.partition(".")
+    return RUN | {outer: {**RUN[outer], inner: value} if inner else value}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("output_dir", "outputs/b"),
+        ("ckpt_path", "outputs/a/last.ckpt"),
+        ("callbacks.best", {"dirpath": "outputs/b", "monitor": "val/auc"}),
+        ("trainer.devices", 2),
+        ("trainer.precision", "auto"),
+        ("init_from", None),
+        ("speed._target_", "engrec.hardware.Speed"),
+    ],
+)
+def test_what_does_not_keep_a_run_from_being_resumed(key, value):
+    assert differences(changed(key, value), RUN) == []
+
+
+def test_a_run_of_an_older_version_is_resumed_although_a_class_has_moved():
+    assert differences(RUN, changed("speed._target_", "engrec.hardware.Speed")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.lr", 0.2, "with optimizer.lr=0.1 and not 0.2"),
+        ("optimizer._target_", "torch.optim.Adam", "with optimizer._target_=torch.optim.SGD and not torch.optim.Adam"),
+        ("trainer.precision", "bf16-mixed", "with trainer.precision=32-true and not bf16-mixed"),
+        ("speed.memory_format", "channels_last", "with speed.memory_format=contiguous and not channels_last"),
+        ("seed", 1, "without seed"),
+        ("init_from", "second.ckpt", "which started from first.ckpt"),
+    ],
+)
+def test_what_keeps_a_run_from_being_resumed_is_named(key, value, message):
+    assert differences(changed(key, value), RUN) == [message]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("optimizer.lr", True),
+        ("split.num_folds", True),
+        ("split.fold", False),
+        ("seed", False),
+        ("split.seed", True),
+        ("speed.compile", False),
+        ("speedy", True),
+        ("logger.wandb.project", False),
+        ("callbacks.best.monitor", False),
+        ("callbacks.best.filename", True),
+        ("monitor", True),
+        ("trainer.devices", True),
+    ],
+)
+def test_what_divides_runs_into_groups(key, expected):
+    assert is_setting(key) is expected
