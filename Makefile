@@ -1,21 +1,29 @@
-# Two commands: `make demo` shows the whole method on rendered faces, `make test` checks everything.
+# `make demo` shows the whole method on rendered faces; `make test` checks it; `make test-all` adds what is slow.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --durations=10
+# Two processes; fixtures of a module are made once, as a file stays with one of them.
+PARALLEL := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
 
-.PHONY: demo test docs setup clean
+.PHONY: demo test test-all checks docs setup clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
 
-test: .venv/installed
+test: checks
+	$(PARALLEL) -m "not slow"
+
+test-all: checks
+	$(PARALLEL) --ignore $(TIMED)
+	$(PYTEST) $(TIMED)
+
+checks: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore $(TIMED)
-	$(BIN)/python -m pytest $(TIMED)
 
 docs: .venv/installed
 	rm -rf docs/_build docs/api

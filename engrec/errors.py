@@ -1,4 +1,4 @@
-"""What a user got wrong, in one line."""
+"""Error messages and exit statuses: a user's mistake becomes one line."""
 
 import difflib
 import errno
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import Container, OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
@@ -19,27 +19,27 @@ BAD_CHECKPOINT, DISK_FULL = 65, 74  # exit statuses that a search acts upon: EX_
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: damaged, of another program, or of another network than this run's."""
+    """A checkpoint that cannot be used: it is damaged, not engrec's, or of another network than this run's."""
 
 
-def nearest(word: str, known: Any) -> str:
-    """What to say of a misspelt word: the known ones that are close to it, in brackets; nothing where none is."""
-    close = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+def nearest(word: str, options: Any) -> str:
+    """A suggestion for a misspelt word, " (did you mean …?)"; empty if no option is close to it."""
+    close = difflib.get_close_matches(word, list(options), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def quoted(path: Path) -> str:
-    """A path as Hydra's command line has it."""
+    """A path, quoted for Hydra's command line if it needs to be."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
         return str(path)
-    # A backslash stands for itself there, but before a quotation mark.
+    # In Hydra's grammar a backslash is literal unless a quotation mark follows.
     inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
     return f"'{inside}'"
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what a user can get wrong into one line and an exit status; hydra.verbose=true shows the traceback too."""
+    """Print a user's mistake as one line and exit with its status; hydra.verbose=true shows the traceback too."""
     try:
         yield
     except KeyboardInterrupt:
@@ -57,7 +57,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def exit_status(error: BaseException | None) -> int:
-    """1, or what tells a bad checkpoint or a full disk from all other errors."""
+    """65 for a checkpoint that cannot be used, 74 for a full disk, 1 for every other error."""
     if error is None:
         return 1
     if isinstance(error, CheckpointError):
@@ -69,7 +69,7 @@ def exit_status(error: BaseException | None) -> int:
 
 @contextmanager
 def errors_wait_for_the_others(trial: int) -> Iterator[None]:
-    """Say what is wrong with this trial of a sweep, and raise it again: Hydra ends with it after the other trials."""
+    """Log the error of this trial and raise it again: Hydra raises it once the other trials have ended."""
     try:
         yield
     except Exception as error:
@@ -82,7 +82,7 @@ def errors_wait_for_the_others(trial: int) -> Iterator[None]:
 
 @contextmanager
 def every_error_named() -> Iterator[None]:
-    """Hydra raises the error of the first trial that failed; the errors of the others are printed before."""
+    """Print the error of each failed trial and raise the last one; Hydra would raise the first and hide the others."""
     try:
         yield
     except Exception as error:
@@ -93,7 +93,8 @@ def every_error_named() -> Iterator[None]:
 
 
 def failed_trials(error: BaseException) -> list[tuple[int, Exception]]:
-    """Number and error of each trial that failed. Hydra gives them to nobody: a frame of its sweeper has them all."""
+    """Number and error of each failed trial. Hydra has no public way to get them: they are read from a local variable
+    of its sweeper, and from a private attribute because the public one prints and raises the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     sweep = next((f.f_locals for f in frames if f.f_code.co_qualname == "BasicSweeper.sweep"), {})
     failed = [r for r in sweep.get("results", ()) if r.status.name == "FAILED"]
@@ -102,46 +103,50 @@ def failed_trials(error: BaseException) -> list[tuple[int, Exception]]:
 
 def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
-    named = type(error).__name__ == "MisconfigurationException"  # Lightning's, which is not loaded here
-    named |= "are you indeed on a slurm cluster" in str(error)  # submitit's RuntimeError
+    named = type(error).__name__ == "MisconfigurationException"  # by name, as this module does not load Lightning
+    named |= "are you indeed on a slurm cluster" in str(error)  # a RuntimeError of submitit
     return named or package in ("hydra", "omegaconf", "submitit") or isinstance(error, ValueError | OSError)
 
 
 def explain(error: BaseException) -> str:
-    """What an exception means to whoever typed the command, on one line."""
+    """The message of an exception for the person who typed the command, on one line."""
     while type(error).__name__ == "InstantiationException" and _is_users(error.__cause__ or KeyError()):
-        error = error.__cause__ or error  # what the part itself said
+        error = error.__cause__ or error  # the message of the class that Hydra could not build
     text = f"{error}. {error.__cause__}" if str(error).startswith("Error merging override") else str(error)
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         key = found[1] or found[3]
         return f"there is no {key} in the configuration{_nearest_key(key, error)}"
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
-        return f"{found[1]}={found[2]} is not there{nearest(found[2], options)}; allowed: {', '.join(options)}"
+        return f"{found[1]}={found[2]} must be one of {', '.join(options)}{nearest(found[2], options)}"
     if re.search(r"Could not load 'hydra/launcher/", text):
         return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
     if "are you indeed on a slurm cluster" in text:
-        return "hydra/launcher=slurm needs sbatch and srun: type this on a machine that submits to the cluster"
-    if type(error).__name__ == "UncompletedJobError":  # submitit's, with the whole log of the job in it
+        return "hydra/launcher=slurm needs sbatch and srun: run this on a machine that can submit jobs to the cluster"
+    if type(error).__name__ == "UncompletedJobError":  # of submitit; its message ends with the log of the job
         return " ".join(text.partition("\nError stream")[0].split())
     if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"{found[1]}: every argument is KEY=VALUE, such as stage=pretrain or dataset=fer2013"
+        return f"{found[1]}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return " ".join(text.split())
 
 
 def _nearest_key(key: str, error: BaseException) -> str:
-    """The key of the configuration nearest to a misspelt one, else the keys that stand beside it."""
+    """A suggestion for a misspelt key, or the list of keys in its section."""
     node = getattr(error, "parent_node", None) or getattr(error.__cause__, "parent_node", None)
-    while node is not None and node._get_parent() is not None:
-        node = node._get_parent()
-    known = _keys(node)
+    keys = [] if node is None else _keys(OmegaConf.to_container(_root(node)))
     section = key.rpartition(".")[0]
-    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    siblings = [k for k in keys if k.rpartition(".")[0] == section]
     allowed = f"; {section or 'at the top'} has {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
-    return nearest(key, siblings) or nearest(key, known) or allowed
+    return nearest(key, siblings) or nearest(key, keys) or allowed
+
+
+def _root(node: Container) -> Container:
+    """The configuration that a node is part of. OmegaConf has no public way from an error's node up to it."""
+    return node._get_root()
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, DictConfig) or node._is_missing() or node._is_none():
+    """The dotted paths of all keys, sections included."""
+    if not isinstance(node, dict):
         return []
-    return [k for name in node for k in (f"{prefix}{name}", *_keys(node._get_node(name), f"{prefix}{name}."))]
+    return [k for name, value in node.items() for k in (f"{prefix}{name}", *_keys(value, f"{prefix}{name}."))]

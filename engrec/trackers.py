@@ -1,4 +1,4 @@
-"""What a tracker is told of a run: Weights & Biases (logger=wandb), whose package is loaded only where it is chosen."""
+"""Logging to Weights & Biases (logger=wandb). Its package is loaded only if it is chosen."""
 
 import json
 import logging
@@ -23,14 +23,14 @@ from engrec.metrics import higher_is_better, log_odds, logged, roc
 
 log = logging.getLogger(__name__)
 
-RECORD = "wandb.json"  # in the run's folder: which run at Weights & Biases is its own
+RECORD = "wandb.json"  # in the run's folder: the id, project and artifact of its run at Weights & Biases
 FOLDERS = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")
-NO_KEY = "Type logger.offline=true, or wandb login"
+NO_KEY = "Use logger.offline=true, or run: wandb login"
 ROC_POINTS, NUM_FACES = 500, 32
 
 
 class Epochs(Protocol):
-    """The history of a run: the metrics of each epoch, and the epoch with the best value of the monitored one."""
+    """The history of a run: the metrics of each epoch, and the epoch with the best value of the monitored metric."""
 
     epochs: list[dict[str, float]]
 
@@ -38,13 +38,14 @@ class Epochs(Protocol):
 
 
 class WandbRun(WandbLogger):
-    """A run at Weights & Biases: one row for each epoch, the best checkpoint, and what the test says.
+    """A run at Weights & Biases: one row for each epoch, the best checkpoint, and the test results.
 
-    folder: the run's own, where everything is written first; stage, dataset, model, split: as chosen, they name the
-    run and its group, whose members differ in fold and seed; network: the class that is built; run: what tells apart
-    runs of one name. init_from, ckpt_path: where it starts from. offline: nothing is sent until `wandb sync`.
-    images: whether faces are shown ("auto": drawn ones alone); checkpoint: whether the best one is uploaded;
-    init_timeout, finish_timeout: seconds to wait for the server before the run goes on, and ends, without it.
+    folder: the run's folder, where everything is written first; stage, dataset, model, split: the chosen options,
+    which name the run and its group (the members of a group differ in fold and seed); network: the class of the
+    network; run: a suffix that makes the run's name unique. init_from, ckpt_path: the checkpoint that the run starts
+    from. offline: nothing is sent until `wandb sync`. images: whether faces are uploaded ("auto": synthetic faces
+    only); checkpoint: whether the best one is uploaded; init_timeout, finish_timeout: seconds to wait for the server
+    at the start and at the end, after which the run continues, or ends, without it.
     """
 
     def __init__(
@@ -71,14 +72,15 @@ class WandbRun(WandbLogger):
         finish_timeout: float = 60.0,
     ) -> None:
         if images not in (True, False, "auto"):
-            raise ValueError(f"logger.images={images} is none of auto, true, false")
+            raise ValueError(f"logger.images={images} must be one of auto, true, false")
         if min(init_timeout, finish_timeout) <= 0:
-            raise ValueError("logger.init_timeout and logger.finish_timeout are seconds, more than 0")
+            raise ValueError("logger.init_timeout and logger.finish_timeout must be more than 0 seconds")
         self.stage, self.folder, self.images, self.checkpoint = stage, Path(folder), images, checkpoint
-        self.waiting: tuple[Any, int | None] | None = None  # the epoch and step of a row that validation has begun
+        self.opened: Any = None  # the client's run, once `begin` has opened it
+        self.waiting: tuple[Any, int | None] | None = None  # epoch and step of a row that has only validation metrics
         self.folders: dict[str, str] = {}
         self.source = init_from if stage != "test" else ckpt_path
-        # A checkpoint that is tested brings its own network, whatever model= says.
+        # With stage=test the network is the checkpoint's, whatever model= says.
         model = model if stage != "test" else network.rpartition(".")[2]
         self.choices = {"stage": stage, "dataset": dataset, "model": model, "split": split}
         group = group or "-".join(self.choices.values())
@@ -86,61 +88,65 @@ class WandbRun(WandbLogger):
         super().__init__(
             name=name or f"{group}-{run}",
             save_dir=folder,
-            id=recorded(self.folder).get("id") if resumed else None,
+            id=read_record(self.folder).get("id") if resumed else None,
             project=project,
             entity=entity,
             group=group,
             job_type=job_type or stage,
             tags=[tag for tag in tags if tag is not None],
             mode="offline" if offline else None,
-            settings={"init_timeout": init_timeout, "finish_timeout": finish_timeout, "quiet": True},
+            settings={
+                "init_timeout": init_timeout,
+                "finish_timeout": finish_timeout,
+                "finish_timeout_raises": True,
+                "quiet": True,
+            },
         )
-        del self._wandb_init["anonymous"]  # the client complains of it
+        init_arguments(self).pop("anonymous", None)  # deprecated: wandb warns of it even if it is None
         if not offline:
             check_key()
 
     def begin(self, config: dict[str, Any], history: Epochs | None) -> None:
-        """Open the run, offline where the server does not, and say what it starts from."""
-        # Where the client puts copies of what it sends, pictures among them: by default into the home folder.
+        """Open the run (offline if the server cannot be reached) and record the checkpoint that it starts from."""
+        # The client keeps copies of what it sends, images included: by default in the home folder.
         folders = {name: str((self.folder / "wandb" / "copies").resolve()) for name in FOLDERS}
         self.folders = {name: path for name, path in folders.items() if name not in os.environ}
         os.environ.update(self.folders)
         self.monitor = config["monitor"]
         self.history = history
         try:
-            run = self.experiment
+            self.opened = run = self.experiment
         except Exception as error:
-            run = self.without_server(error)
+            self.opened = run = self.open_offline(error)
         if not run.offline:
-            # Asked now, while the server answers: at the end, each table and checkpoint would wait for an answer first.
-            run._public_api()
-            run._assert_can_log_artifact = lambda artifact: None
+            connect(run)
         define_metrics(run)
         super().log_hyperparams(config | {"choices": self.choices})
+        record = {"id": run.id, "project": run.project, "entity": run.entity, "artifact": artifact_name(run.id)}
         with atomic_write(self.folder / RECORD) as file:
-            json.dump({"id": run.id, "project": run.project, "entity": run.entity, "artifact": best_of(run.id)}, file)
+            json.dump(record, file)
         if self.source is not None:
-            with unharmed():
-                self.use(Path(self.source))
+            with errors_as_warnings():
+                self.log_input(Path(self.source))
 
-    def without_server(self, error: Exception) -> Any:
-        """An offline run in the place of one that no server opened."""
+    def open_offline(self, error: Exception) -> Any:
+        """Open an offline run after the server could not be reached, as `error` says. Raises any other error."""
         from wandb.errors import AuthenticationError, CommError
 
         if isinstance(error, AuthenticationError):
-            raise ValueError(f"Weights & Biases: {explained(error)} {NO_KEY}") from error
+            raise ValueError(f"Weights & Biases: {first_line(error)} {NO_KEY}") from error
         if not isinstance(error, CommError):
             raise error
-        log.warning("Weights & Biases did not open the run (%s): going on offline", explained(error))
-        self._wandb_init["mode"] = "offline"
+        log.warning("Weights & Biases did not open the run (%s): continuing offline", first_line(error))
+        init_arguments(self)["mode"] = "offline"
         return self.experiment
 
-    def use(self, checkpoint: Path) -> None:
-        """Record the artifact of another run's checkpoint as this run's input, where that run has one."""
+    def log_input(self, checkpoint: Path) -> None:
+        """Record another run's checkpoint as the input of this run, if that run was logged to Weights & Biases."""
         import wandb
         from wandb.errors import CommError
 
-        before, run = recorded(checkpoint.parent), self.experiment
+        before, run = read_record(checkpoint.parent), self.experiment
         if "artifact" not in before or checkpoint.name != "best.ckpt" or not self.checkpoint:
             return
         run.config.update({"input": before}, allow_val_change=True)
@@ -149,26 +155,26 @@ class WandbRun(WandbLogger):
             try:
                 run.use_artifact(f"{entity}/{project}/{before['artifact']}")
             except (CommError, ValueError) as error:
-                why = explained(error)
-                log.warning("%s is not recorded as the input (%s): sync its run first", before["artifact"], why)
+                reason = first_line(error)
+                log.warning("%s is not recorded as the input (%s): sync its run first", before["artifact"], reason)
             return
-        # Offline there is no artifact to ask for. The same files under the same name are the same version once both
-        # runs are synced; use_artifact would wait for the server to say so.
+        # Offline the artifact cannot be looked up. Once both runs are synced, the same file under the same name is the
+        # same version.
         artifact = wandb.Artifact(before["artifact"].partition(":")[0], type="model")
         artifact.add_file(str(checkpoint.resolve()), name=checkpoint.name, policy="immutable", skip_cache=True)
-        run._log_artifact(artifact, aliases=[], is_user_created=True, use_after_commit=True)
+        log_input_offline(run, artifact)
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """One row for each epoch: validation comes first and waits for training, which brings learning rate and the
-        best epoch so far."""
-        with unharmed(), uninterrupted():
-            validated, trained = (any(name.startswith(side) for name in metrics) for side in ("val/", "train/"))
+        """One row for each epoch: validation metrics come first and are held until the training metrics arrive, with
+        the learning rate and the best epoch so far."""
+        with errors_as_warnings(), uninterrupted():
+            validated, trained = (any(name.startswith(split) for name in metrics) for split in ("val/", "train/"))
             self.waiting = (metrics.get("epoch"), step) if validated and not trained else None
             self.experiment.log(self.row(metrics, step), commit=self.waiting is None)
 
     def settle(self) -> None:
-        """A run that is stopped after an epoch was saved, and before this was told of it, goes on after that epoch."""
+        """Log the last epoch if the run was stopped between saving it and logging it: a resumed run starts after it."""
         if self.waiting is not None and self.history is not None and self.history.epochs:
             (epoch, step), last = self.waiting, self.history.epochs[-1]
             if last["epoch"] == epoch:
@@ -184,63 +190,93 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Nothing: `begin` has told it the configuration, before anything else."""
+        """Does nothing: `begin` has logged the configuration already."""
 
     def record(self, faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor, result: dict[str, Any]) -> None:
-        """The test in tables and curves, what the run cost, and the best checkpoint.
+        """Log the test as tables and curves, the cost of the run, and the best checkpoint.
 
-        index (N,): which of `faces` were tested; logits (N, K) and labels (N,) go with it; result: as in result.json.
+        index (N,): the tested images in `faces`, with their logits (N, K) and labels (N,); result: as in result.json.
         """
         run, names = self.experiment, faces.class_names
-        shown = {"test/confusion": confusion_chart(logits, labels, names), "test/roc": roc_chart(logits, labels, names)}
+        charts = {
+            "test/confusion": confusion_chart(logits, labels, names),
+            "test/roc": roc_chart(logits, labels, names),
+        }
         if self.images is True or (self.images == "auto" and faces.recipe.get("importer") == "synthetic"):
-            shown["test/faces"] = faces_table(faces, index, logits, labels)
-        run.log(shown)
+            charts["test/faces"] = faces_table(faces, index, logits, labels)
+        run.log(charts)
         cost = ("epochs", "seconds", "num_parameters", "train_images_per_second")
         run.summary.update({name: result[name] for name in cost} | result["calibration"])
         if "tta" in result:
             tta = {f"{name}_{result['tta']['kind']}": value for name, value in result["tta"]["metrics"].items()}
             run.summary.update(tta)
-        made = ("dataset", "num_images", "hardware", "versions", "git_commit", "command")
-        run.config.update({"result": {name: result[name] for name in made}}, allow_val_change=True)
+        origin = ("dataset", "num_images", "hardware", "versions", "git_commit", "command")
+        run.config.update({"result": {name: result[name] for name in origin}}, allow_val_change=True)
         if self.checkpoint and (self.folder / "best.ckpt").is_file() and self.stage != "test":
             self.upload(result)
 
     def upload(self, result: dict[str, Any]) -> None:
-        """The best checkpoint, where it lies: neither copied nor cached."""
+        """Upload the best checkpoint from where it is, without a copy in the client's cache."""
         import wandb
 
         metadata = {name: result[name] for name in ("metrics", "validation", "choices", "seed", "git_commit")}
-        artifact = wandb.Artifact(best_of(self.experiment.id).partition(":")[0], type="model", metadata=metadata)
+        artifact = wandb.Artifact(artifact_name(self.experiment.id).partition(":")[0], type="model", metadata=metadata)
         artifact.add_file(str((self.folder / "best.ckpt").resolve()), policy="immutable", skip_cache=True)
         self.experiment.log_artifact(artifact, aliases=["best", self.stage])
 
     def end(self, status: int) -> None:
-        """Close the run as one that ended with this exit status, and print the line that sends it later if need be."""
+        """Close the run with this exit status, and print the command that sends what is still on disk."""
         import wandb
 
-        if self._experiment is not None:
-            self.settle()
-        run, self._experiment = self._experiment, None
+        run, sent = self.opened, True
         if run is not None:
-            with unharmed():
-                run.finish(exit_code=status)
-        with unharmed():
-            wandb.teardown(exit_code=status)  # its service, which knows the folder of this run
+            self.settle()
+            with errors_as_warnings():
+                sent = finish(run, status)
+        with errors_as_warnings():
+            wandb.teardown(exit_code=status)  # stops the client's service, which keeps the folder of this run
         for name in self.folders:
             del os.environ[name]
-        if run is None:
-            return
-        if run.offline or run._finish_timed_out:
-            why, more = ("offline", []) if run.offline else ("not all of it was sent", ["--include-online"])
-            log.info(
-                "Weights & Biases: %s. Send it with: %s", why, shlex.join(["wandb", "sync", *more, *shown_paths(run)])
-            )
+        if run is not None and (run.offline or not sent):
+            reason, more = ("offline", []) if run.offline else ("not all of it was sent", ["--include-online"])
+            command = shlex.join(["wandb", "sync", *more, *paths_to_sync(run)])
+            log.info("Weights & Biases: %s. Send it with: %s", reason, command)
+
+
+# Private parts of Lightning and wandb, each in one function; tests/unit/test_trackers.py notices when one is gone.
+
+
+def init_arguments(logger: WandbLogger) -> dict[str, Any]:
+    """The arguments with which Lightning's logger will call wandb.init. Its constructor can neither leave out
+    `anonymous` nor change the mode once the server has not answered."""
+    return logger._wandb_init
+
+
+def connect(run: Any) -> None:
+    """Let the client connect to the server for later queries. It would otherwise do so for the first artifact, which
+    is logged at the end: if the server is gone by then, the run waits 20 seconds longer than finish_timeout."""
+    run._public_api()
+
+
+def log_input_offline(run: Any, artifact: Any) -> None:
+    """Record the artifact as an input of an offline run, for which run.use_artifact raises an error."""
+    run._log_artifact(artifact, aliases=[], is_user_created=True, use_after_commit=True)
+
+
+def key_problem(key: str) -> str | None:
+    """What is wrong with the format of an API key, as one sentence. wandb.login would say it too, but write the key to
+    the netrc file. None with a version of wandb without this check: there the error comes when the run is opened."""
+    try:
+        from wandb.sdk.lib.wbauth import check_api_key
+    except ImportError:
+        return None
+    return check_api_key(key)
 
 
 @contextmanager
 def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None = None) -> Iterator[None]:
-    """The trackers' runs begin and end with this one, as it ends: one left open would take in the next trial's."""
+    """Open the run at Weights & Biases, and close it with the exit status of this run. If it stayed open, the next
+    trial of a sweep would be logged to it."""
     first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
     runs = [logger for logger in trainer.loggers if first and isinstance(logger, WandbRun)]
     status = 1
@@ -260,39 +296,47 @@ def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None
 def record(
     trainer: pl.Trainer, faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor, result: dict[str, Any]
 ) -> None:
-    """Tell each tracker what the test says; WandbRun.record has the arguments."""
+    """Log the test to each tracker; WandbRun.record documents the arguments."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbRun):
-            with unharmed():
+            with errors_as_warnings():
                 logger.record(faces, index, logits, labels, result)
 
 
 def check_key() -> None:
-    """Raise ValueError for a WANDB_API_KEY that cannot be one, before there is anything of the run."""
-    try:
-        from wandb.sdk.lib.wbauth import check_api_key
-    except ImportError:  # another version of the client, which says it when the run is opened
-        return
+    """Raise ValueError if WANDB_API_KEY is malformed, before the run's folder is created."""
     key, online = os.environ.get("WANDB_API_KEY"), os.environ.get("WANDB_MODE", "online") == "online"
-    if key and online and (wrong := check_api_key(key)):
-        raise ValueError(f"Weights & Biases: {wrong} {NO_KEY}")
+    if key and online and (problem := key_problem(key)):
+        raise ValueError(f"Weights & Biases: {problem} {NO_KEY}")
 
 
 @contextmanager
-def unharmed() -> Iterator[None]:
-    """What goes wrong at the tracker is said; the run that it is told of goes on."""
+def errors_as_warnings() -> Iterator[None]:
+    """Log an error of the tracker as a warning: training continues."""
     try:
         yield
     except Exception as error:
-        log.warning("Weights & Biases: %s", explained(error))
+        log.warning("Weights & Biases: %s", first_line(error))
 
 
-def explained(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def recorded(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of its run at Weights & Biases; empty where it has none."""
+def finish(run: Any, status: int) -> bool:
+    """Close the run with this exit status; returns whether everything was sent within finish_timeout."""
+    try:
+        run.finish(exit_code=status)
+    except TimeoutError:
+        return False
+    return True
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The id, project, entity and artifact of a folder's run at Weights & Biases; empty if it has none.
+
+    Raises ValueError if the file is damaged.
+    """
     path = folder / RECORD
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -300,27 +344,27 @@ def recorded(folder: Path) -> dict[str, Any]:
             return found
     except ValueError:
         pass
-    raise ValueError(f"{path} is damaged: remove it, and the run goes on as a new one at Weights & Biases")
+    raise ValueError(f"{path} is damaged: remove it, and the run resumes as a new run at Weights & Biases")
 
 
-def best_of(run_id: str) -> str:
-    """The name of a run's best checkpoint, known before anything is sent."""
+def artifact_name(run_id: str) -> str:
+    """The name under which a run's best checkpoint is uploaded; it is known before anything is sent."""
     return f"model-{run_id}:best"
 
 
-def shown_paths(run: Any) -> list[str]:
-    """What `wandb sync` is to be given: of an offline run that went on all parts, of another the one."""
+def paths_to_sync(run: Any) -> list[str]:
+    """The arguments of `wandb sync`: all parts of a resumed offline run, else the one folder."""
     last = Path(run.settings.sync_dir)
     parts = sorted(last.parent.glob(f"offline-run-*-{run.id}")) if run.offline else []
     return [str(p.relative_to(Path.cwd()) if p.is_relative_to(Path.cwd()) else p) for p in parts or [last]]
 
 
 def define_metrics(run: Any) -> None:
-    """Curves over epochs; in the table of runs the best value stands, not the last."""
-    for side in ("train", "val"):
+    """Plot curves over epochs; show the best value, not the last, in the table of runs."""
+    for split in ("train", "val"):
         for score in logged():
             best = "max" if higher_is_better(score) else "min"
-            run.define_metric(f"{side}/{score}", step_metric="epoch", summary=best)
+            run.define_metric(f"{split}/{score}", step_metric="epoch", summary=best)
     run.define_metric("lr", step_metric="epoch")
     run.define_metric("best/*", step_metric="epoch", hidden=True)
 
@@ -328,12 +372,12 @@ def define_metrics(run: Any) -> None:
 def confusion_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:
     import wandb
 
-    said = logits.argmax(1).tolist()
-    return wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=said, class_names=list(class_names))
+    predictions = logits.argmax(1).tolist()
+    return wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=predictions, class_names=list(class_names))
 
 
 def roc_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:
-    """Of two classes the second's curve; of several each one's against the rest."""
+    """ROC curve of the second of two classes, or of each of several classes against the rest."""
     import wandb
 
     scores, rows = log_odds(logits).numpy(), []
@@ -348,16 +392,17 @@ def roc_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any
 
 
 def faces_table(faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor) -> Any:
-    """Pictures of test images with what was said of them: the surest mistakes first, then the least sure right ones."""
+    """Test images with label and prediction: the most confident mistakes first, then the least confident correct
+    predictions."""
     import wandb
 
-    probability, said = (values.numpy() for values in logits.double().softmax(1).max(1))
-    wrong = said != labels.numpy()
+    probability, predicted = (values.numpy() for values in logits.double().softmax(1).max(1))
+    wrong = predicted != labels.numpy()
     order = np.lexsort((np.where(wrong, -probability, probability), ~wrong))[:NUM_FACES]
     table = wandb.Table(columns=["image", "source", "label", "prediction", "probability"])
     for i in order.tolist():
         image = faces.images[index[i]]
         picture = wandb.Image(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-        names = (faces.class_names[k] for k in (int(labels[i]), said[i]))
+        names = (faces.class_names[k] for k in (int(labels[i]), predicted[i]))
         table.add_data(picture, str(faces.sources[index[i]]), *names, float(probability[i]))
     return table

@@ -25,7 +25,7 @@ from engrec.search.checking import check_all, check_fits, compose_one, most_epoc
 from engrec.search.progress import Table, announce, conclude
 from engrec.search.search import Search
 from engrec.search.shared import database_errors, is_mine
-from engrec.search.study import forget, locked, open_study
+from engrec.search.study import forget, locked, open_study, quiet_optuna
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -33,6 +33,7 @@ TRAIN = (sys.executable, str(ROOT / "train.py"))
 
 def main(arguments: list[str], command: Sequence[str] = TRAIN) -> None:
     """command: what stands before each trial's overrides, which the tests replace."""
+    quiet_optuna()
     options = parse(arguments, __doc__)
     cfg = compose_one(options.sweep, 0)
     check_fits(options.sweep, cfg)

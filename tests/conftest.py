@@ -17,9 +17,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "test_wandb", "test_slurm", "test_train", "test_ddp", "test_search_slurm", "test_search_runs",
+    "test_paper_table_runs", "test_launchers", "test_real_data", "test_audit_real", "test_dashboard_browser",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
     """Files that take long first, so that two processes end at about the same time."""
-    items.sort(key=lambda item: item.path.parent.name != "integration")
+
+    def rank(item):
+        """LONGEST, then the rest of tests/integration, then tests/unit."""
+        if item.path.parent.name != "integration":
+            return len(LONGEST) + 1
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""What the operating system, the hardware and the cluster give."""
+"""Files, processes, signals, hardware, and the cluster."""

@@ -1,4 +1,4 @@
-"""Runs that Slurm or torchrun start: one name for all their processes, and one that is started again goes on."""
+"""Slurm and torchrun: run names, task checks, requeueing."""
 
 import hashlib
 import logging
@@ -21,22 +21,22 @@ def job() -> str | None:
 
 
 def launched() -> str | None:
-    """What all processes of a run that torchrun starts have in common, and no other run has: the id of their
-    rendezvous, where it has one (torchrun --standalone, --rdzv-id)."""
-    found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return None if found == "none" else found
+    """The rendezvous id of torchrun, which only the processes of one run share; None outside of torchrun, and without
+    --standalone or --rdzv-id."""
+    rendezvous = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if rendezvous == "none" else rendezvous
 
 
 def run_name(overrides: Sequence[str], otherwise: str) -> str:
-    """A run's name: that of a Slurm job is the same in all its processes, when it is started again too, and another for
-    each command; that of torchrun's processes is theirs."""
+    """The name of a run. Under Slurm it follows from job id and command, so that all processes have the same one, after
+    a requeue too; under torchrun from the rendezvous id and command; else it is `otherwise`."""
     if job() is not None:
         return f"slurm-{job()}-{digest(*overrides)[:6]}"
     return otherwise if launched() is None else f"torchrun-{digest(str(launched()), *overrides)[:8]}"
 
 
 def sweep_name(otherwise: str) -> str:
-    """The same for a sweep, whose trials have other overrides than the command that starts them."""
+    """The name of a sweep: from the command that was typed, as the overrides of its trials differ from it."""
     return run_name(sys.argv[1:], otherwise)
 
 
@@ -45,15 +45,16 @@ def digest(*words: str) -> str:
 
 
 def restarted() -> bool:
-    """Whether Slurm has started this job before, because it was preempted, its node failed, or it was requeued; or
-    torchrun its processes, because one of them failed."""
+    """Whether Slurm has started this job again (after preemption, a node failure or a requeue), or torchrun has started
+    its processes again after one of them failed."""
     counts = ("SLURM_RESTART_COUNT" if job() else "", "TORCHELASTIC_RESTART_COUNT" if launched() else "")
     return any(int(os.environ.get(name) or 0) > 0 for name in counts)
 
 
 def is_step() -> bool:
-    """Whether srun started this process for itself; if not, it is the job's script, typed in an allocation or a shell
-    that srun started (which Lightning knows by these names), or started by a torchrun."""
+    """Whether srun started this process directly as a task. If not, it runs in the job's script, in an allocation, in
+    an interactive shell that srun started, or under torchrun."""
+    # Lightning too tells an interactive shell by these names.
     shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     return job() is not None and "SLURM_STEP_NUM_TASKS" in os.environ and not shell and not by_torchrun()
 
@@ -63,61 +64,62 @@ def by_torchrun() -> bool:
 
 
 def check_tasks(devices: object, num_nodes: int) -> None:
-    """Raise ValueError where srun has started more or fewer processes than the run is to have."""
+    """Raise ValueError if the number of tasks that srun started differs from trainer.devices × trainer.num_nodes."""
     if not is_step():
         if job() is not None and num_nodes > 1 and not by_torchrun():
-            raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: type srun python train.py …")
+            raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: use srun python train.py …")
         return
     tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{kind}"]) for kind in ("TASKS", "NODES"))
     per_node, uneven = divmod(tasks, nodes)
     if uneven:
-        raise ValueError(f"srun started {tasks} processes on {nodes} nodes: ask for the same number on each of them")
+        raise ValueError(f"srun started {tasks} processes on {nodes} nodes: request the same number on each node")
     if num_nodes != nodes or str(devices) not in (str(per_node), "-1"):
         started = f"{tasks} process{'es' * (tasks > 1)} on {nodes} node{'s' * (nodes > 1)}"
         way = "trainer=ddp " if tasks > 1 else ""
         raise ValueError(
-            f"srun started {started}, for trainer.devices={devices} trainer.num_nodes={num_nodes}: "
-            f"type {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
+            f"srun started {started}, but trainer.devices={devices} trainer.num_nodes={num_nodes}: "
+            f"set {way}trainer.devices={per_node} trainer.num_nodes={nodes}"
         )
     if nodes > 1:
         check_first_node()
-    os.environ["SLURM_NTASKS"], os.environ["SLURM_NNODES"] = str(tasks), str(nodes)  # of the step, not of the job
+    os.environ["SLURM_NTASKS"], os.environ["SLURM_NNODES"] = str(tasks), str(nodes)  # srun sets them for the job
     os.environ["SLURM_NTASKS_PER_NODE"] = str(per_node)
 
 
 def check_first_node() -> None:
-    """Raise ValueError where the address at which all processes meet leads nowhere: they would wait for ever."""
-    listed = os.environ.get("SLURM_STEP_NODELIST", "")
-    address = os.environ.get("MASTER_ADDR") or re.sub(r"\[(\w+).*", r"\1", listed).partition(",")[0]
+    """Raise ValueError if the address of the first node cannot be resolved: all processes would wait forever."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST", "")
+    address = os.environ.get("MASTER_ADDR") or re.sub(r"\[(\w+).*", r"\1", nodes).partition(",")[0]
     try:
         socket.getaddrinfo(address, None)
     except OSError as error:
         raise ValueError(
-            f"the first node, {address}, cannot be found by its name ({error.strerror}): "
+            f"the name of the first node, {address}, cannot be resolved ({error.strerror}): "
             "export MASTER_ADDR=ITS_ADDRESS before srun"
         ) from error
 
 
 def requeue() -> str | None:
-    """Ask Slurm to start this job again. What it says if it does not, on one line.
+    """Ask Slurm to requeue this job; returns its error message if it refuses.
 
-    Every process of a job may ask: one that waits for the others in a computation does not come to it.
+    Every process of a job asks, because any of them may be blocked in a collective operation.
     """
     done = scontrol("requeue", str(job()))
-    under_way = {"JobState=PENDING", "JobState=COMPLETING", "JobState=REQUEUED"}  # another process was first
-    if done.returncode == 0 or under_way & set(shown()):
+    requeued = {"JobState=PENDING", "JobState=COMPLETING", "JobState=REQUEUED"}  # by another process
+    if done.returncode == 0 or requeued & set(job_fields()):
         return None
     return " ".join(done.stderr.split())
 
 
 def preempted() -> bool:
-    """Whether this job makes room for another and is still in its time of grace, after which Slurm would not start it
-    again by itself if it had ended meanwhile."""
-    told = shown()
-    return "JobState=RUNNING" in told and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in told)
+    """Whether this job is preempted and in its grace period. If it ends in that time, Slurm does not requeue it by
+    itself."""
+    fields = job_fields()
+    return "JobState=RUNNING" in fields and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in fields)
 
 
-def shown() -> list[str]:
+def job_fields() -> list[str]:
+    """KEY=VALUE pairs that Slurm has on this job; empty without an answer."""
     return scontrol("-o", "show", "job", str(job())).stdout.split()
 
 
@@ -133,20 +135,20 @@ log = logging.getLogger(__name__)
 
 
 def end_with_the_first() -> None:
-    """For a process that Lightning has started: it would wait for ever for a first one that is killed."""
+    """End a process that Lightning has started when the first one is killed; it would wait for it forever."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and not by_torchrun() and not is_step():
         processes.end_with(os.getppid(), signal.SIGKILL)
 
 
 def slurm_signals() -> dict[str, Callable[[], None]]:
-    """What is done first at the signals of a job: Slurm is asked to start it again where its time is over (sbatch
-    --signal=USR1@120) or where another job needs its place; not where a user cancels it."""
+    """Handlers that requeue a job before it stops: at USR1, when its time limit is near (sbatch --signal=USR1@120), and
+    at TERM if it is preempted, but not if a user cancels it."""
     if job() is None:
         return {}
 
-    def ask() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's own, which now comes: this one is at its end already
-        if why := requeue():
-            log.warning("Slurm does not start this job again: %s", why)
+    def ask_to_requeue() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm now sends SIGTERM, but the run is stopping already
+        if reason := requeue():
+            log.warning("Slurm does not requeue this job: %s", reason)
 
-    return {"SIGUSR1": ask, "SIGTERM": lambda: ask() if preempted() else None}
+    return {"SIGUSR1": ask_to_requeue, "SIGTERM": lambda: ask_to_requeue() if preempted() else None}

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and locks that end with their process."""
+"""Atomic writes, and file locks that end with their process."""
 
 import os
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Whether this process has the lock of an open file or folder now; the kernel releases it when the process ends.
+    """Try to lock an open file or folder; returns whether this process has the lock, which ends with the process.
 
-    Raises OSError or ImportError where the file system or the operating system has no such locks.
+    Raises OSError or ImportError if the file system or the operating system does not support locks.
     """
     import fcntl  # not on Windows
 

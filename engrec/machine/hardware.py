@@ -1,4 +1,4 @@
-"""What this machine does well, measured where it runs: precision, memory layout, optimizer, compilation, memory."""
+"""Precision, memory format, optimizer, compilation and memory: what "auto" means on this machine, by measurement."""
 
 import ctypes
 import inspect
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CLEARLY = 1.5  # a measured ratio that is more than noise; within it equal machines choose equally
+CLEARLY = 1.5  # a measured ratio above noise, so that two machines of the same kind choose the same
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -22,12 +22,12 @@ ALIASES = {"bf16": "bf16-mixed", "16": "16-mixed", "32": "32-true", "64": "64-tr
 
 @dataclass(frozen=True)
 class Speed:
-    """What makes a run fast and changes what it learns by rounding alone; "auto" is chosen for the machine.
+    """Settings of speed, which change results only by rounding; "auto" is chosen for the machine.
 
-    memory_format: of the backbone, "channels_last" or "contiguous". fused_optimizer: all parameters in one kernel,
-    where the optimizer has one. compile: false, true, or a mode of torch.compile ("reduce-overhead": CUDA graphs).
-    data: the data set on the "device" that trains or on the "host"; "auto" is the device if the data set takes at most
-    the share data_share of its memory. keep_memory: what a run on the CPU frees stays with the process.
+    memory_format: of the backbone, "channels_last" or "contiguous". fused_optimizer: update all parameters in one
+    kernel, if the optimizer has one. compile: false, true, or a mode of torch.compile ("reduce-overhead": CUDA graphs).
+    data: keep the data set on the "device" that trains or on the "host"; "auto" is the device if the data set takes at
+    most the share data_share of its memory. keep_memory: on a CPU, keep freed memory in the process.
 
     Raises ValueError for a value that is not allowed.
     """
@@ -51,14 +51,14 @@ class Speed:
             value = getattr(self, name)
             if not any(type(value) is type(choice) and value == choice for choice in values):
                 choices = ", ".join(str(choice).lower() for choice in values)
-                raise ValueError(f"speed.{name}={value} is not known; allowed: {choices}")
+                raise ValueError(f"speed.{name}={value} must be one of {choices}")
         if not (isinstance(self.data_share, int | float) and 0 < self.data_share <= 1):
             raise ValueError(f"speed.data_share={self.data_share} must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Lightning's precision, the layout of feature maps, and why, with what was measured."""
+    """Lightning's precision, the memory format of feature maps, and the reason, with the measured times."""
 
     precision: str
     memory_format: str
@@ -66,39 +66,39 @@ class Choice:
 
 
 def choose(device: str, precision: str = "auto", memory_format: str = "auto", measure: bool = True) -> Choice:
-    """Precision and layout for a device ("cuda", "mps", "cpu"); what is not "auto" stays as it is.
+    """Choose precision and memory format for a device ("cuda", "mps", "cpu"); a value other than "auto" is kept.
 
-    Expected are bfloat16 where the hardware multiplies it, and channels last; each is given up, the precision first,
-    where a block of convolutions is clearly slower with it. measure: if not, what is expected is chosen.
+    bfloat16 (if the hardware multiplies it) and channels-last are expected to be fastest. Each is given up, the
+    precision first, if a block of convolutions is clearly slower with it. measure=False: choose the expected ones.
     """
     fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
     precision = ALIASES.get(str(precision), str(precision))
     kind = (fast if precision == "auto" else precision, "channels_last" if memory_format == "auto" else memory_format)
     if "auto" not in (precision, memory_format):
-        return Choice(*kind, "as asked for")
+        return Choice(*kind, "as configured")
     if not measure or kind[0] not in (*AUTOCAST, "32-true"):
-        return Choice(*kind, "as the hardware is known, not measured")
+        return Choice(*kind, "expected for this hardware, not measured")
     compared = []
     for place, plain in enumerate(("32-true", "contiguous")):
         if (precision, memory_format)[place] != "auto" or kind[place] == plain:
             continue
         rival = (plain, kind[1]) if place == 0 else (kind[0], plain)
         times = time_convolutions(torch.device(device), [kind, rival])
-        compared.append(" and ".join(f"{' '.join(k)} {float(f'{times[k]:.2g}'):g} ms" for k in (kind, rival)))
+        compared.append(" vs ".join(f"{' '.join(k)} {float(f'{times[k]:.2g}'):g} ms" for k in (kind, rival)))
         kind = rival if times[kind] > CLEARLY * times[rival] else kind
-    why = f"a block of convolutions: {', '.join(compared)}; the second of a pair has to be {CLEARLY:g} times as fast"
-    return Choice(*kind, why if compared else "as the hardware is known, not measured")
+    why = f"measured: {', '.join(compared)}; the first of a pair is used unless the second is {CLEARLY:g} times as fast"
+    return Choice(*kind, why if compared else "expected for this hardware, not measured")
 
 
 def accelerator_type(accelerator: str) -> str:
-    """The kind of device that Lightning's name stands for here: cuda, mps or cpu."""
+    """The device type (cuda, mps or cpu) that a value of trainer.accelerator means on this machine."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "cuda"
     return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether the hardware says so; others emulate it, many times slower than float32."""
+    """Whether the hardware reports native bfloat16; emulation is many times slower than float32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
@@ -106,10 +106,10 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def fuses(optimizer: Mapping[str, Any], precision: str, clips: bool = False) -> bool:
-    """Whether all parameters are to be updated in one kernel by the optimizer of this node, which has a `_target_`.
+    """Whether to use the fused version of an optimizer, given as a configuration node with a `_target_`.
 
-    Not where the node says how to, where Lightning scales gradients (16-mixed), nor where it clips them in a mixed
-    precision, which it refuses to do for a fused optimizer.
+    Not if the node chooses an implementation itself, or if Lightning scales gradients (16-mixed) or clips them in mixed
+    precision, which it refuses for a fused optimizer.
     """
     if {"fused", "foreach", "differentiable"} & optimizer.keys() or (clips and precision in AUTOCAST):
         return False
@@ -121,10 +121,12 @@ def fuses(optimizer: Mapping[str, Any], precision: str, clips: bool = False) -> 
 def time_convolutions(
     device: torch.device, kinds: list[tuple[str, str]], repeats: int = 5
 ) -> dict[tuple[str, str], float]:
-    """Milliseconds, forward and backward, of two 3×3 convolutions on 16 images of 24×24 (256 of 48×48 on a GPU, which
-    would else be timed at launching them), by precision and layout: the least of `repeats` taken in turn after one to
-    warm up; on a CPU those of one thread, without the time that others have it, so that a busy machine chooses as an
-    idle one does. Draws no random number that anyone else would."""
+    """Milliseconds for the forward and backward pass of two 3×3 convolutions, by precision and memory format.
+
+    Each time is the least of `repeats`, taken in turn after a warm-up. On a CPU it is the time of one thread, without
+    the time of others, on 16 images of 24×24, so that a busy machine chooses as an idle one does; on a GPU it is wall
+    time on 256 images of 48×48, as a smaller batch would measure kernel launches. The global random state is unchanged.
+    """
     with torch.random.fork_rng(devices=[]):
         steps = {kind: _block(device, *kind) for kind in kinds}
     times: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
@@ -159,13 +161,13 @@ def _block(device: torch.device, precision: str, memory_format: str) -> Callable
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of memory that the device has, used or not."""
+    """Total memory of the device, in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == "mps":
@@ -174,15 +176,15 @@ def memory_of(device: torch.device) -> int:
 
 
 def keep_memory(keep: bool = True) -> bool:
-    """Let glibc keep what is freed, or (keep=False) give it back as it does by default; False without a glibc.
+    """Let glibc keep freed memory in the process, or (keep=False) return it as by default; False without glibc.
 
-    By default every tensor above 32 MB is mapped anew, and the kernel fills its pages with zeros first, which takes a
-    twelfth of a step of the paper's VGG at batch 128; smaller tensors and networks gain nothing.
+    By default every tensor above 32 MB gets new pages, which the kernel fills with zeros: this takes a twelfth of a
+    step of the paper's VGG at batch size 128. Smaller tensors and networks gain nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # by their numbers in malloc.h
-    # By default the thresholds grow to these as a process goes on, and no more once one of them is set.
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # numbers of mallopt's parameters in malloc.h
+    # keep=False sets what the thresholds grow to by default; setting any of them stops them from growing.
     values = {trim_threshold: 2**31 - 1 if keep else 2**26, mmap_threshold: 2**25, mmap_max: 0 if keep else 65536}
     return all(mallopt(name, value) for name, value in values.items())

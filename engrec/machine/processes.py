@@ -1,4 +1,4 @@
-"""Processes of this machine: which one it is, whether it lives, what ends with it."""
+"""Process identity, process groups, and processes that end with their parent."""
 
 import ctypes
 import json
@@ -14,8 +14,8 @@ from engrec.machine.files import write_text
 
 
 def process(pid: int) -> dict[str, Any] | None:
-    """A process of this machine, told apart from a later one with its number by boot and clock tick, or by date; None
-    where there is none, or one that has ended and is not yet taken notice of."""
+    """The identity of a running process: its pid and start time (boot and clock tick, or a date), as pids are reused.
+    None if there is no such process, or only a zombie."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.is_file():
         try:
@@ -35,10 +35,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int, signum: int = signal.SIGTERM) -> None:
-    """A signal for this process when its parent dies, where Linux is."""
+    """Ask Linux to send this process a signal when its parent dies; elsewhere nothing happens."""
     if hasattr(LIBC, "prctl"):
         LIBC.prctl(PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # which has died meanwhile
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
 
@@ -46,9 +46,9 @@ OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_")
 
 
 def outside_of_jobs(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Slurm says of the job that a process is in, but with what Slurm itself is found by.
+    """The environment without the variables that describe a Slurm job; SLURM_CONF stays, by which Slurm is found.
 
-    A run that reads those would take itself for one of the job's tasks, or for a job that was started again.
+    A run that reads the others would take itself for a task of that job, or for a requeued job.
     """
     return {key: value for key, value in environ.items() if key == "SLURM_CONF" or not key.startswith(OF_A_JOB)}
 
@@ -60,14 +60,14 @@ def signal_groups(pids: Sequence[int], signum: int) -> None:
 
 
 def tied_to(parent: int, record: Path) -> None:
-    """In the child, before it is another program: it ends with its parent, and is on record before it does anything."""
+    """Called in the child before exec, so that it ends with its parent and its identity is on disk from the start."""
     end_with(parent)
     write_text(record, json.dumps(process(os.getpid())))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return {"pid": int(known["pid"]), "began": str(known["began"])}
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"pid": int(record["pid"]), "began": str(record["began"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

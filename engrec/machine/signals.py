@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and kill end a run as an exception does; what must be complete is not interrupted."""
+"""Signal handling: Ctrl-C and kill raise SystemExit in a run; critical sections are not interrupted."""
 
 import signal
 import sys
@@ -12,13 +12,13 @@ ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if h
 
 @contextmanager
 def signals_end_the_run(**more: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and kill leave the run as an exception does, with the exit status that a signal gives: 130 and 143.
+    """Ctrl-C and kill raise SystemExit, with the usual exit status of a signal: 130 and 143.
 
-    Lightning would make 1 of the KeyboardInterrupt that Python raises. A signal that is ignored, as Ctrl-C is by a
-    shell's background job, stays ignored. more: what is done first at other signals, by their names.
+    With Python's KeyboardInterrupt, Lightning would exit with 1. An ignored signal, as Ctrl-C in a background job of a
+    shell, stays ignored. more: functions to call first, by the names of further signals.
     """
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heeded}
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in handled}
     for name, first in more.items():
 
         def stop_after(signum: int, frame: Any, first: Callable[[], None] = first) -> None:
@@ -40,16 +40,16 @@ def stop(signum: int, _: Any) -> NoReturn:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Signals that end the run wait until this is done, so that it is done whole."""
+    """Delay signals that end the run until this block is complete."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = {n: signal.signal(n, lambda signum, _: came.append(signum)) for n in ENDING}
+    received: list[int] = []
+    before = {n: signal.signal(n, lambda signum, _: received.append(signum)) for n in ENDING}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came:
+        for number in received:
             signal.raise_signal(number)

@@ -29,7 +29,7 @@ DARK = {
 }
 
 _axis = {"zeroline": False, "gridcolor": LINE, "linecolor": LINE, "automargin": True}
-_axis |= {"title": {"font": {"size": 13}, "standoff": 8}}
+_titled = {**_axis, "title": {"font": {"size": 13}, "standoff": 8}}
 TEMPLATE = {
     "layout": {
         "font": {"family": 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif', "size": 13, "color": INK},
@@ -38,8 +38,8 @@ TEMPLATE = {
         "plot_bgcolor": PAPER,
         "hoverlabel": {"align": "left", "namelength": -1},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
-        "xaxis": _axis,
-        "yaxis": _axis,
+        "xaxis": _titled,
+        "yaxis": _titled,
     }
 }
 

@@ -108,7 +108,8 @@ def difference_rows(block: "Comparison") -> list[list[Cell]]:
 
 def format_rows(block: "Comparison") -> list[list[Cell]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
-    return [["", "format", "images", *shown]] + [
+    rows: list[list[Cell]] = [["", "format", "images", *shown]]
+    return rows + [
         [name, kind, f"{count:,}", *(_figure_cell(figures[score]) for score in shown)]
         for name, kind, count, figures in block.within_formats
     ]

@@ -51,7 +51,14 @@ def format_value(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-MOST_BYTES = {"config.yaml": 2**18, "result.json": 2**22, "metrics.csv": 2**24, "status.json": 2**16}
+MOST_BYTES = {
+    "config.yaml": 2**18,
+    "result.json": 2**22,
+    "metrics.csv": 2**24,
+    "status.json": 2**16,
+    "sweep.json": 2**26,
+    "predictions.csv": 2**27,
+}
 MOST_SETTINGS, MOST_LETTERS = 1000, 400
 ALIAS = re.compile(r"(?:^|[:\-\[{,])\s*\*\w", re.MULTILINE)
 SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)

@@ -52,7 +52,7 @@ class Status:
 
 
 @contextmanager
-def reported(folder: Path, command: str, choices: Mapping[str, str] | None = None) -> Iterator[None]:
+def reported(folder: Path, command: str, choices: Mapping[str, str | None] | None = None) -> Iterator[None]:
     """The run in `folder` is running until this block is left, and is then what it was left by.
 
     Raises ValueError where another process runs there.
@@ -64,7 +64,7 @@ def reported(folder: Path, command: str, choices: Mapping[str, str] | None = Non
         about = {
             "command": command,
             "host": socket.gethostname(),
-            "choices": None if choices is None else dict(choices),
+            "choices": None if choices is None else {k: v for k, v in choices.items() if v is not None},
         }
         status = Status("running", started, begun=now, earlier=earlier, **about)
         write(folder, status)

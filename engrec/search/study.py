@@ -22,8 +22,12 @@ from engrec.machine.files import lock
 from engrec.search.shared import open_database, turn
 from engrec.search.space import Sweep, text
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+def quiet_optuna() -> None:
+    """Hide Optuna's line for each trial, which the table of the search replaces, and its warnings on experimental
+    options."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 class Journal(JournalFileBackend):

@@ -22,7 +22,7 @@ from matplotlib import get_configdir
 ROOT = Path(__file__).parents[2]
 WITHOUT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC")  # a user who is logged in nowhere
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["engrec.experiment", "sklearn.model_selection"])
+FORKS.set_forkserver_preload(["engrec.experiment", "sklearn.model_selection", "wandb"])
 SMALL = ["model=vgg_small", "model.width=0.1", "trainer.accelerator=cpu", "batch_size=14"]
 FEW = ["dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21"]
 
@@ -56,10 +56,10 @@ class Folder:
         other.env = self.env | env
         return other
 
-    def start(self, *arguments):
-        """Start train.py and return the process."""
+    def start(self, *arguments, session=False):
+        """Start train.py, perhaps in a session of its own, and return the process."""
         self.outputs = [self.path / f".{time.monotonic_ns()}.{stream}" for stream in ("out", "err")]
-        process = FORKS.Process(target=train, args=([*map(str, arguments)], self.path, self.env, self.outputs))
+        process = FORKS.Process(target=train, args=([*map(str, arguments)], self.path, self.env, self.outputs, session))
         process.start()
         return process
 
@@ -93,8 +93,10 @@ class Folder:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
-def train(arguments, folder, env, outputs):
+def train(arguments, folder, env, outputs, session):
     """In the child: become `python train.py ARGUMENTS` in the folder."""
+    if session:
+        os.setsid()
     os.chdir(folder)
     for name in WITHOUT:
         os.environ.pop(name, None)

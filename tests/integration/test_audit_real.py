@@ -55,6 +55,7 @@ def test_fer2013_has_its_known_faults(fer):
     assert Counter(row["fault"].removesuffix("_conflict") for row in rows)["identical"] == 3343
 
 
+@pytest.mark.slow
 def test_no_near_duplicate_of_a_sample_of_fer2013_is_missed(fer):
     """Against all correlations of 300 images that are in a pair and 700 others with all images."""
     faces, _, _ = fer

@@ -30,7 +30,9 @@ def folder(tmp_path_factory):
     return Folder(tmp_path_factory.mktemp("ddp"))
 
 
-@pytest.fixture(scope="module", params=[14, 15], ids=["even", "odd"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(14, id="even", marks=pytest.mark.slow), pytest.param(15, id="odd")]
+)
 def trained(request, folder):
     """One epoch on two processes, with as many validation images; the command, its folder and the images."""
     name = f"val{request.param}"

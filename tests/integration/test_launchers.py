@@ -5,14 +5,13 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from itertools import combinations
 from pathlib import Path
 
 import pytest
-from commands import FEW, SMALL, Folder
+from commands import FEW, SMALL, Folder, wait_for
 
 SWEEP = ["-m", "hydra/launcher=gpus", "stage=scratch", *SMALL, *FEW, "trainer=plain"]
 SEEN = ["+callbacks.seen._target_=watching.Seen", "+callbacks.seen.dirpath=${output_dir}"]
@@ -86,7 +85,7 @@ def test_trials_at_a_time_have_a_gpu_each_and_one_that_fails_does_not_end_the_ot
 
 def test_without_a_gpu_there_is_one_worker_and_nothing_is_set(machine):
     machine.says("No devices were found", 6)
-    done = machine.python("train.py", *SWEEP, *SEEN, "max_epochs=1", "seed=1,2", "hydra.sweep.dir=sweep")
+    done = machine.command(*SWEEP, *SEEN, "max_epochs=1", "seed=1,2", "hydra.sweep.dir=sweep")
     assert done.status == 0, done.stderr[-3000:]
     first, second = seen(machine.path / "sweep").values()
     assert first["process"] == second["process"]
@@ -95,29 +94,26 @@ def test_without_a_gpu_there_is_one_worker_and_nothing_is_set(machine):
 
 @pytest.mark.parametrize(
     ("number", "everyone", "status"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, -signal.SIGTERM), (signal.SIGKILL, False, -signal.SIGKILL)],
-    ids=["ctrl-c", "kill", "kill-9"],
+    [
+        pytest.param(signal.SIGINT, True, 130, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, False, -signal.SIGTERM, id="kill", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, False, -signal.SIGKILL, id="kill-9"),
+    ],
 )
 def test_a_sweep_that_is_stopped_leaves_no_trial_running(machine, number, everyone, status):
     """Ctrl-C goes to every process of the command, kill to the one that was typed."""
     machine.env["CUDA_VISIBLE_DEVICES"] = "3,MIG-a"  # these of all that nvidia-smi might list
     sweep = machine.path / "sweep"
-    command = [sys.executable, "train.py", *SWEEP, "max_epochs=100000", "seed=1,2,3", "hydra.sweep.dir=sweep"]
-    with (machine.path / "output").open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=machine.path, env=machine.env, stdout=file, stderr=file, start_new_session=True
-        )
+    long = [*SWEEP, "max_epochs=100000", "seed=1,2,3", "hydra.sweep.dir=sweep"]
+    process = machine.start(*long, session=True)
     try:
-        end = time.monotonic() + 90
-        while len([*sweep.glob("*/last.ckpt")]) < 2:
-            assert process.poll() is None, (machine.path / "output").read_text()[-3000:]
-            assert time.monotonic() < end, "the trials do not begin"
-            time.sleep(0.05)
+        wait_for(lambda: len([*sweep.glob("*/last.ckpt")]) == 2, process)
         locks = [*machine.path.glob("engrec-gpus-*/*")]
         assert {path.name for path in locks} == {"3", "MIG-a"}
         assert not any(map(free, locks))
         (os.killpg if everyone else os.kill)(process.pid, number)
-        assert process.wait(60) == status
+        done = machine.finish(process, 60)
+        assert done.status == status
         end = time.monotonic() + 60
         while not all(map(free, locks)):
             assert time.monotonic() < end, "trials go on"
@@ -125,7 +121,7 @@ def test_a_sweep_that_is_stopped_leaves_no_trial_running(machine, number, everyo
         states = {path.parent.name: json.loads(path.read_text())["state"] for path in sweep.glob("*/status.json")}
         assert set(states) == {"0", "1"}
         assert number == signal.SIGINT or set(states.values()) == {"stopped"}  # joblib may be faster than a trial
-        assert "Traceback" not in (machine.path / "output").read_text()
+        assert "Traceback" not in done.stdout + done.stderr
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

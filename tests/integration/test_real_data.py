@@ -83,6 +83,7 @@ def test_prepared_fer2013_loads_in_a_moment(fer):
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.slow
 def test_fer2013_image_folders_agree_with_the_csv(fer):
     """Same counts, and per split and class the same mean face: neither turned, mirrored nor inverted."""
     one, other = load(fer[0]), Faces(**fer2013.read(real("fer2013_images.tar.xz")))

@@ -138,6 +138,15 @@ def test_a_cluster_goes_with_all_its_processes_when_a_test_fails():
     assert not cluster.folder.exists()
 
 
+def test_a_run_stops_before_its_time_is_over_and_goes_on(cluster, jobs):
+    """Before the others: two minutes later Slurm starts it again by itself, and its time is over once more."""
+    job = jobs["limited"]
+    cluster.wait(job.id, "PENDING", timeout=120)
+    job.wait_until_requeued_and_let_go()
+    cluster.wait(jobs["whole"].id, "COMPLETED")
+    assert written(job.run) == written(jobs["whole"].run)
+
+
 def test_two_nodes_say_what_one_process_says(compose, cluster, jobs):
     cluster.wait(jobs["spread"].id, "COMPLETED")
     run = jobs["spread"].run
@@ -185,14 +194,6 @@ def test_a_cancelled_run_is_not_started_again(cluster, jobs):
     shown = cluster.wait(job.id, "CANCELLED")
     assert shown["Restarts"] == "0"
     assert json.loads((job.run / "status.json").read_text())["state"] == "stopped"
-
-
-def test_a_run_stops_before_its_time_is_over_and_goes_on(cluster, jobs):
-    job = jobs["limited"]
-    cluster.wait(job.id, "PENDING", timeout=120)
-    job.wait_until_requeued_and_let_go()
-    cluster.wait(jobs["whole"].id, "COMPLETED")
-    assert written(job.run) == written(jobs["whole"].run)
 
 
 def test_trials_of_a_sweep_are_jobs_with_a_gpu_each_and_go_on_as_others_do(cluster, folder):

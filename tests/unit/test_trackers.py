@@ -1,20 +1,24 @@
-"""What Weights & Biases is told, as far as it needs neither a run nor a server."""
+"""What is logged to Weights & Biases, as far as it needs neither a run nor a server."""
 
 import logging
 import re
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+import wandb
 import wandb_workspace
 import yaml
+from pytorch_lightning.loggers import WandbLogger
+from wandb.sdk.wandb_run import Run
 
 from engrec import config, trackers
 from engrec.callbacks import History
 from engrec.metrics import logged
-from engrec.trackers import WandbRun, faces_table, followed, recorded
+from engrec.trackers import WandbRun, faces_table, followed, read_record
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "conf" / "sweep" / "wandb").glob("*.yaml"))
@@ -126,7 +130,7 @@ def test_a_tested_checkpoint_is_named_after_its_own_network(tmp_path):
     assert init["group"] == "test-synthetic-VGG-kfold"
 
 
-def test_only_a_run_that_goes_on_keeps_its_id(tmp_path):
+def test_only_a_resumed_run_keeps_its_id(tmp_path):
     (tmp_path / "wandb.json").write_text('{"id": "abc", "project": "engrec", "entity": null, "artifact": "model-abc"}')
     assert new(tmp_path, ckpt_path=f"{tmp_path}/last.ckpt")._wandb_init["id"] == "abc"
     assert new(tmp_path)._wandb_init["id"] is None
@@ -137,15 +141,15 @@ def test_only_a_run_that_goes_on_keeps_its_id(tmp_path):
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "wandb.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'wandb.json'} is damaged: remove it")):
-        recorded(tmp_path)
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [("images", "some", "logger.images=some is none of"), ("finish_timeout", 0, "more than 0")],
+    ("field", "value", "message"),
+    [("images", "some", "logger.images=some must be one of"), ("finish_timeout", 0, "must be more than 0")],
 )
-def test_settings_that_cannot_be_are_named(tmp_path, field, value, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_cannot_be_are_named(tmp_path, field, value, message):
+    with pytest.raises(ValueError, match=message):
         new(tmp_path, **{field: value})
 
 
@@ -178,7 +182,7 @@ def test_a_run_ends_as_it_ended(tmp_path, monkeypatch, error, status):
     assert ended == [status]
 
 
-def test_what_goes_wrong_at_the_tracker_is_said_and_does_no_harm(tmp_path, caplog):
+def test_an_error_of_the_tracker_is_a_warning(tmp_path, caplog):
     run = new(tmp_path)
 
     class Broken(Sink):
@@ -189,6 +193,85 @@ def test_what_goes_wrong_at_the_tracker_is_said_and_does_no_harm(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         run.log_metrics({"val/loss": 1.0}, 3)
     assert [record.getMessage() for record in caplog.records] == ["Weights & Biases: the service is gone"]
+
+
+# --- private parts of other packages, each in one function of trackers.py --------------------------------------------
+
+
+@pytest.fixture
+def init(monkeypatch):
+    """Takes the place of wandb.init; returns the arguments of the last call."""
+    given = {}
+
+    def init(**arguments):
+        given.clear()
+        given.update(arguments)
+        return Sink()
+
+    monkeypatch.setattr(wandb, "init", init)
+    return given
+
+
+@pytest.fixture
+def client_run():
+    """The client's run without its service."""
+    return Run(settings=wandb.Settings(run_id="abc", entity="somebody", project="engrec", mode="offline"))
+
+
+def test_lightning_starts_a_run_with_the_arguments_as_changed(tmp_path, init):
+    assert "anonymous" in trackers.init_arguments(WandbLogger(save_dir=tmp_path))
+    run = new(tmp_path, offline=False)
+    trackers.init_arguments(run)["mode"] = "offline"
+    assert run.experiment.id == "abc"
+    assert init["mode"] == "offline"
+    assert init["name"].startswith("finetune-synthetic-vgg_small")
+    assert "anonymous" not in init
+
+
+def test_connecting_gives_the_run_the_one_connection_that_its_artifacts_use(monkeypatch, client_run):
+    connection = MagicMock(**{"_expected_artifact_type.return_value": "model"})
+    connections = MagicMock(return_value=connection)
+    monkeypatch.setattr("wandb.apis.public.Api", connections)
+    monkeypatch.setattr(type(client_run.settings), "_offline", False)
+    trackers.connect(client_run)
+    assert connections.call_count == 1
+    client_run._interface = MagicMock()
+    client_run.log_artifact(wandb.Artifact("model-abc", type="model"))
+    assert client_run._interface.deliver_artifact.call_count == 1
+    assert connection._expected_artifact_type.call_count == 1
+    assert connections.call_count == 1
+
+
+def test_an_offline_run_records_its_input_only_in_this_way(client_run):
+    client_run._interface = MagicMock()
+    with pytest.raises(TypeError, match="offline"):
+        client_run.use_artifact("somebody/engrec/model-abc:best")
+    trackers.log_input_offline(client_run, artifact := wandb.Artifact("model-abc", type="model"))
+    [call] = client_run._interface.publish_artifact.call_args_list
+    assert call.args[1] is artifact
+    assert call.kwargs["use_after_commit"]
+    assert call.kwargs["is_user_created"]
+
+
+def test_a_malformed_key_is_found_without_the_server():
+    from wandb.sdk.lib.wbauth import check_api_key
+
+    assert check_api_key("short") == trackers.key_problem("short") == "API key must have 40+ characters, has 5."
+    assert trackers.key_problem("a" * 40) is None
+
+
+def test_a_run_that_could_not_send_everything_in_time_says_so():
+    """By a public setting, which raises TimeoutError."""
+    settings = wandb.Settings(**trackers.init_arguments(new("unused", finish_timeout=3))["settings"])
+    assert settings.finish_timeout == 3
+    assert settings.finish_timeout_raises
+
+    class Slow(Sink):
+        def finish(self, exit_code):
+            raise TimeoutError
+
+    assert trackers.finish(Sink(), 0) is True
+    assert trackers.finish(Slow(), 0) is False
 
 
 # --- house rules ------------------------------------------------------------------------------------------------------
@@ -269,8 +352,8 @@ def test_the_workspace_shows_what_runs_log(compose):
 # --- a run that is stopped between its checkpoint and its log ---------------------------------------------------------
 
 
-class Told:
-    """Stands for the client's run; a row is what was told until a commit."""
+class Rows:
+    """Stands for the client's run; a row is what was logged until a commit."""
 
     def __init__(self):
         self.rows, self.pending = [], {}
@@ -283,9 +366,9 @@ class Told:
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_an_epoch_that_was_saved_is_told_even_if_the_run_is_stopped_before_its_log(tmp_path, saved):
+def test_an_epoch_that_was_saved_is_logged_even_if_the_run_is_stopped_before(tmp_path, saved):
     run, history = new(tmp_path), History(str(tmp_path))
-    run._experiment, run.history, run.monitor = Told(), history, "val/auc"
+    run._experiment, run.history, run.monitor = Rows(), history, "val/auc"
     first = {"epoch": 0, "lr": 0.1, "val/auc": 0.5, "train/loss": 1.0}
     history.epochs = [first]
     run.log_metrics({"val/auc": 0.5, "epoch": 0}, 3)

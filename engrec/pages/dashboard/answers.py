@@ -14,7 +14,7 @@ from engrec.datasets import prepared, synthetic
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, describe, pool, read_groups
 from engrec.pages import page
-from engrec.pages.dashboard.records import NAMED, Entry, Outputs, read_history
+from engrec.pages.dashboard.records import Entry, Outputs, read_history
 from engrec.runs.reading import MOST_BYTES, number, read_text
 from engrec.runs.record import Run, read_run
 
@@ -197,7 +197,9 @@ class Details:
                     rows.append((f"{name if model else label}{answer['sign']}", look, known))
         if not rows:
             raise ValueError("no group of runs can be pooled yet")
-        chart = panels.Chart(figures.intervals(rows, {}), "Grey: the controls, on the same test images.")
+        grey = "Grey: the controls, on the same test images. " if len(rows) > len(first) else ""
+        few = FEW if any(answer.get("sign") for answer in answers) else ""
+        chart = panels.Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
         return {"chart": vars(chart)}
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
@@ -237,13 +239,14 @@ def _charts(block: Any) -> dict[str, dict[str, Any]]:
 
 
 def group_names(entries: Sequence[Entry]) -> list[str]:
-    """What tells groups apart, of which each has one entry: stage, data set and model, and settings that differ."""
+    """Names for groups, of which each has one entry: stage, data set and model, and the settings in which those of the
+    same name differ."""
+    base = [" ".join(filter(None, (entry.record[key] for key in ("stage", "dataset", "model")))) for entry in entries]
     runs = [Run(entry.folder, {"choices": entry.record["choices"]}, entry.record["settings"]) for entry in entries]
     names = []
-    for entry, run in zip(entries, runs, strict=True):
-        known = [entry.record[key] for key in ("stage", "dataset", "model") if entry.record[key]]
-        more = [word for word in describe(run, runs).split() if word.partition("=")[0] not in NAMED]
-        names.append("\n".join(filter(None, (" ".join(known), " ".join(more[:6]) + " …" * (len(more) > 6)))))
+    for name, run in zip(base, runs, strict=True):
+        words = describe(run, [other for other, of in zip(runs, base, strict=True) if of == name]).split()
+        names.append("\n".join(filter(None, (name, " ".join(words[:6]) + " …" * (len(words) > 6)))))
     return names
 
 

@@ -39,25 +39,31 @@ function groupsView(place) {
       .sort((a, b) => b.of.length - a.of.length || best(b.of) - best(a.of));
   }
 
-  function nameOf(group, unlike) {
-    const run = group.of[0];
-    const more = unlike
-      .filter((key) => settingOf(run, key) !== undefined)
-      .map((key) => `${key}=${shown(settingOf(run, key))}`);
-    return {
-      name: [run.stage, run.dataset, run.model].filter(Boolean).join(" "),
-      more: more.slice(0, 6).join(" ") + (more.length > 6 ? " …" : ""),
-    };
+  const nameOf = ([run]) => [run.stage, run.dataset, run.model].filter(Boolean).join(" ");
+
+  /** The settings in which groups of the same name differ, by name. */
+  function differingByName(found) {
+    const byName = new Map();
+    for (const { of } of found) byName.set(nameOf(of), [...(byName.get(nameOf(of)) ?? []), of[0]]);
+    const keys = (some) => [...differing(some).keys()].filter((key) => !key.endsWith("._target_"));
+    return new Map([...byName].map(([name, some]) => [name, keys(some)]));
+  }
+
+  function settingsOf([run], keys) {
+    const known = keys.filter((key) => settingOf(run, key) !== undefined);
+    const words = known.map((key) => `${key}=${shown(settingOf(run, key))}`);
+    return words.slice(0, 6).join(" ") + (words.length > 6 ? " …" : "");
   }
 
   async function fill() {
     const mine = ++round;
     const found = groups();
     const kept = all ? found : found.slice(0, FIRST);
-    const unlike = [...differing(found.map((group) => group.of[0])).keys()].filter((key) => !key.endsWith("._target_"));
+    const unlike = differingByName(found);
     rows = kept.map((group) => ({
       ...group,
-      ...nameOf(group, unlike),
+      name: nameOf(group.of),
+      more: settingsOf(group.of, unlike.get(nameOf(group.of))),
       cells: NAMES.map(() => h("td", {}, "…")),
     }));
     const lines = rows.map((row) => {

@@ -37,7 +37,6 @@ RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one 
 READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
 DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
-MOST_BYTES |= {"sweep.json": 2**26, "predictions.csv": 2**27}
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
 STATES = (*statuses.STATES, "unknown")

@@ -117,18 +117,18 @@ def test_as_many_processes_as_the_run_is_to_have(step, tasks, nodes, devices, nu
 
 
 @pytest.mark.parametrize(
-    ("tasks", "nodes", "devices", "num_nodes", "said"),
+    ("tasks", "nodes", "devices", "num_nodes", "message"),
     [
         (4, 2, 1, 1, "trainer=ddp trainer.devices=2 trainer.num_nodes=2"),
         (2, 1, 1, 1, "trainer=ddp trainer.devices=2 trainer.num_nodes=1"),
         (4, 2, -1, 1, "trainer.num_nodes=2"),
-        (1, 1, 2, 1, "type trainer.devices=1"),
+        (1, 1, 2, 1, "set trainer.devices=1"),
         (3, 2, 2, 2, "same number on each"),
     ],
 )
-def test_other_numbers_are_said_with_what_to_type(step, tasks, nodes, devices, num_nodes, said):
+def test_other_numbers_are_an_error_with_the_overrides_to_set(step, tasks, nodes, devices, num_nodes, message):
     step(tasks, nodes)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         check_tasks(devices, num_nodes)
 
 
@@ -148,10 +148,10 @@ def test_a_sweep_has_one_name_whatever_its_trials_have(in_job, monkeypatch):
 
 
 @pytest.mark.parametrize("nodes", ["nowhere.invalid", "nowhere-[07-09].invalid,other1"])
-def test_a_first_node_that_cannot_be_found_is_said(step, monkeypatch, nodes):
+def test_a_first_node_whose_name_cannot_be_resolved_is_an_error(step, monkeypatch, nodes):
     step(2, 2)
     monkeypatch.setenv("SLURM_STEP_NODELIST", nodes)
-    with pytest.raises(ValueError, match=r"the first node, nowhere.* export MASTER_ADDR"):
+    with pytest.raises(ValueError, match=r"the name of the first node, nowhere.* export MASTER_ADDR"):
         check_tasks(1, 2)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     check_tasks(1, 2)

@@ -122,7 +122,7 @@ def test_one_that_finds_all_taken_waits_until_a_process_is_gone_however_it_ends(
     had = taken(first)
     assert {had, taken(second)} == {"0", "1"}
     third = takes("0,1")
-    assert third.stderr.readline() == "all GPUs (0, 1) are taken by other sweeps: waiting for one\n"
+    assert third.stderr.readline() == "all GPUs (0, 1) are in use by other sweeps: waiting for one\n"
     first.kill()
     assert taken(third) == had
 
@@ -137,7 +137,7 @@ def test_a_folder_of_another_user_is_not_used(machine, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(gpus.os, "getuid", lambda: os.geteuid() + 1)
     folder.rename(machine / f"engrec-gpus-{os.getuid()}")
-    with pytest.raises(ValueError, match="is another user's: remove it, or set TMPDIR"):
+    with pytest.raises(ValueError, match="belongs to another user: remove it, or set TMPDIR"):
         gpus.take(("0",))
 
 

@@ -1,0 +1,61 @@
+"""Private parts of Hydra and OmegaConf that error messages need, and what they are for."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from engrec import errors
+
+
+def job(number, error):
+    hydra = OmegaConf.create({"hydra": {"job": {"num": number}}})
+    result = JobReturn(hydra_cfg=hydra, status=JobStatus.FAILED if error else JobStatus.COMPLETED)
+    result.return_value = error
+    return result
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Hydra's own sweeper, with a launcher whose trials end as given."""
+
+    def sweep(*ends):
+        sweeper = BasicSweeper(max_batch_size=None)
+        sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": {"params": None}}})
+        sweeper.launcher = SimpleNamespace(launch=lambda batch, initial_job_idx: [job(*end) for end in enumerate(ends)])
+        loader = SimpleNamespace(load_sweep_config=lambda **_: None)
+        sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+        with errors.every_error_named():
+            sweeper.sweep(["seed=1"])
+
+    return sweep
+
+
+def test_every_failed_trial_of_hydras_sweeper_is_found(sweep, capsys):
+    with pytest.raises(ValueError, match="the last"):
+        sweep(None, ValueError("the\nfirst"), None, ValueError("the last"))
+    assert "error: trial 1: the first" in capsys.readouterr().err.splitlines()
+
+
+def test_the_public_value_of_a_failed_trial_is_its_error_raised():
+    with pytest.raises(ValueError, match="mine"):
+        _ = job(0, ValueError("mine")).return_value
+
+
+def test_an_error_outside_of_a_sweep_has_no_trials():
+    with pytest.raises(ValueError, match="mine"), errors.every_error_named():
+        raise ValueError("mine")
+
+
+def test_the_root_of_a_configuration_is_found_from_a_part_of_it():
+    config = OmegaConf.create({"trainer": {"limits": [{"epochs": 3}]}})
+    assert errors._root(config.trainer.limits[0]) is config
+    assert errors._root(config) is config
+
+
+def test_keys_of_all_sections_are_listed_whatever_their_values_are():
+    config = OmegaConf.create({"seed": 0, "module": None, "model": {"width": "???", "norm": {"name": "${seed}"}}})
+    keys = ["seed", "module", "model", "model.width", "model.norm", "model.norm.name"]
+    assert errors._keys(OmegaConf.to_container(config)) == keys
