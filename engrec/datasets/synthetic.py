@@ -556,7 +556,7 @@ def render(
     seed: int = 0,
     label_noise: float | None = None,
 ) -> Faces:
-    """A data set of drawn faces with an official split by subject.
+    """A data set of synthetic faces with an official split by subject.
 
     task "expression" has FER-2013's seven classes in FER-2013's order, "engagement" has disengaged and engaged, of
     other people. Every subject has images of all classes. label_noise: share of the labels that name another class

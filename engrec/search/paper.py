@@ -12,7 +12,7 @@ from math import isnan
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -220,7 +220,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     cfg.seed = run.seed
     if run.fold is not None:
         cfg.split.fold = run.fold
-    settings = {str(key): value for key, value in dict(OmegaConf.to_container(cfg, resolve=True)).items()}
+    settings = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return {key: settings[key] for key in ("dataset", "split", "seed")} if run.row == "hog_svm" else settings
 
 

@@ -22,7 +22,7 @@ from engrec.pages.audit import faults, html, markdown
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Drawn faces of 48×48, of which no two correlate with 0.9, as they are or mirrored."""
+    """Synthetic faces of 48×48, of which no two correlate with 0.9, as they are or mirrored."""
     images = render("engagement", num_train=80, num_val=2, num_test=2, images_per_subject=2).images[:80:2]
     flat, turned = standard(images), standard(images[..., ::-1])
     alike = np.maximum(flat @ flat.T, flat @ turned.T) > 0.9
