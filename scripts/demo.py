@@ -1,4 +1,4 @@
-"""The whole method on drawn faces: expressions first, then engagement fine-tuned and from scratch, then the table."""
+"""The method on synthetic faces: expressions first, then engagement, fine-tuned and from scratch, then the table."""
 
 import argparse
 import shutil
@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-import summarize
 
 from engrec.errors import errors_in_one_line
 
@@ -24,23 +22,21 @@ def main(arguments: list[str]) -> None:
     started = time.perf_counter()
     pretrained = OUT / "pretrain"
     network = ["model=vgg_small", "model.width=0.25", "optimizer.lr=0.05", *options.overrides]
-    engagement = ["-m", *network, f"seed={SEEDS}"]  # Hydra takes -m before the overrides alone
-    train("1/3  expressions", [*network, "stage=pretrain", "max_epochs=8", f"output_dir={pretrained}"])
+    engagement = ["train.py", "-m", *network, f"seed={SEEDS}"]  # Hydra takes -m before the overrides alone
+    run("1/3  expressions", ["train.py", *network, "stage=pretrain", "max_epochs=8", f"output_dir={pretrained}"])
     start = [f"init_from={pretrained / 'best.ckpt'}", f"hydra.sweep.dir={OUT / 'finetune'}"]
-    train("2/3  engagement, fine-tuned from expressions, three seeds", [*engagement, "stage=finetune", *start])
-    train(
+    run("2/3  engagement, fine-tuned from expressions, three seeds", [*engagement, "stage=finetune", *start])
+    run(
         "3/3  engagement, from scratch, three seeds",
         [*engagement, "stage=scratch", f"hydra.sweep.dir={OUT / 'scratch'}"],
     )
-    print()
-    summarize.main([str(ROOT / OUT), "--out", str(ROOT / OUT / "summary")])
+    run("the table", ["scripts/summarize.py", str(OUT), "--out", str(OUT / "summary")])
     print(f"{time.perf_counter() - started:.0f} seconds. Faces: python scripts/contact_sheet.py dataset=synthetic.")
     print("Real data: python scripts/prepare.py --help, and the README.")
 
 
-def train(title: str, overrides: list[str]) -> None:
-    """Say the command, then run it as anybody would type it. Exits with its status if it fails."""
-    command = ["train.py", *overrides]
+def run(title: str, command: list[str]) -> None:
+    """Print the command and run it as a user would. Exits with its status if it fails."""
     print(f"\n{title}\n  python {' '.join(command)}\n", flush=True)
     status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
     if status:

@@ -123,7 +123,7 @@ def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
     stage = [] if "stage" in keys else ["stage=scratch"]
     cfg = config.composed([*stage, *overrides])
     check_missing(cfg.dataset)
-    check_missing(cfg.split, optional=["fold"])  # without one, every fold is run
+    check_missing(cfg.split, optional=["split.fold"])  # without one, every fold is run
     return cfg, dict(command().choices)
 
 
@@ -139,7 +139,8 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
 
     Raises ValueError, before anything is computed, for an impossible split and for a folder that holds a run.
     """
-    numbers = [] if chosen or "fold" not in cfg.split else range(num_folds(cfg, faces))
+    keys = plain(cfg.split)  # a DictConfig denies that it has a key whose value is missing
+    numbers = [] if chosen or "fold" not in keys else range(num_folds(cfg, faces))
     nodes = [DictConfig({**plain(cfg.split), "fold": number}) for number in numbers] or [cfg.split]
     folders = [folder / str(number) for number in numbers] or [folder]
     kept = ("result.json", "last.ckpt")

@@ -1,31 +1,31 @@
-"""The paper's table, made again from runs."""
+"""The paper's table, made from finished runs."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from engrec.evidence import comparison
+from engrec.evidence.comparison import Comparison, Difference
+from engrec.evidence.groups import Group, read_groups
+from engrec.evidence.statistics import p_text
+from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
-
-if TYPE_CHECKING:
-    from engrec.evidence.comparison import Comparison, Difference
-    from engrec.evidence.groups import Group
-    from engrec.pages.tables import Cell
+from engrec.pages import report, tables
+from engrec.pages.tables import Cell, difference_legend, markdown
+from engrec.runs.record import find_runs
+from engrec.search.paper import ROWS
 
 
 def make_table(out: Path, resamples: int) -> None:
-    """Print the table of what is below the folder, and write it with summarize.py's."""
-    import torch
-
-    from engrec.evidence import comparison
-    from engrec.pages import report, tables
-
+    """Print the table of the runs below a folder, and write it there together with the tables of summarize.py."""
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     groups, notes = read_rows(out)
     blocks = comparison.build(list(groups.values()), resamples)
     if len(blocks) > 1:
-        raise ValueError(f"{out}: the rows are of different test images: {'; '.join(b.title for b in blocks)}")
+        raise ValueError(f"{out}: the rows have different test images: {'; '.join(b.title for b in blocks)}")
     text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
     print(f"\n{text}")
     write_text(out / "table.md", text)
@@ -34,27 +34,25 @@ def make_table(out: Path, resamples: int) -> None:
     print("written:", *map(str, [out / "table.md", *paths, out / "summary" / "summary.html"]))
 
 
-def read_rows(out: Path) -> tuple[dict[str, "Group"], list[str]]:
-    """Each row's runs pooled over folds, and in words what is left out: seeds that lack folds which others have."""
-    from engrec.evidence.groups import read_groups
-    from engrec.runs.record import find_runs
-
+def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
+    """Each row's runs pooled over folds, and notes on what is left out: seeds that lack folds which others have."""
     found = {row: find_runs([out / row]) for row in ROWS if any((out / row).glob("*/result.json"))}
     if not found:
         raise ValueError(
-            f"no finished run below {out}/{{{','.join(ROWS)}}}: leave out --table-only, or type another --out"
+            f"no finished run below {out}/{{{','.join(ROWS)}}}: leave out --table-only, or set another --out"
         )
     has = {row: by_seed(run.folder for run in runs) for row, runs in found.items()}
     every = set().union(*(folds for seeds in has.values() for folds in seeds.values()))
     groups, notes = {}, []
     for row, runs in found.items():
-        whole = {seed for seed, folds in has[row].items() if folds == every}
-        for seed in sorted(has[row].keys() - whole):
+        complete = {seed for seed, folds in has[row].items() if folds == every}
+        for seed in sorted(has[row].keys() - complete):
             notes.append(f"{ROWS[row]} seed {seed} is left out: it has {len(has[row][seed])} of {len(every)} folds")
-        plain = [g for g in read_groups([r for r in runs if r.seed in whole]) if not g.name["views"]] if whole else []
+        pooled = read_groups([run for run in runs if run.seed in complete]) if complete else []
+        plain = [group for group in pooled if not group.name["views"]]
         if len(plain) > 1:
             differ = "; ".join(group.name["settings"] for group in plain)
-            raise ValueError(f"{out / row} holds runs of different settings ({differ}): type another --out")
+            raise ValueError(f"{out / row} holds runs with different settings ({differ}): set another --out")
         if plain:
             groups[row] = replace(plain[0], name=plain[0].name | {"stage": "", "model": ROWS[row], "settings": ""})
     if not groups:
@@ -70,17 +68,13 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
     found: dict[int, set[int | None]] = {}
     for folder in folders:
         if (match := re.fullmatch(r"seed(\d+)(?:-fold(\d+))?", folder.name)) is None:
-            raise ValueError(f"{folder} is no run of this table: seedS-foldK; move it elsewhere")
+            raise ValueError(f"{folder} is not a run of this table, named seedS-foldK: move it elsewhere")
         found.setdefault(int(match[1]), set()).add(None if match[2] is None else int(match[2]))
     return found
 
 
-def table_text(block: "Comparison", present: Sequence[str], notes: Sequence[str]) -> str:
+def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
-    from engrec.evidence.statistics import p_text
-    from engrec.evidence.verdicts import judge
-    from engrec.pages.tables import difference_legend, markdown
-
     lines = [f"## {block.title}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
@@ -94,7 +88,7 @@ def table_text(block: "Comparison", present: Sequence[str], notes: Sequence[str]
     return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
 
 
-def figure_rows(block: "Comparison", present: Sequence[str]) -> list[list[str]]:
+def figure_rows(block: Comparison, present: Sequence[str]) -> list[list[str]]:
     """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
     cells = [["", "seeds", *COLUMNS]]
     seeds = dict(zip(block.labels, block.groups, strict=True))
@@ -109,29 +103,30 @@ def figure_rows(block: "Comparison", present: Sequence[str]) -> list[list[str]]:
     return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
 
 
-def legend(block: "Comparison") -> str:
-    over = f"{block.draws.num_groups:,} people" if block.groups[0].by_subject else "images (nobody knows who is seen)"
+def legend(block: Comparison) -> str:
+    people = f"{block.draws.num_groups:,} people"
+    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
     several = any(len(g.seeds) > 1 for g in block.groups)
     seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""
     levels = len(block.groups[0].class_names)
-    other = f" They are of two classes, and not to be compared with {levels}." if levels > 2 else ""
+    other = f" They have two classes, so they cannot be compared with {levels}." if levels > 2 else ""
     return (
         f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. The paper's figures are of "
         f"{PAPERS_DATA}; what it calls AUC is balanced accuracy.{other}"
     )
 
 
-def verdict(difference: "Difference") -> str:
-    """A difference in words: in which scores it is more than the chance of who was tested."""
-    said: dict[bool, list[str]] = {True: [], False: []}
+def verdict(difference: Difference) -> str:
+    """A difference in words: the scores in which it is significant, and the others."""
+    found: dict[bool, list[str]] = {True: [], False: []}
     for score in COLUMNS:
         figure, p = difference.figures[score]
-        said[p < 0.05].append(f"{score} ({100 * figure.value:+.1f})")
+        found[p < 0.05].append(f"{score} ({100 * figure.value:+.1f})")
     name = f"{difference.one} − {difference.other}"
-    if not said[True]:
-        return f"{name} is NOT significant in {', nor in '.join(said[False])}."
-    rest = f", NOT in {', nor in '.join(said[False])}" if said[False] else ""
-    return f"{name} is significant in {', '.join(said[True])}{rest}."
+    if not found[True]:
+        return f"{name} is NOT significant in {', nor in '.join(found[False])}."
+    rest = f", NOT in {', nor in '.join(found[False])}" if found[False] else ""
+    return f"{name} is significant in {', '.join(found[True])}{rest}."
 
 
 # Of Nezami et al. 2019, in per cent. What they call AUC is (TPR + TNR) / 2 of hard decisions: balanced accuracy here.
@@ -142,6 +137,5 @@ PAPER = {
     "engagement": {"accuracy": 72.38, "F1": 73.90, "balanced accuracy": 73.74},
 }
 PAPERS_DATA = "688 images of its authors' own data, which were never published"
-ROWS = {"hog_svm": "HOG + SVM", "cnn": "CNN", "vgg_scratch": "VGG from scratch", "engagement": "Engagement model"}
 DIFFERENCES = [("engagement", "vgg_scratch"), ("engagement", "cnn"), ("vgg_scratch", "cnn"), ("engagement", "hog_svm")]
 COLUMNS = ("accuracy", "F1", "balanced accuracy", "AUC")

@@ -114,7 +114,7 @@ def test_leave_one_subject_out_has_a_fold_for_each_of_them(typed, tmp_path):
 
 def test_a_random_split_is_announced_for_what_it_is(typed, capsys, tmp_path):
     typed("split=random", "dataset.path=nobody.npz", "output_dir=out")
-    assert "not a result" in capsys.readouterr().out
+    assert "do not report it as a result" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out" / "controls").iterdir()}
     assert names == {"majority.csv", "nearest_neighbour.csv"}
 
@@ -125,7 +125,7 @@ def test_without_output_dir_the_folder_names_data_and_baseline(typed, tmp_path):
     assert result.relative_to(tmp_path).parts[:3] == ("outputs", "baseline", "prepared-hog_svm")
 
 
-def test_drawn_faces_have_engagement_unless_expressions_are_typed(typed, tmp_path):
+def test_synthetic_faces_have_engagement_unless_expressions_are_typed(typed, tmp_path):
     few = ["dataset=synthetic", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21", "split=official"]
     baseline.main(["hog_svm", *few, "output_dir=engagement"])
     baseline.main(["hog_svm", *few, "stage=pretrain", "output_dir=expressions"])
@@ -146,12 +146,12 @@ def test_a_finished_run_is_not_overwritten(typed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=vgg"], r"model=vgg is of no effect on a baseline; allowed: dataset=, split="),
+        (["model=vgg"], r"model=vgg has no effect on a baseline; allowed: dataset=, split="),
         (["split=kfold", "split.fold=range(5)"], r"split\.fold=range\(5\): without split\.fold= every fold is run"),
-        (["split=kfold", "split.fold=7"], r"random: split\.fold=7 is out of range; allowed: 0 to 4"),
+        (["split=kfold", "split.fold=7"], r"random: split\.fold=7 must be from 0 to 4"),
         (["split=kfold", "split.num_folds=99"], r"random: split\.num_folds=99 for 20 subjects"),
-        (["split=kfold", "dataset.path=nobody.npz"], "random: the data set does not say who is seen"),
-        (["split=loso", "dataset.path=nobody.npz"], "random: the data set does not say who is seen"),
+        (["split=kfold", "dataset.path=nobody.npz"], "random: the data set has no subjects"),
+        (["split=loso", "dataset.path=nobody.npz"], "random: the data set has no subjects"),
         (["split=official"], "random: the data set has no official split"),
         (["dataset.path=gone.npz"], r"gone\.npz is not there"),
     ],

@@ -1,4 +1,4 @@
-"""The paper's table from nothing on a few drawn faces: run, stopped, gone on with, and refused."""
+"""The paper's table from nothing on a few synthetic faces: run, stopped, resumed, and refused."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def test_other_settings_in_the_same_folder_are_refused_on_one_line(made, folder)
     other = paper_table(folder, *COMMAND, "--rows", "engagement", "max_epochs=2")
     assert other.status == 1
     assert other.stderr.count("\n") == 1
-    assert "max_epochs=1 there, max_epochs=2 here" in other.stderr
+    assert "with max_epochs=1 and not 2" in other.stderr
 
 
 def test_ctrl_c_stops_the_run_in_hand_and_the_same_command_goes_on(folder):
@@ -80,13 +80,13 @@ def test_ctrl_c_stops_the_run_in_hand_and_the_same_command_goes_on(folder):
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=180)
     assert process.returncode == 130
-    assert "stopped; nothing that was saved is lost" in said
-    assert "Resume with: python train.py" in (run / "output.txt").read_text()  # it was stopped in its own way
+    assert "stopped; everything saved is kept" in said
+    assert "Resume with: python train.py" in (run / "train.log").read_text()  # it was stopped in its own way
     assert not (run / "result.json").is_file()
     interpreter, script, *again = shlex.split(said.partition("Resume with: ")[2])
     assert (interpreter, script, again) == ("python", "scripts/paper_table.py", arguments)
     done = paper_table(folder, *again)
     assert done.status == 0, done.stderr[-3000:]
-    assert "ckpt_path=table/vgg_scratch/seed0/last.ckpt" in json.loads((run / "result.json").read_text())["command"]
+    assert "ckpt_path=last" in json.loads((run / "result.json").read_text())["command"]
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(8))

@@ -12,7 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from engrec.config import check
+from engrec.machine import gpus
 from engrec.pages import paper
+from engrec.runs.folder import write_config
+from engrec.search import paper as runs_of
 
 CLASSES = ["disengaged", "engaged"]
 FOLDS = 2
@@ -20,8 +23,8 @@ FOLDS = 2
 
 def planned(*arguments, out="out"):
     options = paper_table.parse([*arguments, "--out", str(out)])
-    paper_table.check_overrides(options.overrides)
-    return paper_table.plan(options, options.out)
+    runs_of.check_overrides(options.overrides)
+    return runs_of.plan(paper_table.choice_of(options), options.out)
 
 
 def find(runs, row, seed=0, fold=0):
@@ -29,11 +32,19 @@ def find(runs, row, seed=0, fold=0):
     return run
 
 
-def finish(run, command=None, seconds=10.0):
-    """What the run leaves behind, as far as it is asked for whether it is done."""
+def start(run, **changed):
+    """What a run writes first: its configuration, with other values for some keys, "__" for "." in their names."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    said = command or shlex.join(["python", *run.script, *run.overrides, f"output_dir={run.folder}"])
-    (run.folder / "result.json").write_text(json.dumps({"command": said, "seconds": seconds}))
+    config = OmegaConf.create(runs_of.settings_of(run))
+    for key, value in changed.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    write_config(run.folder, OmegaConf.to_container(config))
+
+
+def finish(run, **changed):
+    """What a finished run leaves, as far as it decides whether the run is done."""
+    start(run, **changed)
+    (run.folder / "result.json").write_text(json.dumps({"seconds": 10.0}))
 
 
 def test_a_run_for_each_row_seed_and_fold_and_the_expressions_first(tmp_path):
@@ -46,24 +57,24 @@ def test_a_run_for_each_row_seed_and_fold_and_the_expressions_first(tmp_path):
 
 
 def test_the_commands_of_real_data():
-    """A layout that stays: whoever ran these by hand finds them taken for done."""
+    """Folders and settings that stay: runs that were started by hand with these are done."""
     runs = planned("dataset=wacv2016", "dataset.classes=null", "--seeds", "1", "--init-from", __file__)
-    said = {run.row: [run.script, set(run.overrides)] for run in runs if run.fold == 3}
+    found = {run.row: set(run.command) for run in runs if run.fold == 3}
+    written = {row: {f"output_dir=out/{row}/seed{int(row != 'hog_svm')}-fold3"} for row in paper.ROWS}
+    resumed = {"train.py", "ckpt_path=last"}
     both = {"experiment=wacv2016", "dataset.classes=null", "seed=1", "split.fold=3"}
-    assert said == {
-        "hog_svm": [
-            ["scripts/baseline.py", "hog_svm"],
-            {"dataset=wacv2016", "split=kfold", "dataset.classes=null", "split.fold=3"},
-        ],
-        "cnn": [["train.py"], both | {"stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"}],
-        "vgg_scratch": [["train.py"], both | {"stage=scratch"}],
-        "engagement": [["train.py"], both | {"stage=finetune", f"init_from={__file__}"}],
+    assert found == {
+        "hog_svm": written["hog_svm"]
+        | {"scripts/baseline.py", "hog_svm", "dataset=wacv2016", "split=kfold", "dataset.classes=null", "split.fold=3"},
+        "cnn": written["cnn"] | resumed | both | {"stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"},
+        "vgg_scratch": written["vgg_scratch"] | resumed | both | {"stage=scratch"},
+        "engagement": written["engagement"] | resumed | both | {"stage=finetune", f"init_from={__file__}"},
     }
     [first] = [run for run in planned("dataset=wacv2016") if run.row == "pretrain"]
     assert first.overrides == ("experiment=fer2013",)
 
 
-@pytest.mark.parametrize("preset", paper_table.PRESETS)
+@pytest.mark.parametrize("preset", runs_of.PRESETS)
 @pytest.mark.parametrize("given", [[], ["dataset=er", "split=official"], ["dataset=prepared", "dataset.path=x.npz"]])
 def test_every_command_composes(compose, preset, given):
     """Each is a configuration that train.py takes, of the stage and data that the row says."""
@@ -82,7 +93,7 @@ def test_every_command_composes(compose, preset, given):
             assert expected in (None, cfg.dataset.get("path"))
 
 
-@pytest.mark.parametrize("preset", paper_table.PRESETS)
+@pytest.mark.parametrize("preset", runs_of.PRESETS)
 def test_the_rows_differ_in_nothing_but_what_they_compare(compose, preset):
     """Fine-tuned and from scratch are the same network on the same data; so is what it starts from."""
     configs = {}
@@ -125,7 +136,7 @@ def test_the_users_override_wins_and_is_said_once():
         (["model=cnn"], "model=cnn is decided for each run"),
         (["split.fold=1"], "see --preset, --seeds, --folds"),
         (["wacv2016"], "every argument is KEY=VALUE"),
-        (["split=loso"], "type --folds with their number"),
+        (["split=loso"], "set --folds to their number"),
         (["--init-from", "nowhere.ckpt"], "nowhere.ckpt is not a file"),
         (["--pretrain", "experiment=fer2013 seed=1"], "--pretrain seed=1"),
     ],
@@ -136,24 +147,44 @@ def test_what_cannot_be_is_said(given, said):
     assert said in str(error.value)
 
 
-def test_a_finished_run_of_the_same_settings_is_done_whatever_their_order(tmp_path):
-    run = find(planned("dataset=wacv2016", out=tmp_path), "vgg_scratch")
-    assert run.state == "new"
-    finish(run, f"python train.py split.fold=0 stage=scratch output_dir={run.folder}/ experiment=wacv2016")
-    paper_table.check_settings(run)
-    assert run.state == "done"
+def test_a_finished_run_with_the_same_settings_is_done(tmp_path):
+    for row in ("hog_svm", "cnn", "vgg_scratch", "engagement"):
+        run = find(planned("dataset=wacv2016", out=tmp_path), row, fold=2)
+        assert run.state == "new"
+        finish(run)
+        runs_of.check_settings(run)
+        assert run.state == "done"
 
 
 @pytest.mark.parametrize("row", ["hog_svm", "cnn", "engagement", "pretrain"])
-@pytest.mark.parametrize("other", ["max_epochs=3", "dataset.classes=null", "split.fold=4"])
-def test_a_finished_run_of_other_settings_is_refused(tmp_path, row, other):
-    fold = None if row == "pretrain" else 0
-    run = find(planned("dataset=wacv2016", out=tmp_path), row, fold=fold)
-    finish(run, shlex.join(["python", *run.script, *run.overrides, other]))
-    with pytest.raises(ValueError, match="holds a run with other settings") as error:
-        paper_table.check_settings(run)
-    assert f"{other} there" in str(error.value)
+@pytest.mark.parametrize(("key", "value"), [("seed", 7), ("dataset.path", "other.npz"), ("split._target_", "other")])
+def test_a_finished_run_with_other_settings_is_refused(tmp_path, row, key, value):
+    run = find(planned("dataset=wacv2016", out=tmp_path), row, fold=None if row == "pretrain" else 0)
+    finish(run, **{key.replace(".", "__"): value})
+    with pytest.raises(ValueError, match=rf"holds another run, with {key}={value} and not ") as error:
+        runs_of.check_settings(run)
     assert str(run.folder) in str(error.value)
+    assert "set another --out, or remove that folder" in str(error.value)
+
+
+@pytest.mark.parametrize("row", ["cnn", "engagement", "pretrain"])
+def test_a_finished_run_of_another_length_is_refused(tmp_path, row):
+    run = find(planned("dataset=wacv2016", out=tmp_path), row, fold=None if row == "pretrain" else 0)
+    finish(run, max_epochs=999)
+    with pytest.raises(ValueError, match="with max_epochs=999 and not"):
+        runs_of.check_settings(run)
+
+
+@pytest.mark.parametrize("row", ["hog_svm", "cnn"])
+def test_a_finished_run_of_other_classes_or_another_fold_is_refused(tmp_path, row):
+    run = find(planned("dataset=wacv2016", out=tmp_path), row, fold=1)
+    for changed, message in (
+        ({"split__fold": 4}, r"with split\.fold=4 and not 1"),
+        ({"dataset__classes": None}, "classes"),
+    ):
+        finish(run, **changed)
+        with pytest.raises(ValueError, match=message):
+            runs_of.check_settings(run)
 
 
 def test_another_checkpoint_is_another_setting_but_another_way_to_it_is_not(tmp_path, monkeypatch):
@@ -161,43 +192,41 @@ def test_another_checkpoint_is_another_setting_but_another_way_to_it_is_not(tmp_
     for name in ("one.ckpt", "two.ckpt"):
         (tmp_path / name).touch()
     finish(find(planned("--init-from", "one.ckpt"), "engagement"))
-    paper_table.check_settings(find(planned("--init-from", str(tmp_path / "one.ckpt")), "engagement"))
-    with pytest.raises(ValueError, match=r"one\.ckpt there, init_from=\S+two\.ckpt here"):
-        paper_table.check_settings(find(planned("--init-from", "two.ckpt"), "engagement"))
+    runs_of.check_settings(find(planned("--init-from", str(tmp_path / "one.ckpt")), "engagement"))
+    with pytest.raises(ValueError, match=r"which started from one\.ckpt"):
+        runs_of.check_settings(find(planned("--init-from", "two.ckpt"), "engagement"))
 
 
-def test_a_stopped_run_goes_on_from_its_last_checkpoint(tmp_path):
+def test_a_stopped_run_is_resumed_by_the_same_command(tmp_path):
     run = find(planned("dataset=wacv2016", out=tmp_path), "engagement", fold=1)
-    run.folder.mkdir(parents=True)
+    before = run.command
+    start(run)
     (run.folder / "last.ckpt").touch()
     assert run.state == "stopped"
-    assert {f"ckpt_path={run.folder}/last.ckpt", f"output_dir={run.folder}", "init_from=null"} <= set(run.arguments)
-    assert not any("best.ckpt" in argument for argument in run.arguments)
-    finish(run, shlex.join(["python", "train.py", *run.arguments]))  # as it is written once it has gone on
-    paper_table.check_settings(run)
-    assert run.state == "done"
+    assert run.command == before
+    assert {"ckpt_path=last", f"output_dir={run.folder}"} <= set(before)
+    runs_of.check_settings(run)
 
 
-def test_a_stopped_run_of_other_settings_is_refused(tmp_path):
+def test_a_stopped_run_with_other_settings_is_refused(tmp_path):
     run = find(planned("dataset=wacv2016", out=tmp_path), "cnn")
-    run.folder.mkdir(parents=True)
+    start(run, max_epochs=40)
     (run.folder / "last.ckpt").touch()
-    (run.folder / "command.txt").write_text(shlex.join([*run.script, *run.overrides, "max_epochs=40"]))
-    with pytest.raises(ValueError, match="max_epochs=40 there, less here"):
-        paper_table.check_settings(run)
+    with pytest.raises(ValueError, match="with max_epochs=40 and not 8"):
+        runs_of.check_settings(run)
 
 
 def test_engagement_alone_waits_for_the_expressions():
     first, *others = planned("--preset", "quick")
     rows = [run.row for run in others]
-    assert paper_table.ready(others, [first]).row == rows[0] == "hog_svm"
-    assert paper_table.ready(others[-1:], [first]) is None
-    assert paper_table.ready(others[-1:], others[:1]).row == "engagement"
+    assert runs_of.ready(others, [first]).row == rows[0] == "hog_svm"
+    assert runs_of.ready(others[-1:], [first]) is None
+    assert runs_of.ready(others[-1:], others[:1]).row == "engagement"
 
 
 def test_the_time_left_is_that_of_like_runs():
     runs = planned("dataset=wacv2016")
-    clock = paper_table.Clock(at_once=2)
+    clock = runs_of.Clock(jobs=2)
     waiting = [find(runs, "cnn", fold=4), find(runs, "engagement", fold=4)]
     assert clock.left(waiting) == ""
     for fold, seconds in ((0, 100.0), (1, 140.0)):
@@ -212,7 +241,7 @@ def test_the_time_left_is_that_of_like_runs():
     ("seconds", "said"), [(42.2, "42 s"), (192, "3 min 12 s"), (59.7, "1 min 0 s"), (7500, "2 h 5 min")]
 )
 def test_a_span_in_its_two_largest_units(seconds, said):
-    assert paper_table.span(seconds) == said
+    assert runs_of.span(seconds) == said
 
 
 STAND_IN = """import json, os, pathlib, sys, time
@@ -232,16 +261,17 @@ def stand_in(tmp_path, monkeypatch):
     (tmp_path / "root" / "scripts").mkdir(parents=True)
     for name in ("train.py", "scripts/baseline.py"):
         (tmp_path / "root" / name).write_text(STAND_IN)
-    monkeypatch.setattr(paper_table, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(runs_of, "ROOT", tmp_path / "root")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(paper_table, "cores", lambda: 7)
+    monkeypatch.setattr(gpus, "cores", lambda: 7)
+    monkeypatch.setenv(gpus.VARIABLE, "")  # runs on the CPU
     return tmp_path / "out"
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_so_many_runs_at_a_time_and_no_more(stand_in, capsys, at_once):
     runs = planned("dataset=wacv2016", "--folds", "2", "--rows", "cnn,engagement", out=stand_in)
-    paper_table.run_all(runs, at_once)
+    runs_of.run_all(runs, runs_of.launcher_of([], at_once))
     results = {run: json.loads((run.folder / "result.json").read_text()) for run in runs}
     assert {result["threads"] for result in results.values()} == {str(7 // at_once)}
     together = [
@@ -260,7 +290,7 @@ def test_what_is_done_is_left_alone(stand_in, capsys):
     runs = planned("dataset=wacv2016", "--rows", "cnn", "--folds", "3", out=stand_in)
     finish(runs[1])
     before = (runs[1].folder / "result.json").read_bytes()
-    paper_table.run_all(runs, 1)
+    runs_of.run_all(runs, runs_of.launcher_of([], 1))
     assert (runs[1].folder / "result.json").read_bytes() == before
     said = capsys.readouterr().out
     assert "1 of 3 runs are done already" in said
@@ -270,13 +300,11 @@ def test_what_is_done_is_left_alone(stand_in, capsys):
 
 def test_what_a_failing_run_says_is_said_and_nothing_more_is_started(stand_in):
     runs = planned("dataset=wacv2016", "--rows", "hog_svm,cnn", "--folds", "2", "max_epochs=0", out=stand_in)
-    with pytest.raises(
-        ValueError, match="cnn seed 0 fold 0 ended with status 1, saying: error: max_epochs=0 must be at"
-    ):
-        paper_table.run_all(runs, 1)
+    with pytest.raises(ValueError, match="cnn seed 0 fold 0 ended with status 1: error: max_epochs=0 must be at"):
+        runs_of.run_all(runs, runs_of.launcher_of([], 1))
     assert [run.state for run in runs] == ["done", "done", "new", "new"]
     assert not runs[3].folder.exists()
-    paper_table.check_settings(runs[2])  # a run that left nothing stands in nobody's way
+    runs_of.check_settings(runs[2])  # a run that left nothing stands in nobody's way
 
 
 def test_a_failing_run_ends_the_others(stand_in, monkeypatch):
@@ -284,7 +312,7 @@ def test_a_failing_run_ends_the_others(stand_in, monkeypatch):
     runs = planned("dataset=wacv2016", "--rows", "hog_svm,cnn", "--folds", "1", "max_epochs=0", out=stand_in)
     started = time.monotonic()
     with pytest.raises(ValueError, match="cnn seed 0 fold 0 ended"):
-        paper_table.run_all(runs, 2)
+        runs_of.run_all(runs, runs_of.launcher_of([], 2))
     assert time.monotonic() - started < 50
     assert runs[0].state == "new"
 
@@ -380,7 +408,7 @@ def test_folds_that_nobody_ran_are_said(tmp_path):
 def test_three_levels_are_not_compared_with_two(tmp_path):
     write_row(tmp_path, "cnn", class_names=["low", "middle", "high"])
     paper_table.main(["--table-only", "--out", str(tmp_path), "--resamples", "100"])
-    assert "of two classes, and not to be compared with 3" in (tmp_path / "table.md").read_text()
+    assert "have two classes, so they cannot be compared with 3" in (tmp_path / "table.md").read_text()
 
 
 def test_nothing_to_tabulate_is_said(tmp_path):
@@ -394,8 +422,6 @@ def test_a_dry_run_prints_and_starts_nothing(tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     paper_table.main(["dataset=wacv2016", "--out", str(tmp_path), "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("done ")] == [
-        f"done     {shlex.join(['python', 'train.py', *run.arguments])}"
-    ]
+    assert [line for line in lines if line.startswith("done ")] == [f"done     {shlex.join(['python', *run.command])}"]
     assert sum(line.startswith("new ") for line in lines) == 20
     assert sorted(tmp_path.rglob("*")) == before
