@@ -1,8 +1,6 @@
 """The command line: compose the configuration, run it."""
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engrec.config import Registered
@@ -14,10 +12,10 @@ registered = Registered()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig, registered: Registered = registered) -> None:
     from engrec.experiment import run  # with torch and Lightning; here, so that --help answers at once
+    from engrec.plan import command
 
-    hydra_cfg = HydraConfig.get()
-    sweeps = hydra_cfg.mode is RunMode.MULTIRUN
-    with errors_wait_for_the_others(hydra_cfg.job.num) if sweeps else errors_in_one_line():
+    trial = command().trial
+    with errors_in_one_line() if trial is None else errors_wait_for_the_others(trial):
         run(cfg)
 
 

@@ -11,11 +11,11 @@ from engrec.errors import CONF, CheckpointError
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of engrec, tensors and plain values only. Raises CheckpointError for anything else."""
+    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a foreign or truncated file makes of the unpickler is not foreseeable
-        raise CheckpointError(f"{path} cannot be read safely: it is damaged, or of another program") from error
+    except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
+        raise CheckpointError(f"{path} cannot be read safely: it is damaged, or not a checkpoint of engrec") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
         raise CheckpointError(
             f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
@@ -28,14 +28,14 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def task_of(checkpoint: dict[str, Any]) -> str:
-    """What a checkpoint was trained for: expression or engagement. Older ones have the name of their module alone."""
+    """The task of a checkpoint: expression or engagement. Older ones record only the name of their module."""
     return checkpoint.get("task") or ("expression" if "Expression" in checkpoint["module"] else "engagement")
 
 
 def load_backbone(backbone: nn.Module, checkpoint: dict[str, Any], path: str, preprocessing: dict[str, Any]) -> None:
-    """Fill `backbone` with the checkpoint's, every tensor of it.
+    """Load every tensor of the checkpoint's backbone into `backbone`.
 
-    Raises CheckpointError when the checkpoint is of another network, or was trained on images prepared in another way.
+    Raises CheckpointError if the checkpoint has another network, or was trained on images prepared in another way.
     """
     check_preprocessing(checkpoint, path, preprocessing)
     prefix = "backbone."
@@ -49,7 +49,7 @@ def load_backbone(backbone: nn.Module, checkpoint: dict[str, Any], path: str, pr
 
 
 def overrides_of(model: dict[str, Any]) -> str:
-    """The overrides that choose a network: the option of conf/model that is nearest to this node, and what differs."""
+    """The overrides that choose a network: the nearest option of conf/model, and the values that differ from it."""
     choices = []
     for path in sorted((CONF / "model").glob("*.yaml")):
         option = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def _typed(value: Any) -> str:
 
 
 def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> str:
-    """The first tensor, by name, in which two state dicts differ in presence or shape; empty when none does."""
+    """The first tensor, by name, that is missing or has another shape in one of two state dicts; empty if none is."""
     for name in sorted(ours.keys() | theirs.keys()):
         here, there = (tuple(side[name].shape) if name in side else "none" for side in (ours, theirs))
         if here != there:
@@ -73,16 +73,17 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
-    """Raise CheckpointError unless the checkpoint's images were prepared as these are."""
+    """Raise CheckpointError unless the checkpoint was trained on images prepared in the same way."""
     theirs = checkpoint["hyper_parameters"]["preprocessing"]
     if theirs != preprocessing:
         raise CheckpointError(
-            f"{path} was trained on images of {_say(theirs)}; these are {_say(preprocessing)}: prepare both alike"
+            f"{path} was trained on images of {_describe(theirs)}; these are {_describe(preprocessing)}: "
+            "prepare both in the same way"
         )
 
 
 def check_classes(checkpoint: dict[str, Any], path: str | Path, class_names: tuple[str, ...]) -> None:
-    """Raise CheckpointError unless the checkpoint tells apart just these classes."""
+    """Raise CheckpointError unless the checkpoint has exactly these classes."""
     theirs = tuple(checkpoint["hyper_parameters"]["class_names"])
     if theirs != tuple(class_names):
         raise CheckpointError(
@@ -92,8 +93,8 @@ def check_classes(checkpoint: dict[str, Any], path: str | Path, class_names: tup
 
 
 def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_parameters: dict[str, Any]) -> None:
-    """Raise CheckpointError unless a training with these hyper-parameters can resume from the checkpoint as if it had
-    never been interrupted."""
+    """Raise CheckpointError unless training with these hyper-parameters can resume from the checkpoint as if it had not
+    been interrupted."""
     if "optimizer_states" not in checkpoint:
         raise CheckpointError(
             f"{path} has only weights: resume from last.ckpt, or fine-tune from it with init_from={path}"
@@ -106,5 +107,5 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
             )
 
 
-def _say(preprocessing: dict[str, Any]) -> str:
+def _describe(preprocessing: dict[str, Any]) -> str:
     return "{channels}×{height}×{width}, normalised per {normalize}".format(**preprocessing)

@@ -1,5 +1,5 @@
-"""What is wrong with a data set, before anything is trained on it: images that are in it twice, conflicting labels,
-blank images, balance, and whether the file format tells the label. All is looked at: dataset.exclude has no effect.
+"""Audit of a data set before training: duplicates, conflicting labels, blank images, balance, and whether the file
+format predicts the label. All images are checked: dataset.exclude has no effect.
 
 python scripts/audit.py dataset=fer2013
 python scripts/audit.py dataset=prepared dataset.path=data/mine.npz --out outputs/audit/mine
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _nothing_excluded(overrides: list[str]) -> list[str]:
-    """The override that keeps a data set whole, where it has something to leave out."""
+    """Override that keeps all images, for a data set with dataset.exclude."""
     return ["dataset.exclude=[]"] if "exclude" in composed(overrides).dataset else []
 
 

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -56,7 +55,7 @@ from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
 from engrec.modules.scores import Scores
-from engrec.plan import Plan, choose_for_machine, plan
+from engrec.plan import Plan, choose_for_machine, command, plan
 from engrec.runs import pictures
 from engrec.runs.checkpoint_io import Saver
 from engrec.runs.record import git_commit, hardware
@@ -153,7 +152,7 @@ def random_faces(num_images: int) -> Faces:
 def measure(cfg: DictConfig, effort: Effort, overrides: list[str]) -> Report:
     """All that is measured, with a bar that says what is being done."""
     device = torch.device(pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False).strategy.root_device)
-    setting = {"model": HydraConfig.get().runtime.choices["model"], "batch_size": cfg.batch_size}
+    setting = {"model": command().choices["model"], "batch_size": cfg.batch_size}
     setting |= {"precision": cfg.trainer.precision, "speed": dict(cfg.speed), "device": device.type}
     setting |= {"hardware": hardware(), "date": date.today().isoformat(), "git_commit": git_commit()}
     report, faces = Report(setting | {"torch": torch.__version__}), random_faces(sum(SIZES.values()))

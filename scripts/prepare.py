@@ -1,4 +1,4 @@
-"""Turn a data set as it was distributed into the one file that training reads: python scripts/prepare.py --help"""
+"""Convert a data set as distributed into the file that training reads: python scripts/prepare.py --help"""
 
 import argparse
 import re
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from engrec.datasets.prepared import SPLITS, Faces
+from engrec.datasets.faults import mark_faults
+from engrec.datasets.prepared import SPLITS, Faces, excludable
 from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
 
 EXAMPLES = {
@@ -31,7 +32,7 @@ EXAMPLES = {
   faces.csv holds               or faces/, faces.zip, faces.tar.gz hold
     path,label,subject,split      engaged/s12_0001.png            train/engaged/s12_0001.png
     img/1.png,engaged,s12,train   disengaged/s07_0044.png    or   test/disengaged/s07_0044.png
-  subject and split are optional; with subjects, results are about people the network has never seen.""",
+  subject and split are optional. With subjects, results are about people the network has never seen.""",
 }
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if out.is_dir() or out.suffix != ".npz":
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
-        faces = Faces(**_read(args))
+        faces = mark_faults(Faces(**_read(args)))
         faces.save(out)
     except (ValueError, OSError) as error:
         if args.traceback:
@@ -91,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--traceback", action="store_true", help="show where an error came from")
         return sub
 
-    add("fer2013", fer2013, "fer2013.csv, or an archive or folder that holds it or the image folders")
-    plus = add("ferplus", ferplus, "FER-2013 with its CSV: fer2013.csv, fer2013.tar.gz")
+    add("fer2013", fer2013, "fer2013.csv, or an archive or folder with it or with the image folders")
+    plus = add("ferplus", ferplus, "FER-2013 as CSV: fer2013.csv, fer2013.tar.gz")
     plus.add_argument("votes", type=Path, metavar="VOTES_CSV", help="fer2013new.csv, the annotators' votes")
     plus.add_argument(
-        "--rule", choices=ferplus.RULES, default="majority", help="which images FER+ keeps (default: majority)"
+        "--rule", choices=ferplus.RULES, default="majority", help="FER+'s rule that selects images (default: majority)"
     )
     add("wacv2016", wacv2016, "wacv2016.zip, or the unpacked folder")
     add("er", er, "folder with X_train.npy and Y_train.npy, and the same for val and test")
@@ -106,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B,…",
         help="class names in order; of two, the second is the positive one (default: sorted)",
     )
-    own.add_argument("--subject-regex", metavar="RE", help="finds the subject in each path, by its one group")
+    own.add_argument(
+        "--subject-regex", metavar="RE", help="regular expression whose one group matches the subject in each path"
+    )
     own.add_argument("--root", type=Path, help="folder that the CSV's paths start from (default: the CSV's own)")
     own.add_argument("--size", type=int, default=48, help="height and width of the images (default: 48)")
     own.add_argument("--colour", choices=manifest.COLOURS, default="grey", help="(default: grey)")
@@ -115,12 +118,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be made of letters, digits, _ and -")
+        raise argparse.ArgumentTypeError(f"{text!r} must consist of letters, digits, _ and -")
     return text
 
 
 def _summary(faces: Faces) -> str:
-    """Images per class and split, subjects, file formats, and what the importer noted."""
+    """Summary: images per class and split, subjects, file formats, excludable images, and the importer's notes."""
     splits = [] if faces.splits is None else [split for split in SPLITS if (faces.splits == split).any()]
     width = max(len(name) for name in (*faces.class_names, "class")) + 2
     lines = ["".join(["class".ljust(width), *(f"{head:>8}" for head in (*splits, "all"))])]
@@ -140,11 +143,14 @@ def _summary(faces: Faces) -> str:
     if faces.formats is not None:
         kinds = Counter(found.rsplit(" ", 1)[0] for found in faces.formats.tolist())
         lines.append("files: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
+    if faces.splits is not None:
+        counts = ", ".join(f"{mask.sum()} {kind}" for kind, mask in excludable(faces).items())
+        lines.append(f"training images that dataset.exclude can leave out: {counts}")
     return "\n".join(lines + [f"note: {note}" for note in faces.recipe.get("notes", [])])
 
 
 def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
-    """The command that uses the file just written."""
+    """Command that trains on the file just written."""
     stage = "stage=pretrain" if args.importer in ("fer2013", "ferplus") else "stage=finetune"
     dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
     if args.importer == "manifest":
@@ -152,7 +158,7 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     split, start = "", " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
     if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):
         split = " split=random" if faces.subjects is None else " split=kfold split.fold=0"
-    warning = "\n  (a gauge of leakage only, as nobody knows who is seen: --subject-regex or a subject column tells)"
+    warning = "\n  (a leakage check only, because the subjects are unknown: use --subject-regex or a subject column)"
     return f"python train.py {stage} {dataset}{split}{start}{warning if 'random' in split else ''}"
 
 

@@ -1,1 +1,1 @@
-"""Where images and labels come from: one file format for real data, one renderer for the embedded default."""
+"""Data sets: one file format for prepared data, one renderer for the synthetic default."""

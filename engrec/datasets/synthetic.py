@@ -1,15 +1,15 @@
-"""The embedded data set: drawn 48×48 grey faces whose expression or engagement is a matter of facial action units.
+"""Synthetic data set: 48×48 grey faces whose expression or engagement is defined by facial action units.
 
 A face is a function of three dicts of float arrays (B,), one value per image:
 
 - identity, one draw per subject: head shape, skin, hair, glasses, spacing … (`IDENTITY`, `HABITS`)
-- actions: the units of the Facial Action Coding System, 0 (absent) to 1 (as strong as can be), and where the eyes and
-  the head point, -1 to 1 (`ACTIONS`; one that is not given is 0)
+- actions: units of the Facial Action Coding System, 0 (absent) to 1 (strongest), and the directions of gaze and head,
+  -1 to 1 (`ACTIONS`; 0 if not given)
 - scene: place and size in the picture, roll, light, contrast, blur and noise (`SCENE`)
 
-`draw` paints them, `render` draws a whole labelled data set. The same seed gives the same pixels on every machine: all
-randomness is the raw PCG64 stream, which NumPy promises to keep, and the painting uses + - * / and sqrt alone, element
-by element, which IEEE 754 rounds in one way (no exp, no sin, no sums in an order of the library's choice).
+`draw` paints them, `render` makes a complete labelled data set. The same seed gives the same pixels on every machine:
+all randomness is the raw PCG64 stream, which NumPy guarantees to keep, and painting uses only + - * / and sqrt on
+single elements, for which IEEE 754 defines the rounding (no exp, no sin, no sums, whose order the library chooses).
 
 Lengths are in half images: x to the right and y down from -1 to 1, one pixel is 1/24.
 """
@@ -26,15 +26,15 @@ from engrec.datasets.prepared import SPLITS, Faces
 
 SIZE = 48
 PIXEL = np.float32(2 / SIZE)
-CHUNK = 64  # images painted at once: their arrays fit a core's cache
-VERSION = 1  # of the pixels: raise it when a change to this file changes them
+CHUNK = 64  # images painted at once: their arrays fit into a core's cache
+VERSION = 1  # of the pixels: raise it if a change to this file changes them
 
 UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU12", "AU15", "AU20", "AU23", "AU26")
 DIRECTED = ("gaze_x", "gaze_y", "yaw", "pitch")
 # gaze_x, yaw: to the picture's right; gaze_y, pitch: down. At 1 the head is turned by about 37°, tipped by about 23°.
 ACTIONS = (*UNITS, "closure", *DIRECTED)
 
-# What a face of each class does at full strength; where there are several, each image does one of them.
+# Actions of each class at full strength; of several prototypes, each image shows one.
 PROTOTYPES: dict[str, dict[str, list[dict[str, float]]]] = {
     # The action units of EMFACS (Friesen & Ekman 1983).
     "expression": {
@@ -46,7 +46,7 @@ PROTOTYPES: dict[str, dict[str, list[dict[str, float]]]] = {
         "surprise": [{"AU1": 1.0, "AU2": 1.0, "AU5": 0.9, "AU26": 1.0}],
         "neutral": [{}],
     },
-    # What annotators say they look at: gaze, lids, head and brow (Whitehill et al. 2014, Nezami et al. 2019).
+    # What annotators report to look at: gaze, lids, head and brow (Whitehill et al. 2014, Nezami et al. 2019).
     "engagement": {
         "disengaged": [
             {"gaze_x": 0.8, "yaw": 0.4, "AU15": 0.3},  # looks elsewhere
@@ -62,21 +62,21 @@ PROTOTYPES: dict[str, dict[str, list[dict[str, float]]]] = {
     },
 }
 WEAKEST = {"expression": 0.25, "engagement": 0.0}  # strength of a class's weakest images; the strongest have 1
-SIZES = {"expression": (6000, 1000, 2000), "engagement": (400, 200, 2000)}  # images to train, validate and test
-LABEL_NOISE = {"expression": 0.0, "engagement": 0.06}  # share of the labels that are of another class
+SIZES = {"expression": (6000, 1000, 2000), "engagement": (400, 200, 2000)}  # train, validation and test images
+LABEL_NOISE = {"expression": 0.0, "engagement": 0.06}  # share of labels that name another class
 
-# Uniform between the two.
+# Uniform in these ranges.
 IDENTITY = {
-    "width": (0.66, 0.77),  # of the head, from its middle
+    "width": (0.66, 0.77),  # of the head, from its centre
     "height": (0.84, 0.92),
     "square": (0.0, 0.45),  # 0 an ellipse, 1 a box
     "jaw": (0.02, 0.22),  # how much the head narrows towards the chin
     "skin": (0.42, 0.88),
-    "hair": (0.1, 0.7),  # like the lips, of the skin's tone
+    "hair": (0.1, 0.7),  # relative to the skin's tone, as the lips
     "hairline": (-0.76, -0.62),
     "fringe": (0.1, 0.55),  # how far the hair comes down at the temples
     "parting": (-0.2, 0.2),
-    "spacing": (0.29, 0.34),  # of an eye from the middle
+    "spacing": (0.29, 0.34),  # of an eye from the centre
     "eye_y": (-0.09, -0.02),
     "eye_size": (1.0, 1.22),
     "slant": (-0.02, 0.025),
@@ -92,7 +92,7 @@ IDENTITY = {
     "lip_tone": (0.55, 0.8),
     "clothes": (0.1, 0.9),
 }
-# Had, 1, with this probability, or not, 0.
+# Probability of 1 (present); otherwise 0.
 HABITS = {"glasses": 0.22, "long_hair": 0.45, "beard": 0.14}
 
 SCENE = {
@@ -114,7 +114,7 @@ Params = Mapping[str, np.ndarray]
 
 
 def uniforms(stream: Sequence[int], rows: int, columns: int) -> np.ndarray:
-    """Float64 (rows, columns) in [0, 1). More rows leave the first ones as they are."""
+    """Uniform draws float64 (rows, columns) in [0, 1). More rows do not change the first ones."""
     raw = np.random.PCG64(stream).random_raw(rows * columns)
     return ((raw >> np.uint64(11)) * 2.0**-53).reshape(rows, columns)
 
@@ -124,7 +124,7 @@ def _between(ranges: Mapping[str, tuple[float, float]], draws: np.ndarray) -> di
 
 
 def draw_identities(num_subjects: int, stream: Sequence[int]) -> dict[str, np.ndarray]:
-    """One draw of every trait per subject."""
+    """Traits, one draw per subject."""
     draws = uniforms(stream, num_subjects, len(IDENTITY) + len(HABITS))
     habits = zip(HABITS.items(), draws[:, len(IDENTITY) :].T, strict=True)
     return _between(IDENTITY, draws[:, : len(IDENTITY)]) | {name: 1.0 * (u < p) for (name, p), u in habits}
@@ -135,7 +135,7 @@ def draw_scenes(num_images: int, stream: Sequence[int]) -> dict[str, np.ndarray]
 
 
 def _prototype_table(task: str) -> tuple[np.ndarray, np.ndarray]:
-    """The prototypes as rows over ACTIONS, and how many rows each class has."""
+    """Prototypes as rows over ACTIONS, and the number of rows per class."""
     modes = list(PROTOTYPES[task].values())
     table = [[mode.get(name, 0.0) for name in ACTIONS] for of_class in modes for mode in of_class]
     return np.array(table), np.array([len(of_class) for of_class in modes])
@@ -144,7 +144,7 @@ def _prototype_table(task: str) -> tuple[np.ndarray, np.ndarray]:
 def draw_actions(
     task: str, labels: np.ndarray, subjects: np.ndarray, stream: Sequence[int], resting_stream: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """What each face does: its class's prototype, some way towards it, and what has nothing to do with the class.
+    """Actions of each face: a share of its class's prototype, plus actions unrelated to the class.
 
     labels and subjects: int (N,). A subject's resting face and the place of their camera are in all their images.
     """
@@ -160,7 +160,7 @@ def draw_actions(
     toward = table[row] * strength[:, None] * (0.6 + 0.7 * jitter)
     toward[:, [ACTIONS.index("gaze_x"), ACTIONS.index("yaw")]] *= np.where(side < 0.5, -1, 1)[:, None]
     directed = np.isin(ACTIONS, DIRECTED)
-    # Sums of two uniform draws: most of it small. A unit only adds, a direction goes both ways.
+    # Sums of two uniform draws, so mostly small. A unit is never negative, a direction may be.
     unrelated = np.where(directed, 0.4 * (stray + spread - 1), 0.5 * np.maximum(stray + spread - 1.3, 0))
     habitual = np.where(
         directed, 0.4 * (resting + spread_resting - 1), 0.4 * np.maximum(resting + spread_resting - 1.2, 0)
@@ -173,7 +173,7 @@ def draw_actions(
 
 
 def _cover(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
-    """How much of a pixel is inside a shape whose edge is `distance` away, negative inside: 0 … 1."""
+    """Share of a pixel inside a shape, 0 … 1; distance: to the shape's edge, negative inside."""
     cover = distance * np.float32(-1 / (PIXEL * softness))
     cover += np.float32(0.5)
     return np.clip(cover, 0, 1, out=cover)
@@ -213,7 +213,7 @@ class _Frame:
     canvas: np.ndarray  # (B, h, w), a view that is painted on
     x: np.ndarray
     y: np.ndarray
-    skin: np.ndarray  # what the canvas showed before any feature
+    skin: np.ndarray  # the canvas before any feature
 
     def window(self, rows: slice, columns: slice = slice(None), mirror: bool = False) -> "_Frame":
         x = self.x[:, rows, columns]
@@ -224,7 +224,7 @@ class _Frame:
         _paint(self.canvas, mask, tone)
 
     def shade(self, mask: np.ndarray, amount: np.ndarray | float) -> None:
-        """Darken the skin: a fold or a wrinkle is never black, whatever the skin is."""
+        """Darken the skin by a factor, so that a fold or wrinkle is never black on any skin."""
         change = self.skin * amount
         change *= mask
         np.subtract(self.canvas, change, out=self.canvas)
@@ -232,9 +232,9 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Head:
-    """What every pixel of the picture knows about the head, each (B, SIZE, SIZE)."""
+    """Position of every pixel relative to the head, arrays (B, SIZE, SIZE)."""
 
-    x: np.ndarray  # from the middle of the head, upright
+    x: np.ndarray  # from the centre of the upright head
     y: np.ndarray
     radius: np.ndarray  # 1 on the outline
     edge: np.ndarray  # distance to the outline, negative inside
@@ -256,14 +256,14 @@ def _place_head(i: Params, a: Params, s: Params) -> _Head:
 
 
 def _round(x: np.ndarray, y: np.ndarray, i: Params, a: Params) -> tuple[np.ndarray, np.ndarray]:
-    """The head stretched to a ball of radius 1: narrower towards the chin, which an open mouth lowers."""
+    """Head as a ball of radius 1: narrower towards the chin, which an open mouth lowers."""
     below = np.maximum(y, 0)
     half_height = i["height"] + 0.1 * a["AU26"] * (y > 0)
     return x / (i["width"] * (1 - i["jaw"] * below * below)), y / half_height
 
 
 def _turn(head: _Head, i: Params, a: Params) -> tuple[np.ndarray, np.ndarray]:
-    """The head is a ball that turns: for each pixel, the point of the frontal face that has come there."""
+    """Point of the frontal face that each pixel shows: the head is a ball that turns."""
     x, y = _round(head.x, head.y, i, a)
     sin_yaw, sin_pitch = 0.6 * a["yaw"], 0.4 * a["pitch"]
     cos_yaw, cos_pitch = np.sqrt(1 - sin_yaw * sin_yaw), np.sqrt(1 - sin_pitch * sin_pitch)
@@ -272,7 +272,7 @@ def _turn(head: _Head, i: Params, a: Params) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _paint_behind(head: _Head, i: Params, a: Params, s: Params) -> np.ndarray:
-    """A new canvas with what the head is in front of: background, long hair, shoulders, neck, ears."""
+    """New canvas with everything behind the face: background, long hair, shoulders, neck, ears."""
     x, y = head.x, head.y
     canvas = s["background"] * (1 + 0.5 * (head.light - 1)) + np.zeros_like(x)
     back = np.maximum(np.abs(x) - 1.2 * i["width"], np.maximum(y - 1.0, -y))
@@ -294,7 +294,7 @@ def _paint_body(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, i: Params) -> 
 
 
 def _paint_head(i: Params, a: Params, s: Params) -> _Frame:
-    """A head with hair and beard and nothing on its face."""
+    """Head with hair and beard, without the features of the face."""
     head = _place_head(i, a, s)
     canvas = _paint_behind(head, i, a, s)
     x, y = _turn(head, i, a)
@@ -337,7 +337,7 @@ def _paint_forehead(f: _Frame, base: np.ndarray, knit: np.ndarray, lift: np.ndar
 def _paint_eye(f: _Frame, i: Params, a: Params, gaze_x: np.ndarray) -> None:
     half = 0.185 * i["eye_size"]
     down = np.maximum(a["gaze_y"], 0)
-    closure = np.clip(a["closure"] + 0.3 * down, 0, 1)  # the upper lid follows the gaze down
+    closure = np.clip(a["closure"] + 0.3 * down, 0, 1)  # the upper lid follows a downward gaze
     open_up = 0.115 * i["eye_size"] * (1 + 0.55 * a["AU5"] - 0.35 * a["AU7"] - 0.1 * a["AU4"])
     open_low = 0.075 * i["eye_size"] * (1 + 0.3 * a["AU5"] - 0.55 * a["AU7"] - 0.8 * a["AU6"] - 0.5 * a["AU9"])
     low = open_low * (1 - 0.3 * closure)
@@ -374,14 +374,14 @@ def _eyeball(x: np.ndarray, y: np.ndarray, under_lid: np.ndarray, i: Params) -> 
 
 def _paint_glasses(f: _Frame, i: Params) -> None:
     x, y = (f.x - i["spacing"]) / 0.25, (f.y - i["eye_y"] - 0.01) / 0.21
-    xx, yy = np.minimum(x * x, 1.5), np.minimum(y * y, 1.5)  # further out the curve comes again
+    xx, yy = np.minimum(x * x, 1.5), np.minimum(y * y, 1.5)  # the curve repeats further out
     rim = np.abs(np.sqrt(np.maximum(xx + yy - 0.5 * xx * yy, 0)) - 1) * np.float32(0.22) - np.float32(0.012)
     bridge = np.maximum(np.abs(f.y - i["eye_y"] + 0.03) - 0.015, np.abs(f.x) - i["spacing"] + 0.25)
     f.paint(_cover(np.minimum(rim, bridge)) * i["glasses"] * np.float32(0.8), 0.12)
 
 
 def _paint_nose(f: _Frame, i: Params, a: Params) -> None:
-    # The tip stands out, so that it moves further than the face when the head turns.
+    # The tip stands out, so it moves further than the face when the head turns.
     out = np.clip((f.y - i["eye_y"]) * np.float32(4), 0, 1)
     x, y = f.x - 0.1 * a["yaw"] * out, f.y - 0.05 * a["pitch"] * out
     tip, width = i["nose_y"] - 0.03 * a["AU9"], i["nose_width"] * (1 + 0.2 * a["AU9"])
@@ -425,7 +425,7 @@ def _paint_mouth(f: _Frame, i: Params, a: Params) -> None:
 
 
 def _throat(f: _Frame, upper: np.ndarray, bow: np.ndarray, gap: np.ndarray, a: Params) -> np.ndarray:
-    """What an open mouth shows: dark, and the upper teeth where the lip is drawn up or back."""
+    """Inside of an open mouth: dark, with the upper teeth if the lip is raised or stretched."""
     bared = np.maximum(np.maximum(np.maximum(a["AU12"], a["AU20"]), a["AU9"]), 0.2)
     within = np.full_like(f.x, 0.07)
     _paint(within, _cover(f.y - upper - np.minimum(0.09 * bared, 0.7 * gap) * bow), 0.9)
@@ -446,7 +446,7 @@ def _paint_mouth_folds(f: _Frame, corner_x: np.ndarray, lower: np.ndarray, i: Pa
 
 
 def _develop(canvas: np.ndarray, s: Params, noise: np.ndarray) -> np.ndarray:
-    """What a camera does to it: contrast, blur, noise, 8 bits."""
+    """Effects of a camera: contrast, blur, noise, 8 bits."""
     value = (canvas - 0.5) * s["contrast"] + 0.5 + s["brightness"]
     for axis in (1, 2):
         pad = [(0, 0), (1, 1) if axis == 1 else (0, 0), (1, 1) if axis == 2 else (0, 0)]
@@ -458,7 +458,7 @@ def _develop(canvas: np.ndarray, s: Params, noise: np.ndarray) -> np.ndarray:
 
 
 def _noise(stream: Sequence[int], start: int, num_images: int) -> np.ndarray:
-    """Float32 (num_images, SIZE, SIZE), bell-shaped, standard deviation 1; each image has its place in the stream."""
+    """Bell-shaped noise float32 (num_images, SIZE, SIZE) of standard deviation 1. Image i always gets the same."""
     words = SIZE * SIZE // 2
     raw = np.random.PCG64(stream).advance(start * words).random_raw(num_images * words)
     total = np.zeros((num_images * words, 2), np.float32)
@@ -485,7 +485,7 @@ def _paint_faces(identity: Params, actions: Params, scene: Params, noise: np.nda
 def draw(
     identity: Params, actions: Params, scene: Params | None = None, noise_stream: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """Paint B faces, uint8 (B, SIZE, SIZE); without a scene they are centred, evenly lit and clean."""
+    """Faces uint8 (B, SIZE, SIZE); without a scene they are centred, evenly lit and free of noise."""
     num_images = len(identity["width"])
     still = {name: np.zeros(num_images) for name in SCENE} | {
         "scale": np.full(num_images, 0.98),
@@ -500,7 +500,7 @@ def draw(
         params = ({name: values[part] for name, values in p.items()} for p in (identity, actions, scene))
         return _paint_faces(*params, noise=_noise(noise_stream, start, part.stop - start))
 
-    # NumPy works outside the interpreter's lock, and every chunk is independent of the others.
+    # NumPy releases the interpreter's lock, and chunks are independent of each other.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads:
         return np.concatenate(list(threads.map(paint, range(0, num_images, CHUNK))))
 
@@ -511,7 +511,7 @@ def draw(
 def _render_split(
     task: str, split: str, num_images: int, images_per_subject: int, seed: int, label_noise: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and the subject number of each image. More images leave the first ones as they are."""
+    """Images, labels and subject numbers. More images do not change the first ones."""
 
     def stream(purpose: str) -> tuple[int, ...]:
         purposes = ("identity", "resting", "start", "actions", "scene", "noise", "label")
@@ -538,13 +538,15 @@ def _check(task: str, sizes: Mapping[str, int], images_per_subject: int, seed: i
     for name, count in counts.items():
         if not isinstance(count, int) or count < num_classes:
             raise ValueError(
-                f"dataset.{name}={count}: it takes a whole number, at least one image of each of the {num_classes} "
-                f"classes of {task}; for instance dataset.{name}={20 * num_classes}"
+                f"dataset.{name}={count} must be a whole number from {num_classes} up, one image for each class of "
+                f"{task}; for example dataset.{name}={20 * num_classes}"
             )
     if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"dataset.seed={seed}: it takes a whole number from 0 up; for instance dataset.seed=0")
+        raise ValueError(f"dataset.seed={seed} must be a whole number from 0 up; for example dataset.seed=0")
     if not 0 <= label_noise < 1:
-        raise ValueError(f"dataset.label_noise={label_noise}: it is a share from 0 to below 1, as 0.06")
+        raise ValueError(
+            f"dataset.label_noise={label_noise} must be a share from 0 to below 1; for example dataset.label_noise=0.06"
+        )
 
 
 def render(
@@ -556,11 +558,11 @@ def render(
     seed: int = 0,
     label_noise: float | None = None,
 ) -> Faces:
-    """A data set of synthetic faces with an official split by subject.
+    """Data set of synthetic faces with official splits by subject.
 
-    task "expression" has FER-2013's seven classes in FER-2013's order, "engagement" has disengaged and engaged, of
+    task: "expression" has FER-2013's seven classes in FER-2013's order; "engagement" has disengaged and engaged, and
     other people. Every subject has images of all classes. label_noise: share of the labels that name another class
-    than the one drawn. None is the task's own size (`SIZES`) or share (`LABEL_NOISE`).
+    than the one painted. None means the task's default size (`SIZES`) or share (`LABEL_NOISE`).
     """
     given = zip(SPLITS, (num_train, num_val, num_test), SIZES.get(task, (1, 1, 1)), strict=True)
     sizes = {split: own if size is None else size for split, size, own in given}

@@ -1,42 +1,30 @@
-"""The audit of a data set: what is in it twice, labelled in two ways, blank, unbalanced, or told by the file's format.
-
-Two images are nearly identical when the pixels of their grey pictures, at most SIDE a side, correlate with NEAR or
-more, which brightness, contrast and recompression hardly change; one of them may be mirrored. NEAR was chosen by
-looking at FER-2013: 225 pairs that correlate with 0.94 to 0.95, no image in two of them, each show one photograph;
-below 0.93 pairs of different people begin. No pair is missed: `_spectra` bounds what it leaves out.
-"""
+"""The audit of a data set: duplicates, near duplicates, conflicting labels, blank images, balance, file formats."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from PIL import Image
-from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
-from tqdm import tqdm
 
-from engrec.datasets.prepared import SPLITS, Faces, blank, conflicting, identical
+from engrec.datasets.faults import NEAR, low_contrast, near_pairs, placeholders, to_grey
+from engrec.datasets.prepared import SPLITS, Faces, blank, excludable, identical
 
-NEAR = 0.94  # correlation
-SIDE = 48  # pixels: larger images are compared at this size
 MOST_PAIRS = 5_000_000
-LOW_CONTRAST = 8  # standard deviation, of 255
-FLAT = 2 / 3  # of the pixels within five neighbouring grey levels: signs and writing in place of a photograph
-RARE = 0.01  # of the images: sizes of fewer are taken together
-TELLING = 0.1  # Cramér's V from which a format is said to tell the label
-UNEVEN = 3  # times as many images in the largest class as in the smallest
-MANY_PEOPLE = 60  # more than these are summed up, not listed
+RARE = 0.01  # share of images: rarer sizes are counted together
+TELLING = 0.1  # Cramér's V from which a format is reported to predict the label
+UNEVEN = 3  # ratio of the largest class to the smallest, from which classes are reported as imbalanced
+MANY_PEOPLE = 60  # more people than this are summarised, not listed
 
 
 @dataclass(frozen=True, eq=False)
 class Duplicates:
-    """G groups of images that show the same, M images in all; of near duplicates every pair is a group.
+    """G groups of identical images, or G pairs of near duplicates; M images in all.
 
-    images, group: int (M,), the number of an image and, ascending, that of its group; score: float (G,), correlations.
-    Masks (G,): conflicts, where labels differ; across_splits and across_subjects, None where the data does not say.
-    joined: how many groups are on both sides of each pair of splits.
+    images, group: int (M,), image numbers and their group numbers, ascending; score: float (G,), correlations.
+    conflicts, across_splits, across_subjects: masks (G,), groups whose labels, splits or subjects differ; None if the
+    data has no splits or subjects. joined: number of groups that are in both splits of each pair of splits.
     """
 
     images: np.ndarray
@@ -55,12 +43,12 @@ class Duplicates:
 
     @property
     def crossing(self) -> np.ndarray:
-        """Which groups join splits or subjects, (G,)."""
+        """Mask (G,) of the groups with several splits or subjects."""
         masks = [mask for mask in (self.across_splits, self.across_subjects) if mask is not None]
         return np.any(masks, axis=0) if masks else np.zeros(len(self), dtype=bool)
 
     def linked(self) -> np.ndarray:
-        """A number (M,), from 0, that members of groups with an image in common share."""
+        """Numbers (M,) from 0, equal for members of groups that have an image in common."""
         names, place = np.unique(self.images, return_inverse=True)
         links = coo_array(
             (np.ones(len(place)), (place, place[np.searchsorted(self.group, self.group)])), (len(names),) * 2
@@ -70,8 +58,8 @@ class Duplicates:
 
 @dataclass(frozen=True, eq=False)
 class Confound:
-    """A property of the files against the labels: counts (values, classes); Cramér's V and the p-value of chi-square,
-    both NaN where there is one value only."""
+    """Association of a property of the files with the labels: counts (values, classes), Cramér's V and the p-value of
+    chi-square; both are NaN if there is only one value."""
 
     of: str
     values: tuple[str, ...]
@@ -82,12 +70,12 @@ class Confound:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found; blank and nearly_blank hold image numbers.
+    """Findings; blank and nearly_blank are image numbers.
 
-    class_counts: (splits, classes), one row without splits; subject_counts: (subjects, classes) or None; two_sided: how
-    many subjects are on several sides of the official split, None where the data does not say; excludable: how many
-    training images each kind of dataset.exclude leaves out; near_leaks: training images that nearly repeat one of
-    another side and that "test_duplicates" does not leave out.
+    class_counts: (splits, classes), one row if there are no splits; subject_counts: (subjects, classes) or None;
+    in_several_splits: number of subjects in more than one official split, None if the data has no splits or subjects;
+    excludable: number of training images that each kind of dataset.exclude leaves out; near_leaks: number of training
+    images that are near duplicates of another split's image and that "test_duplicates" does not leave out.
     """
 
     title: str
@@ -97,7 +85,7 @@ class Audit:
     class_counts: np.ndarray
     subjects: tuple[str, ...]
     subject_counts: np.ndarray | None
-    two_sided: int | None
+    in_several_splits: int | None
     blank: np.ndarray
     nearly_blank: np.ndarray
     near_from: float
@@ -113,100 +101,60 @@ class Audit:
 
 
 def audit(faces: Faces, near: float = NEAR) -> Audit:
-    """near: the correlation from which two images are nearly identical. Raises ValueError where it is no correlation to
-    go by, or so low that there is no end of pairs."""
+    """Audit of a data set. near: correlation from which two images are nearly identical.
+
+    Raises ValueError if near is outside 0.8 to 1, or so low that there are more than MOST_PAIRS pairs.
+    """
     if not 0.8 <= near <= 1:
-        raise ValueError(f"--near {near} is no correlation to go by; allowed: 0.8 to 1, such as --near {NEAR}")
-    pixels, empty, grey = identical(faces.images), blank(faces.images), _grey(faces.images)
+        raise ValueError(f"--near {near} is not a useful correlation; allowed: 0.8 to 1, such as --near {NEAR}")
+    pixels, empty, grey = identical(faces.images), blank(faces.images), to_grey(faces.images)
     pairs, score, flipped = _near_pairs(grey, pixels, near)
     splits = () if faces.splits is None else tuple(s for s in SPLITS if (faces.splits == s).any())
-    sides = (
+    split = (
         np.zeros(len(faces), dtype=int) if faces.splits is None else np.array([splits.index(s) for s in faces.splits])
     )
-    train = sides == splits.index("train") if "train" in splits else np.zeros(len(faces), dtype=bool)
-    copied, leaking = np.isin(pixels, pixels[~train]), np.zeros(len(faces), dtype=bool)
-    leaking[pairs[train[pairs].sum(1) == 1]] = True
-    faulty = {"blank": empty, "test_duplicates": copied, "conflicts": conflicting(pixels, faces.labels)}
+    kinds = excludable(faces) if splits else {}
     people, person = ((), None) if faces.subjects is None else np.unique(faces.subjects, return_inverse=True)
     return Audit(
         title=" ".join(filter(None, (faces.name, faces.recipe.get("task")))),
         size=f"{'×'.join(map(str, faces.images.shape[2:]))}, {'grey' if faces.images.shape[1] == 1 else 'colour'}",
         class_names=faces.class_names,
         splits=splits,
-        class_counts=_counts(sides, faces.labels),
+        class_counts=_counts(split, faces.labels),
         subjects=tuple(map(str, people)),
         subject_counts=None if person is None else _counts(person, faces.labels),
-        two_sided=int(((_counts(person, sides) > 0).sum(1) > 1).sum()) if splits and person is not None else None,
+        in_several_splits=int(((_counts(person, split) > 0).sum(1) > 1).sum())
+        if splits and person is not None
+        else None,
         blank=np.flatnonzero(empty),
-        nearly_blank=np.flatnonzero(_nearly_blank(grey) & ~empty),
+        nearly_blank=np.flatnonzero((low_contrast(grey) | placeholders(grey)) & ~empty),
         near_from=near,
         identical=_identical(faces, pixels),
         near=_pairwise(faces, pairs[~flipped], score[~flipped]),
         mirrored=_pairwise(faces, pairs[flipped], score[flipped]),
-        excludable={kind: int((train & mask).sum()) for kind, mask in faulty.items()} if splits else {},
-        near_leaks=int((leaking & train & ~copied).sum()),
+        excludable={kind: int(mask.sum()) for kind, mask in kinds.items()},
+        near_leaks=_near_leaks(faces.splits == "train", pairs, kinds["test_duplicates"]) if splits else 0,
         confounds=() if faces.formats is None else _confounds(faces.formats, faces.labels),
     )
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W), averaged over areas down to SIDE where images are larger."""
-    height, width = (min(SIDE, side) for side in images.shape[2:])
-    grey = images[:, 0] if images.shape[1] == 1 else images.mean(1, dtype=np.float32).round().astype(np.uint8)
-    if grey.shape[1:] == (height, width):
-        return grey
-    return np.stack([np.asarray(Image.fromarray(g).resize((width, height), Image.Resampling.BOX)) for g in grey])
-
-
-def _nearly_blank(grey: np.ndarray) -> np.ndarray:
-    flat = grey.reshape(len(grey), -1)
-    within_five = np.array([np.convolve(np.bincount(image, minlength=256), np.ones(5)).max() for image in flat])
-    return (flat.std(1, dtype=np.float32) < LOW_CONTRAST) | (within_five >= FLAT * flat.shape[1])
+def _near_leaks(train: np.ndarray, pairs: np.ndarray, copies: np.ndarray) -> int:
+    """Number of training images in a pair with another split's image, without those that are exact copies of one."""
+    leaking = np.zeros(len(train), dtype=bool)
+    leaking[pairs[train[pairs].sum(1) == 1]] = True
+    return int((leaking & train & ~copies).sum())
 
 
 def _near_pairs(grey: np.ndarray, pixels: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of image numbers (P, 2) that are not identical, their correlation, and whether one is mirrored."""
-    index, rows, num_pairs = np.flatnonzero(~blank(grey)), 512, 0  # of what shows nothing nothing correlates
-    unit = grey[index].astype(np.float32)
-    unit -= unit.mean((1, 2), keepdims=True)
-    unit /= np.sqrt(np.square(unit).sum((1, 2), keepdims=True))
-    low, low_mirrored = _spectra(unit)
-    found = [(np.empty((0, 2), int), np.empty(0, np.float32), np.empty(0, bool))]
-    blocks = [(start, flip) for flip in (False, True) for start in range(0, len(index), rows)]
-    for start, flip in tqdm(blocks, desc="near duplicates", disable=None, leave=False):
-        bound = low[start : start + rows] @ (low_mirrored if flip else low)[start:].T
-        i, j = np.nonzero(bound >= near - 1e-4)  # float32 on either side
-        apart = (i < j) & (pixels[index[i + start]] != pixels[index[j + start]])
-        candidates = np.stack([i[apart], j[apart]], axis=1) + start
-        for part in range(0, len(candidates), 8192):
-            one, other = candidates[part : part + 8192].T
-            score = _correlation(unit[one], unit[other])
-            if flip:  # a symmetric face is no mirror image of its copy
-                score = np.where(score < near, _correlation(unit[one], unit[other, :, ::-1]), 0)
-            at = score >= near - 1e-6
-            found.append((index[np.stack([one, other], axis=1)[at]], np.minimum(score[at], 1), np.full(at.sum(), flip)))
-            num_pairs += int(at.sum())
-            if num_pairs > MOST_PAIRS:
-                raise ValueError(f"over {MOST_PAIRS:,} pairs of images correlate with {near}; type a higher --near")
+    """All near duplicates: pairs (P, 2), their correlations, and whether one is mirrored."""
+    found, num_pairs = [(np.empty((0, 2), int), np.empty(0, np.float32), np.empty(0, bool))], 0
+    for pairs, score, flip in near_pairs(grey, pixels, near):
+        found.append((pairs, score, np.full(len(pairs), flip)))
+        num_pairs += len(pairs)
+        if num_pairs > MOST_PAIRS:
+            raise ValueError(f"more than {MOST_PAIRS:,} pairs of images correlate by {near}: set a higher --near")
     pairs, score, flipped = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return pairs, score, flipped
-
-
-def _spectra(unit: np.ndarray, kept: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest frequencies of images (N, H, W) and of their mirror images, and the norm of all the others: (N, D).
-
-    The cosine transform is orthonormal, so that the product of two rows is the correlation of the low frequencies plus
-    the most that the others can add (Cauchy and Schwarz): no less than the correlation of the images.
-    """
-    low = np.asarray(dctn(unit, axes=(1, 2), norm="ortho"))[:, :kept, :kept] if len(unit) else unit
-    mirrored = low * np.where(np.arange(low.shape[2]) % 2, -1, 1).astype(np.float32)
-    rest = np.sqrt(np.maximum(1 - np.square(low).sum((1, 2)), 0))[:, None]
-    one, other = (np.hstack([a.reshape(len(rest), a[:1].size), rest]) for a in (low, mirrored))
-    return one, other
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.einsum("nhw,nhw->n", one, other)
 
 
 def _identical(faces: Faces, pixels: np.ndarray) -> Duplicates:
@@ -237,14 +185,14 @@ def _duplicates(faces: Faces, images: np.ndarray, group: np.ndarray, score: np.n
 
 
 def _counts(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """How often each value of rows meets each of columns; both are numbers from 0 up."""
+    """Contingency table of two arrays of numbers from 0 up."""
     counts = np.zeros((rows.max() + 1, columns.max() + 1), dtype=int)
     np.add.at(counts, (rows, columns), 1)
     return counts
 
 
 def _confounds(formats: np.ndarray, labels: np.ndarray) -> tuple[Confound, ...]:
-    """Formats such as "JPEG L 48x48": the kind of file, and its size, of which the rare ones are taken together."""
+    """Association of kind and size with the label, for formats such as "JPEG L 48x48"; rare sizes count as one."""
     kinds, sizes = (np.array(part) for part in zip(*(str(f).rpartition(" ")[::2] for f in formats), strict=True))
     names, which, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     sizes = np.where(counts[which] >= RARE * len(sizes), names[which], "other sizes")

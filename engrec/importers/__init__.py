@@ -1,1 +1,1 @@
-"""Other people's file formats, one file each: raw data in, the arrays of a prepared data set out."""
+"""File formats of data sets as distributed, one module each: files in, arguments of `Faces` out."""

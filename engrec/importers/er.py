@@ -1,4 +1,4 @@
-"""Engagement recognition as the paper's own code keeps it: X_train.npy, Y_train.npy and the same for val and test."""
+"""Engagement recognition in the format of the paper's code: X_train.npy, Y_train.npy and the same for val and test."""
 
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ NORM = 100.0
 
 
 def read(source: Path) -> dict[str, Any]:
-    """The arguments of a data set from any of the three splits in a folder; label 1 is engaged.
+    """Arguments of `Faces` from a folder with one to three splits; label 1 is engaged.
 
-    Images are uint8 (N, 48, 48), or float with mean 0 and L2 norm 100 each, which are brought back to grey levels, see
-    `_to_grey`. (N, 48, 48, 1) and (N, 2304) are taken too.
+    Images are uint8 (N, 48, 48), or float with mean 0 and L2 norm 100 each, converted back to grey levels (`_to_grey`).
+    The shapes (N, 48, 48, 1) and (N, 2304) are accepted too.
     """
     if not source.is_dir():
-        raise ValueError(f"{source} is no folder: give the one that holds X_train.npy and Y_train.npy")
+        raise ValueError(f"{source} is not a folder: give the folder with X_train.npy and Y_train.npy")
     found = {
         split: stem for split, stems in FILE_NAMES.items() for stem in stems if (source / f"X_{stem}.npy").exists()
     }
     if not found:
-        raise ValueError(f"{source} holds none of X_train.npy, X_val.npy, X_test.npy: give the folder that holds them")
+        raise ValueError(
+            f"{source} contains none of X_train.npy, X_val.npy, X_test.npy: give the folder that contains them"
+        )
     images = {split: _images(source / f"X_{stem}.npy") for split, stem in found.items()}
     labels = {split: _labels(source / f"Y_{stem}.npy", len(images[split])) for split, stem in found.items()}
     all_labels = np.concatenate(list(labels.values()))
@@ -35,13 +37,13 @@ def read(source: Path) -> dict[str, Any]:
         "class_names": CLASS_NAMES,
         "splits": np.concatenate([np.full(len(array), split) for split, array in images.items()]),
         "sources": np.array([f"X_{found[s]}.npy:{row}" for s, array in images.items() for row in range(len(array))]),
-        "recipe": files.recipe(source, "er", resize="none", grey="levels of the arrays, mean moved to 128 where lost"),
+        "recipe": files.recipe(source, "er", resize="none", grey="levels of the arrays; a lost mean becomes 128"),
     }
 
 
 def _array(path: Path) -> np.ndarray:
     if not path.exists():
-        raise ValueError(f"{path.name} is not in {path.parent}: images X_… and labels Y_… come in pairs")
+        raise ValueError(f"{path.name} is not in {path.parent}: each split needs images X_… and labels Y_…")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -49,7 +51,7 @@ def _array(path: Path) -> np.ndarray:
             f"{path.name} cannot be read ({files.one_line(error)}): save a plain array with np.save, or copy it again"
         ) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or len(array) == 0:
-        raise ValueError(f"{path.name} holds no array of numbers: save it with np.save")
+        raise ValueError(f"{path.name} contains no array of numbers: save one with np.save")
     return array
 
 
@@ -57,13 +59,13 @@ def _images(path: Path) -> np.ndarray:
     """Images uint8 (N, 48, 48)."""
     array = _array(path)
     if array.shape[1:] not in ((48, 48), (48, 48, 1), (2304,)):
-        raise ValueError(f"{path.name} has the shape {array.shape}: expected (N, 48, 48)")
+        raise ValueError(f"{path.name} has shape {array.shape}, expected (N, 48, 48)")
     array = array.reshape(-1, 48, 48)
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind != "f":
         raise ValueError(
-            f"{path.name} holds {array.dtype}: expected uint8, or float with mean 0 and norm 100 per image"
+            f"{path.name} contains {array.dtype}, expected uint8, or float with mean 0 and norm 100 per image"
         )
     return np.stack([_to_grey(image, f"{path.name} image {index}") for index, image in enumerate(array)])
 
@@ -71,29 +73,27 @@ def _images(path: Path) -> np.ndarray:
 def _labels(path: Path, num_images: int) -> np.ndarray:
     labels = _array(path)
     if labels.shape != (num_images,):
-        raise ValueError(
-            f"{path.name} has the shape {labels.shape}: expected ({num_images},), one 0 or 1 for each image"
-        )
+        raise ValueError(f"{path.name} has shape {labels.shape}, expected ({num_images},): a 0 or 1 for each image")
     if wrong := sorted(set(labels.tolist()) - {0, 1}):
         row = int(np.flatnonzero(labels == wrong[0])[0])
-        raise ValueError(f"{path.name} row {row} is {wrong[0]}: allowed are 1 for engaged and 0 for disengaged")
+        raise ValueError(f"{path.name} row {row} is {wrong[0]}: labels must be 1 (engaged) or 0 (disengaged)")
     return labels.astype(np.int64)
 
 
 def _to_grey(image: np.ndarray, where: str) -> np.ndarray:
-    """Grey levels uint8 of an image whose mean was subtracted and whose norm was made 100.
+    """Grey levels uint8 of an image that was standardised to mean 0 and norm 100.
 
-    The values of such an image lie on whole steps of 100 / norm. Where the steps are found, the levels come back
-    exactly but for their mean, which is lost and becomes 128; else the range is stretched to 0…255 and rounded.
-    Standardising the result gives the input again, to float rounding or to half a grey level.
+    The values of such an image are multiples of one step. If the step is found, the levels are restored exactly, except
+    that their mean is lost and becomes 128. If not, the range is stretched to 0…255 and rounded. Standardising the
+    result gives the input again, up to float rounding or half a grey level.
     """
     values = image.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError(f"{where} has values that are not finite: leave it out")
+        raise ValueError(f"{where} has NaN or infinite values: remove it")
     norm = np.linalg.norm(values)
     if abs(values.mean()) > 1e-3 or not (norm == 0 or abs(norm - NORM) < 1e-2):
         raise ValueError(
-            f"{where} has mean {values.mean():.3g} and norm {norm:.4g}: expected uint8, "
+            f"{where} has mean {values.mean():.3g} and norm {norm:.4g}, expected uint8, "
             "or float with mean 0 and norm 100 per image"
         )
     if norm == 0:
@@ -106,7 +106,7 @@ def _to_grey(image: np.ndarray, where: str) -> np.ndarray:
 
 
 def _span(values: np.ndarray, tolerance: float) -> int | None:
-    """The least number of steps, 255 at most, from 0 to the largest value that puts every value on a whole step."""
+    """Smallest number of equal steps, at most 255, from 0 to the largest value, such that every value is on a step."""
     unit = np.unique(values) / values.max()
     for span in range(max(len(unit) - 1, 1), 256):
         if np.abs(unit * span - np.rint(unit * span)).max() <= tolerance * span:

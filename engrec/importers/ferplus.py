@@ -15,25 +15,26 @@ AS_FERPLUS = np.array([4, 5, 6, 1, 3, 2, 0])  # FER-2013's labels as classes of 
 
 
 def read(source: Path, votes: Path, rule: str = "majority") -> dict[str, Any]:
-    """The arguments of a data set from FER-2013's CSV (bare or packed) and fer2013new.csv.
+    """Arguments of `Faces` from FER-2013's CSV (plain or in an archive) and fer2013new.csv.
 
-    They are joined row by row; in a CSV whose rows were numbered by FER+'s image names, by these (see `_join`).
+    Rows of the two files are joined in order, or by FER+'s image names if a copy of FER-2013 was numbered by them (see
+    `_join`).
 
-    FER+'s own rules say which images stay. In both, a class with a single vote counts as noise and loses it, and an
-    image without a name is out. "majority": one emotion of the eight has more than half of the votes. "probability":
-    at most three emotions have more than half of the votes together, see `_probability`. The soft labels are the votes
-    of the eight emotions ("probability": of those taken), normalised; the label is the largest of them.
+    rule: which of FER+'s two rules selects the images. "majority": one of the eight emotions has more than half of the
+    votes. "probability": at most three emotions together have more than half of the votes, see `_probability`. Under
+    both, a single vote for a class is noise and does not count, and images without a name are left out. The soft labels
+    are the normalised votes of the eight emotions ("probability": of the selected ones); the label is the largest.
     """
     if rule not in RULES:
-        raise ValueError(f"FER+ has no rule {rule!r}: allowed are {', '.join(RULES)}")
+        raise ValueError(f"FER+ has no rule {rule!r}; allowed: {', '.join(RULES)}")
     faces = fer2013.read(source)
     if "formats" in faces:
         raise ValueError(
-            f"{source.name} holds image folders, and FER+ counts the rows of the CSV: "
+            f"{source.name} contains image folders, but FER+ refers to the rows of the CSV: "
             "give fer2013.csv or fer2013.tar.gz"
         )
     if "splits" not in faces or faces["splits"] is None:
-        raise ValueError("FER+ needs FER-2013 with its Usage column: give the challenge's fer2013.csv")
+        raise ValueError("FER+ needs FER-2013 with its column Usage: give the challenge's fer2013.csv")
     counts, names, usages = _votes(votes, len(faces["labels"]))
     rows, note = _join(faces, counts, names, usages, votes)
     counts = np.where(counts > 1, counts, 0)
@@ -56,17 +57,17 @@ def read(source: Path, votes: Path, rule: str = "majority") -> dict[str, Any]:
 
 
 def _majority(counts: np.ndarray) -> np.ndarray:
-    """Votes (N, 10) to votes of the emotions (N, 8), all 0 where no emotion has more than half of all ten."""
+    """Votes of the emotions (N, 8) from all votes (N, 10); all 0 where no emotion has more than half of the votes."""
     clear = (counts.max(1) * 2 > counts.sum(1)) & (counts.argmax(1) < len(CLASS_NAMES))
     return counts[:, : len(CLASS_NAMES)] * clear[:, None]
 
 
 def _probability(counts: np.ndarray) -> np.ndarray:
-    """Votes (10,) to those of the emotions taken (8,), all 0 where the image is out.
+    """Votes of the selected emotions (8,) from all votes (10,); all 0 if the image is left out.
 
-    Classes are taken from the most votes down, equal ones together, until they hold three quarters of the votes or are
-    three. Unknown and not-a-face end it; on top they put the image out. So do more than three emotions, and half of the
-    votes or fewer.
+    Classes are selected from the most votes down, equal ones together, until they are three or have three quarters of
+    the votes. Selection stops at "unknown" or "not a face". The image is left out if one of these two has the most
+    votes, if more than three emotions are selected, or if the selected ones have half of the votes or fewer.
     """
     num = len(CLASS_NAMES)
     taken = np.zeros_like(counts[:num])
@@ -83,11 +84,11 @@ def _probability(counts: np.ndarray) -> np.ndarray:
 def _join(
     faces: dict[str, Any], counts: np.ndarray, names: np.ndarray, usages: np.ndarray, votes: Path
 ) -> tuple[np.ndarray, list[str]]:
-    """The row of FER-2013 that each row of votes (N,) is of, -1 for none, and what to tell the user.
+    """Row of FER-2013 for each row of votes (N,), -1 for none, and notes for the user.
 
-    The published files are in the same order. Copies of FER-2013 put together from FER+'s images have the number in an
-    image's name as its row instead. Which it is, the labels say: the right join agrees with FER-2013's own label on
-    about 70 % of the clear cases, a wrong one on under 20 %; below half, nothing is joined.
+    The published files are in the same order. In copies of FER-2013 made from FER+'s images, the number in an image's
+    name is its row instead. The labels decide between the two: the right join agrees with FER-2013's label in about
+    70 % of the clear cases, a wrong one in less than 20 %. Below half, nothing is joined.
     """
     splits = np.array([fer2013.USAGES[usage.lower()] for usage in usages])
     in_order = np.arange(len(counts))
@@ -99,22 +100,22 @@ def _join(
             )
         return in_order, []
     numbers = np.array([int("".join(filter(str.isdecimal, name)) or -1) for name in names])
-    once = np.bincount(numbers + 1)[numbers + 1] == 1  # two rows of votes for one name: nobody can say which is right
+    once = np.bincount(numbers + 1)[numbers + 1] == 1  # with two rows of votes for one name, either may be right
     by_name = np.where(once & (numbers < len(counts)), numbers, -1)
     by_name = np.where((by_name >= 0) & (faces["splits"][by_name] == splits), by_name, -1)
     if (agreement := _agreement(faces["labels"], counts, by_name)) < 0.5:
         raise ValueError(
-            f"{votes.name} agrees with FER-2013's labels on {agreement:.0%} of the clear cases: "
-            "the rows of the two files are not those of the same faces; download both again"
+            f"{votes.name} agrees with FER-2013's labels in {agreement:.0%} of the clear cases: "
+            "the rows of the two files do not belong to the same faces; download both again"
         )
     lost = int(((by_name < 0) & (names != "")).sum())
     return by_name, [
-        f"joined by image name, as the rows are in another order; {lost} images left out, of unclear name or Usage"
+        f"joined by image name, because the rows are in another order; left out {lost} images of unclear name or Usage"
     ]
 
 
 def _agreement(labels: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> float:
-    """Share of the clear cases (most votes for one emotion) with FER-2013's label; 1 where too few to tell."""
+    """Share of the clear cases (most votes for one emotion) that have FER-2013's label; 1 if they are too few."""
     clear = (rows >= 0) & (counts.max(1) * 2 > counts.sum(1)) & (counts.argmax(1) < len(CLASS_NAMES) - 1)
     if clear.sum() < 100:
         return 1.0
@@ -122,7 +123,7 @@ def _agreement(labels: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> floa
 
 
 def _votes(path: Path, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Votes (N, 10) in the order of COLUMNS, FER+'s name of each image (N,), empty for none, and its Usage (N,)."""
+    """Votes (N, 10) in the order of COLUMNS, image names (N,), empty where missing, and Usage (N,)."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
@@ -137,7 +138,7 @@ def _votes(path: Path, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     if len(rows) != num_rows:
         raise ValueError(
             f"{path.name} has {len(rows)} rows and FER-2013 has {num_rows}: "
-            "both must be complete and in their first order"
+            "both must be complete and in their original order"
         )
     order = [header.index(column) for column in (*COLUMNS, "image name", "usage")]
     parsed = [_row(row, len(header), order, f"{path.name} line {line}") for line, row in enumerate(rows, 2)]
@@ -150,7 +151,7 @@ def _row(row: list[str], num_cells: int, order: list[int], where: str) -> tuple[
         raise ValueError(f"{where} has {len(row)} cells, expected {num_cells}: download the file again")
     *counts, name, usage = (row[column].strip() for column in order)
     if usage.lower() not in fer2013.USAGES:
-        raise ValueError(f"{where} has Usage {usage!r}: allowed are Training, PublicTest, PrivateTest")
+        raise ValueError(f"{where} has Usage {usage!r}, allowed: Training, PublicTest, PrivateTest")
     if not all(count.isdecimal() for count in counts):
-        raise ValueError(f"{where} has votes that are no whole numbers: {', '.join(counts)}; download the file again")
+        raise ValueError(f"{where} has votes that are not whole numbers: {', '.join(counts)}; download the file again")
     return [int(count) for count in counts], name, usage

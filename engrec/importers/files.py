@@ -1,4 +1,4 @@
-"""Folders, archives and image files that strangers packed: read as streams, never extracted, refused in one line."""
+"""Untrusted folders, archives and image files: read as streams, never extracted; each error is one line."""
 
 import bz2
 import gzip
@@ -32,23 +32,23 @@ SPLIT_ALIASES = {
 }
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
-MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below what a zip bomb unpacks to
-RESIZE = "bilinear, support widened when shrinking (anti-aliased), stretched to a square; none where it already fits"
+MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
+RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
 DAMAGE = (EOFError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
-UNSUPPORTED = (NotImplementedError, RuntimeError)  # what zipfile says to an unknown compression and to a password
+UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 
 Entries = Generator[tuple[str, IO[bytes] | None], None, None]  # name, and the stream of a plain file
 
 
 def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Each file of a folder, .zip or .tar.*, or the one .csv itself: its name below the root and its stream.
+    """Files of a folder, .zip or .tar.*, or the .csv itself: name below the root, and stream.
 
-    A stream is good until the next file is asked for. Hidden files and __MACOSX are passed over. Raises ValueError on a
-    damaged archive, on a name that leaves the root, on a name that comes twice, and on links.
+    A stream is valid until the next file is requested. Hidden files and __MACOSX are skipped. Raises ValueError for a
+    damaged archive, a name that leaves the root, a name that occurs twice, and a link.
     """
     if not source.exists():
-        raise ValueError(f"{source} is not there: give the path of a folder or file that exists")
+        raise ValueError(f"{source} does not exist: give the path of a folder or file")
     seen: set[str] = set()
     with _damage_in_words(source), closing(_opener(source)(source)) as entries:
         for raw_name, file in tqdm(entries, desc=source.name, unit=" files", disable=None, delay=1, leave=False):
@@ -57,17 +57,17 @@ def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 continue
             if file is None:
                 raise ValueError(
-                    f"{place(source, name)} is a link or no plain file: put the file itself there "
-                    "(tar --dereference packs it so)"
+                    f"{place(source, name)} is a link or not a regular file: replace it with the file itself "
+                    "(tar --dereference does so)"
                 )
             if name in seen:
-                raise ValueError(f"{source.name} holds {name} twice: pack it again with each file once")
+                raise ValueError(f"{source.name} contains {name} twice: pack it again with each file once")
             seen.add(name)
             yield name, file
 
 
 def read_images(source: Path, size: int = 48, colour: str = "grey") -> Iterator[tuple[str, np.ndarray, str]]:
-    """Name, pixels and format of each image of a source; files that are no images are passed over."""
+    """Name, pixels and format of each image of a source; other files are skipped."""
     for name, file in open_files(source):
         if is_image(name):
             yield name, *read_image(file, source, name, size, colour)
@@ -85,16 +85,18 @@ def is_image(name: str) -> bool:
 
 
 def read(file: IO[bytes], source: Path, name: str) -> bytes:
-    """The content of one file of a source."""
+    """Content of one file of a source."""
     with _damage_in_words(source):
         content = file.read(MAX_IMAGE_BYTES + 1)
     if len(content) > MAX_IMAGE_BYTES:
-        raise ValueError(f"{source.name}: {name} is larger than {MAX_IMAGE_BYTES >> 20} MiB: leave it out")
+        raise ValueError(
+            f"{source.name}: {name} is larger than {MAX_IMAGE_BYTES >> 20} MiB, the most allowed: remove it"
+        )
     return content
 
 
 def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
-    """The lines of one file, cut at 64 KiB, so that a file without line ends cannot fill the memory."""
+    """Lines of one file, cut at 64 KiB so that a file without line ends cannot fill the memory."""
     lines = iter(lambda: file.readline(1 << 16), b"")
     with _damage_in_words(source):
         yield from tqdm(lines, desc=source.name, unit=" rows", disable=None, delay=1, leave=False)
@@ -105,13 +107,13 @@ def one_line(error: Exception) -> str:
 
 
 def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:
-    """One image file as uint8 (C, size, size), C = 1 (grey) or 3 (rgb), and what the file was, "JPEG L 48x48".
+    """Pixels uint8 (C, size, size) of one image file, C = 1 (grey) or 3 (rgb), and its format, such as "JPEG L 48x48".
 
-    The camera's orientation is applied, transparency lies on black, 16 bits are scaled to 8, the first frame is taken.
-    `where` names the file in the ValueError raised for one that cannot be read.
+    The camera's orientation is applied, transparent pixels are put on black, 16 bits are scaled to 8, and of several
+    frames the first is used. Raises ValueError for a file that cannot be read; `where` is its name in the message.
     """
     if not content:
-        raise ValueError(f"{where} is empty (0 bytes): fetch it again or leave it out")
+        raise ValueError(f"{where} is empty (0 bytes): download it again or remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -119,23 +121,23 @@ def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> 
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
             image = _eight_bit(ImageOps.exif_transpose(image)).convert("L" if colour == "grey" else "RGB")
     except UnidentifiedImageError as error:
-        raise ValueError(f"{where} is none of {', '.join(FORMATS)}: save it as PNG or leave it out") from error
+        raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): mend it or leave it out") from error
+        raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): replace or remove it") from error
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(image).reshape(size, size, -1).transpose(2, 0, 1), found
 
 
 def place(source: Path, name: str) -> str:
-    """A file of a source as a reader would look for it."""
+    """Name of a file of a source in messages, as a reader would look for it."""
     return f"{source.name}/{name}" if source.is_dir() else f"{source.name}: {name}"
 
 
 def recipe(
     source: Path, importer: str, name: str | None = None, size: int = 48, colour: str = "grey", **more: Any
 ) -> dict[str, Any]:
-    """How the data set was made; `source` without its folder, so that a recipe says nothing about a machine."""
+    """Recipe: how the data set was made. It reveals no path of the machine: `source` is stored without its folder."""
     return {
         "name": name or importer,
         "importer": importer,
@@ -152,11 +154,11 @@ def recipe(
 def check_no_empty_class(labels: np.ndarray, class_names: Sequence[str], source: Path) -> None:
     counts = np.bincount(labels, minlength=len(class_names))
     if empty := [name for name, count in zip(class_names, counts, strict=True) if count == 0]:
-        raise ValueError(f"{source.name} holds no image of class {', '.join(empty)}: give the complete data set")
+        raise ValueError(f"{source.name} contains no image of class {', '.join(empty)}: give the complete data set")
 
 
 def sha256(source: Path) -> str:
-    """Of a file its content; of a folder the sorted names and sizes in it."""
+    """SHA-256 of a file's content, or of the sorted names and sizes of a folder's files."""
     if source.is_file():
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -167,17 +169,17 @@ def sha256(source: Path) -> str:
 
 
 def inside(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, lies under `root`."""
+    """Whether a path is inside `root` once its links are resolved."""
     return path.resolve().is_relative_to(root.resolve())
 
 
 @contextmanager
 def _damage_in_words(source: Path) -> Iterator[None]:
-    """An archive's own errors as one ValueError; a generator that yields inside it does not see its consumer's."""
+    """Errors of an archive as one ValueError; a generator that yields inside it does not catch its caller's errors."""
     try:
         yield
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.filename is not None:  # the system's word on a path, not on its content
+        if isinstance(error, OSError) and error.filename is not None:  # an error about the path, not the content
             raise
         raise ValueError(f"{source.name} is truncated or damaged ({one_line(error)}): download it again") from error
     except UNSUPPORTED as error:
@@ -185,7 +187,7 @@ def _damage_in_words(source: Path) -> Iterator[None]:
 
 
 def _opener(source: Path) -> Callable[[Path], Entries]:
-    """Which of the readers below a source needs: by its first bytes, since names of downloads lie."""
+    """Reader for a source, chosen by its first bytes, because the suffix of a download may be wrong."""
     if source.is_dir():
         return _folder
     with source.open("rb") as file:
@@ -197,7 +199,7 @@ def _opener(source: Path) -> Callable[[Path], Entries]:
     if source.suffix.lower() == ".csv":
         return _single
     raise ValueError(
-        f"{source.name} is neither a folder nor a .zip or .tar (.gz, .xz, .bz2) archive: give one, "
+        f"{source.name} is neither a folder nor a .zip or .tar (.gz, .xz, .bz2) archive: give one of these, "
         "or download it again if it should be one"
     )
 
@@ -221,7 +223,7 @@ def _folder(source: Path) -> Entries:
 
 
 def _give_up(error: OSError) -> None:
-    """A folder that may not be read; os.walk passes over it otherwise."""
+    """Raise the error of an unreadable folder, which os.walk would skip."""
     raise error
 
 
@@ -234,7 +236,7 @@ def _zip(source: Path) -> Entries:
 
 
 def _tar(source: Path) -> Entries:
-    """tarfile's own decompression takes a file that ends early for a short archive; the modules used here say so."""
+    """Entries of a tar archive, decompressed here, because tarfile takes a truncated file for a short one."""
     with source.open("rb") as file:
         head = file.read(6)
         file.seek(-min(1024, source.stat().st_size), io.SEEK_END)
@@ -251,15 +253,15 @@ def _tar(source: Path) -> Entries:
 
 
 def _safe_name(name: str, source: Path) -> str:
-    """The name without "./"; an archive may hold any string here, so one that leads out of it is refused."""
+    """Name without "./". Raises ValueError for one that leads out of the archive: it may contain any string."""
     path = PurePosixPath(name)
     if not path.parts or not name.isprintable():
         raise ValueError(
-            f"{source.name}: {name!r} is no name that can be printed as UTF-8: rename it and pack it again"
+            f"{source.name}: {name!r} is not a printable UTF-8 name: rename the file and pack the archive again"
         )
     if path.is_absolute() or ".." in path.parts or path.parts[0][1:2] == ":":
         raise ValueError(
-            f"{source.name}: {name!r} leads out of the archive: do not trust it, download it from its origin"
+            f"{source.name}: {name!r} leads out of the archive: do not trust it, download it from its original site"
         )
     return str(path)
 
@@ -274,13 +276,13 @@ def _is_hidden(name: str) -> bool:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """An image of 8 bits a channel without transparency; modes that only PIL's convert would clip are scaled here."""
+    """Image with 8 bits per channel and no transparency; modes that PIL's convert would clip are scaled."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("pixels beyond 16 bits; save it with 8 or 16 bits")
+            raise ValueError("pixels exceed 16 bits; save it with 8 or 16 bits")
         return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -21,7 +21,7 @@ COLOURS = ("grey", "rgb")
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of one image: its path below the root, and `where`, the place in the source that a message names."""
+    """Row of one image. path: below the root; where: its place in the source, for messages."""
 
     where: str
     path: str
@@ -39,26 +39,26 @@ def read(
     colour: str = "grey",
     root: Path | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a data set from a CSV file, or from class folders in a folder, .zip or .tar.*.
+    """Arguments of `Faces` from a CSV file, or from class folders in a folder, .zip or .tar.*.
 
-    classes: the class names in order (of two, the second is the positive one); sorted where not given.
-    subject_regex: one group that finds the subject in each path, "(s\\d+)_" in "engaged/s12_0001.png".
-    root: the folder that a CSV's paths start from and must not leave; the CSV's own folder where not given.
+    classes: class names in order (of two, the second is the positive one); default: sorted.
+    subject_regex: its one group matches the subject in each path, as "(s\\d+)_" in "engaged/s12_0001.png".
+    root: folder that a CSV's paths start from and must not leave; default: the CSV's own folder.
     """
     if not 1 <= size <= 1024 or colour not in COLOURS:
-        raise ValueError(f"size must be 1 to 1024 and colour {' or '.join(COLOURS)}, found {size} and {colour!r}")
+        raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {size} and {colour!r}")
     if source.suffix.lower() in (".csv", ".tsv"):
         rows = _from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
     elif root is not None:
-        raise ValueError("--root is the folder of a CSV's paths, and class folders have theirs: leave it out")
+        raise ValueError("--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
         rows, images, notes = _from_folders(source, size, colour)
     if subject_regex is not None:
         rows = _with_subjects(rows, _pattern(subject_regex))
     _check_splits(rows)
     class_names = _class_names(rows, source, classes)
-    pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded here, when nothing else can be wrong
+    pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded last, after all other checks
     optional = {"subjects": [row.subject for row in rows], "splits": [row.split for row in rows]}
     return {
         "images": np.stack(pixels),
@@ -77,15 +77,15 @@ def _from_csv(source: Path, root: Path) -> list[Row]:
         path = root / row.path
         if not files.inside(path, root):
             raise ValueError(
-                f"{row.where}: {row.path} leaves the folder {root}: "
-                "keep the images below it, or name their folder with --root"
+                f"{row.where}: {row.path} leads out of the folder {root}: "
+                "move the images into it, or set --root to their folder"
             )
         if not path.is_file():
-            raise ValueError(f"{row.where}: {row.path} is not in {root}: mend the path, or name its folder with --root")
+            raise ValueError(f"{row.where}: {row.path} is not in {root}: correct the path, or set --root to its folder")
         if (first := seen.setdefault(path.resolve(), row)) is not row:
-            raise ValueError(f"{row.where}: {row.path} was already named by {first.where}: delete one of the two rows")
+            raise ValueError(f"{row.where}: {row.path} is in {first.where} already: delete one of the two rows")
     if not rows:
-        raise ValueError(f"{source.name} has a header and no rows: add one row per image")
+        raise ValueError(f"{source.name} has a header but no rows: add one row per image")
     return rows
 
 
@@ -96,7 +96,7 @@ def _decoded(rows: list[Row], root: Path, size: int, colour: str) -> Iterator[tu
 
 
 def _rows(source: Path) -> Iterator[Row]:
-    """The rows as written, held against the header. Lines count from 1 with the header, as an editor shows them."""
+    """Rows as written, checked against the header. Line numbers are those of an editor: the header is line 1."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, delimiter=_delimiter(file.readline()))
@@ -106,13 +106,13 @@ def _rows(source: Path) -> Iterator[Row]:
                 if any(cell.strip() for cell in cells):
                     yield _row(cells, header, f"{source.name} line {lines.line_num}")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source.name} is not UTF-8 text: save it as CSV UTF-8") from error
+        raise ValueError(f"{source.name} is not UTF-8 text: save it as CSV in UTF-8") from error
     except csv.Error as error:
-        raise ValueError(f"{source.name} is not a CSV file ({error}): save it as CSV UTF-8") from error
+        raise ValueError(f"{source.name} is not a CSV file ({error}): save it as CSV in UTF-8") from error
 
 
 def _delimiter(header: str) -> str:
-    """The separator of which the header has most; its own names hold none of them."""
+    """Separator: the one that occurs most in the header, whose column names contain none."""
     return max(",;\t", key=header.count)
 
 
@@ -131,22 +131,22 @@ def _header(cells: list[str], source: Path) -> list[str]:
 def _row(cells: list[str], header: list[str], where: str) -> Row:
     if len(cells) != len(header):
         raise ValueError(
-            f"{where} has {len(cells)} cells, expected {len(header)}: quote a path that holds the separator"
+            f"{where} has {len(cells)} cells, expected {len(header)}: quote paths that contain the separator"
         )
     values = {column: cell.strip() for column, cell in zip(header, cells, strict=True) if column in COLUMNS}
     if empty := [column for column, value in values.items() if not value]:
-        raise ValueError(f"{where} has no {', '.join(empty)}: fill it in, or drop the whole column if it is optional")
+        raise ValueError(f"{where} has no {', '.join(empty)}: fill it in, or delete the column if it is optional")
     if odd := [column for column, value in values.items() if not value.isprintable()]:
-        raise ValueError(f"{where} has a line break or control character in {', '.join(odd)}: take it out")
+        raise ValueError(f"{where} has a line break or control character in {', '.join(odd)}: remove it")
     split = values.get("split")
     if split is not None and split.lower() not in files.SPLIT_ALIASES:
-        raise ValueError(f"{where} has the split {split!r}: allowed are train, val, test")
+        raise ValueError(f"{where} has split {split!r}, allowed: train, val, test")
     split = None if split is None else files.SPLIT_ALIASES[split.lower()]
     return Row(where, values["path"].replace("\\", "/"), values["label"], values.get("subject"), split)
 
 
 def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list[tuple[np.ndarray, str]], list[str]]:
-    """Rows and images by path, so that a folder and its archive give the same data set; and what was left out."""
+    """Rows and images sorted by path, so that a folder and its archive give the same data set, and notes."""
     found, others, lead = {}, [], {}
     for name, file in files.open_files(source):
         if not files.is_image(name):
@@ -155,44 +155,48 @@ def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list
         row = _place(name, files.place(source, name), lead)
         found[name] = row, files.read_image(file, source, name, size, colour)
     if not found:
-        raise ValueError(f"{source.name} holds no images: expected CLASS/image.png, one folder for each class")
+        raise ValueError(f"{source.name} contains no images: expected CLASS/image.png, one folder per class")
     rows, images = (list(column) for column in zip(*(found[name] for name in sorted(found)), strict=True))
     if source.is_dir():
         _check_no_empty_folder(source, rows)
-    return rows, images, [f"{len(others)} files are no images and were left out, as {others[0]}"] if others else []
+    return (
+        rows,
+        images,
+        [f"{len(others)} files are not images and were left out, such as {others[0]}"] if others else [],
+    )
 
 
 def _place(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
-    """Label and split from the folders of one image; `lead` remembers what is above them, the same for all."""
+    """Label and split from the folders of one image. lead: the folders above these, which all images must share."""
     *above, label = PurePosixPath(name).parts[:-1] or ("",)
     split = files.SPLIT_ALIASES.get(above[-1].lower()) if above else None
     lead.setdefault(tuple(above if split is None else above[:-1]), where)
     if not label or len(lead) > 1:
         raise ValueError(
-            f"{where} lies in no class folder, or not as deep as {next(iter(lead.values()))}: "
-            "expected CLASS/image.png, or train/CLASS/image.png with val and test beside it"
+            f"{where} is not in a class folder, or not as deep as {next(iter(lead.values()))}: "
+            "expected CLASS/image.png, or train/CLASS/image.png with val and test next to it"
         )
     return Row(where, name, label, None, split)
 
 
 def _check_no_empty_folder(source: Path, rows: list[Row]) -> None:
-    """Held against the disk, since an empty class leaves no trace among the images."""
+    """Raise ValueError for an empty class folder; it must be looked up on disk, as no image belongs to it."""
     classes = {source / PurePosixPath(row.path).parent for row in rows}
     filled = classes | {source / above for row in rows for above in PurePosixPath(row.path).parents}
     for folder in sorted(child for parent in filled - classes for child in parent.iterdir() if child.is_dir()):
         if folder not in filled and not folder.name.startswith("."):
             name = files.place(source, folder.relative_to(source).as_posix())
-            raise ValueError(f"{name} holds no image, so its class is empty: add images or remove the folder")
+            raise ValueError(f"{name} contains no image, so its class is empty: add images or remove the folder")
 
 
 def _pattern(subject_regex: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(subject_regex)
     except re.error as error:
-        raise ValueError(f"--subject-regex {subject_regex!r} is no regular expression: {error}") from error
+        raise ValueError(f"--subject-regex {subject_regex!r} is not a regular expression: {error}") from error
     if pattern.groups != 1:
         raise ValueError(
-            f"--subject-regex {subject_regex!r} has {pattern.groups} groups: put the subject, and only it, "
+            f"--subject-regex {subject_regex!r} has {pattern.groups} groups, expected 1: put only the subject "
             r"in parentheses, as in '(s\d+)_'"
         )
     return pattern
@@ -202,7 +206,7 @@ def _with_subjects(rows: list[Row], pattern: re.Pattern[str]) -> list[Row]:
     found = []
     for row in rows:
         if row.subject is not None:
-            raise ValueError(f"{row.where} has a subject already: leave out --subject-regex or the column subject")
+            raise ValueError(f"{row.where} has a subject already: remove --subject-regex or the column subject")
         match = pattern.search(row.path)
         if match is None or not match[1]:
             raise ValueError(
@@ -217,7 +221,7 @@ def _check_splits(rows: list[Row]) -> None:
     with_split = [row.split is not None for row in rows]
     if any(with_split) and not all(with_split):
         raise ValueError(
-            f"{rows[with_split.index(False)].where} has no split and others have one: give all one or none"
+            f"{rows[with_split.index(False)].where} has no split, but others have one: give one to all or to none"
         )
     first: dict[str, Row] = {}
     for row in rows:
@@ -227,19 +231,19 @@ def _check_splits(rows: list[Row]) -> None:
         if other.split != row.split:
             raise ValueError(
                 f"{row.where} puts subject {row.subject} in {row.split}, but {other.where} in {other.split}: "
-                "keep each subject in one split, or drop the splits and choose split=kfold"
+                "keep each subject in one split, or remove the splits and use split=kfold"
             )
 
 
 def _check_lookalikes(rows: list[Row]) -> None:
-    """Raise ValueError for a rare class whose name is nearly that of a frequent one: most likely a slip of the hand."""
+    """Raise ValueError for a rare class whose name is nearly that of a frequent one: most likely a typing error."""
     counts = Counter(row.label for row in rows)
     for rare, frequent in itertools.permutations(counts, 2):
         alike = difflib.SequenceMatcher(None, rare.lower(), frequent.lower()).ratio() > 0.8
         if alike and 10 * counts[rare] <= counts[frequent]:
             row = next(row for row in rows if row.label == rare)
             raise ValueError(
-                f"{row.where} has the label {rare!r}, which {counts[rare]} of the images have: did you mean "
+                f"{row.where} has label {rare!r}, found in {counts[rare]} images: did you mean "
                 f"{frequent!r}? If not, name all classes: --classes {','.join(sorted(counts))}"
             )
 
@@ -249,17 +253,13 @@ def _class_names(rows: list[Row], source: Path, classes: Sequence[str] | None) -
     if classes is not None:
         unknown = next((row for row in rows if row.label not in classes), None)
         if unknown is not None:
-            raise ValueError(
-                f"{unknown.where} has the label {unknown.label!r}: allowed by --classes are {', '.join(classes)}"
-            )
+            raise ValueError(f"{unknown.where} has label {unknown.label!r}, allowed by --classes: {', '.join(classes)}")
         if len(set(classes)) < len(classes) or "" in classes:
-            raise ValueError(f"--classes {','.join(classes)} names a class twice or none: name each class once")
+            raise ValueError(f"--classes {','.join(classes)} has an empty or repeated name: name each class once")
         if absent := [label for label in classes if label not in found]:
-            raise ValueError(
-                f"{source.name} has no image of class {', '.join(absent)}, which --classes names: leave it out"
-            )
+            raise ValueError(f"{source.name} has no image of class {', '.join(absent)}: remove it from --classes")
     else:
         _check_lookalikes(rows)
     if len(classes or found) < 2:
-        raise ValueError(f"{source.name} has one class only, {found[0]!r}: a classifier needs two or more")
+        raise ValueError(f"{source.name} has only one class, {found[0]!r}: a classifier needs two or more")
     return tuple(classes or found)

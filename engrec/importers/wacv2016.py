@@ -10,21 +10,21 @@ from engrec.importers import files
 
 CLASS_NAMES = ("not_engaged", "nominally_engaged", "very_engaged")  # the folders 1, 2, 3
 NAME = re.compile(r"(?:.*/)?(?P<level>[^/]+)/img(?P<subject>\d+)_(?P<frame>\d+)\.jpe?g", re.IGNORECASE)
-# Level, subject and frame in the name, and who is seen: the pixels correlate to 0.98 with frames of subject 1, whom it
-# would put on two sides; subject 12 looks nothing like it.
+# Level, subject and frame in the name, then the true subject. The pixels correlate by 0.98 with frames of subject 1;
+# subject 12 looks different. Uncorrected, subject 1 would be in both training and test images.
 MISFILED = {("2", "12", "1"): 1}
 
 
 def read(source: Path, size: int = 48) -> dict[str, Any]:
-    """The arguments of a data set of three levels, subjects from the file names, without an official split.
+    """Arguments of `Faces` with three levels and the subjects from the file names; there is no official split.
 
-    Some files are colour and most are grey, at several sizes, and which is which goes with the label: all become grey
-    at one size. The colour ones also show more of the head, which no resize undoes, so `formats` keeps what each file
-    was: whoever doubts a result can look at the grey files alone. A frame filed under another person is put right.
+    Some files are colour and most are grey, at several sizes, and the format is associated with the label. So all
+    become grey at one size. The colour files also show more of the head, which resizing cannot undo: `formats` keeps
+    each file's format, so that results can be checked on the grey files alone. One misfiled frame is corrected.
     """
     images = sorted(files.read_images(source, size), key=lambda image: image[0])
     if not images:
-        raise ValueError(f"{source.name} holds no images: expected dataset/LEVEL/imgSUBJECT_FRAME.jpg")
+        raise ValueError(f"{source.name} contains no images: expected dataset/LEVEL/imgSUBJECT_FRAME.jpg")
     names, pixels, formats = zip(*images, strict=True)
     levels, subjects = zip(*(_place(name, files.place(source, name)) for name in names), strict=True)
     labels = np.array(levels, np.int64) - 1
@@ -49,11 +49,13 @@ def read(source: Path, size: int = 48) -> dict[str, Any]:
 
 
 def _place(name: str, where: str) -> tuple[int, int]:
-    """Level and subject of one file."""
+    """Level and subject in the name of one file."""
     match = NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"{where} is not LEVEL/imgSUBJECT_FRAME.jpg, as 1/img10_100.jpg: rename it or leave it out")
+        raise ValueError(
+            f"{where} is not named LEVEL/imgSUBJECT_FRAME.jpg, such as 1/img10_100.jpg: rename or remove it"
+        )
     if match["level"] not in ("1", "2", "3"):
-        raise ValueError(f"{where} lies in level {match['level']}: allowed are the folders 1, 2, 3")
+        raise ValueError(f"{where} is in level {match['level']}, allowed: the folders 1, 2, 3; move or remove it")
     filed_under = (match["level"], match["subject"], match["frame"])
     return int(match["level"]), MISFILED.get(filed_under, int(match["subject"]))

@@ -1,12 +1,13 @@
-"""The audit of a data set as Markdown, HTML and CSV."""
+"""Audit of a data set as Markdown, HTML and CSV."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
+from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
-from engrec.evidence.audit import LOW_CONTRAST, MANY_PEOPLE, SIDE, TELLING, UNEVEN, Audit, Confound, Duplicates
+from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
 from engrec.pages import page, tables
 
 Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables
@@ -20,7 +21,7 @@ LAYOUT = {
 
 
 def markdown(audit: Audit) -> str:
-    """The report as text, for a file and for the terminal."""
+    """Report as text, for a file and for the terminal."""
     lines = [f"# Audit of {audit.title}"]
     for heading, remarks, found in _sections(audit):
         lines += [f"## {heading}", *remarks, *(tables.markdown(rows, align_right=True) for rows in found)]
@@ -143,8 +144,8 @@ def _people_section(audit: Audit) -> Section:
         if lacking
         else "Every person has images of every class.",
     ]
-    if audit.two_sided is not None:
-        remarks.append(f"People in several official splits: {audit.two_sided or 'none'}.")
+    if audit.in_several_splits is not None:
+        remarks.append(f"People in several official splits: {audit.in_several_splits or 'none'}.")
     if len(images) > MANY_PEOPLE:
         return "People", remarks, []
     rows = [[s, *map(str, c), str(c.sum())] for s, c in zip(audit.subjects, audit.subject_counts, strict=True)]
@@ -168,10 +169,10 @@ def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
     """One sentence on how a format is associated with the label, with the class where the difference is largest."""
     counts = confound.counts
     if np.isnan(confound.cramers_v):
-        return f"All files are of one {confound.of} ({confound.values[0]}), which says nothing about the label."
+        return f"All files are of one {confound.of} ({confound.values[0]}), which cannot predict the label."
     inside = counts / counts.sum(0)
     outside = (counts.sum(1, keepdims=True) - counts) / (counts.sum() - counts.sum(0))
-    rarer_first = 1e-9 * counts.sum(0) / counts.sum()  # of two classes each has as much more as the other has less
+    rarer_first = 1e-9 * counts.sum(0) / counts.sum()  # with two classes, both differences are equal
     value, label = np.unravel_index((inside - outside - rarer_first).argmax(), counts.shape)
     says = "predicts the label in part" if confound.cramers_v >= TELLING else "hardly predicts the label"
     p = "< 0.001" if confound.p < 0.001 else f"{confound.p:.3f}"
@@ -183,26 +184,31 @@ def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
 
 
 def _advice(audit: Audit) -> Iterator[str]:
-    """What to do, a sentence or two for each finding."""
+    """Advice, one or two sentences for each finding."""
     if kinds := [kind for kind, count in audit.excludable.items() if count]:
         counts = ", ".join(f"{kind} {audit.excludable[kind]:,}" for kind in kinds)
         yield (
             f"Exclude training images: 'dataset.exclude=[{','.join(kinds)}]' ({counts}). Validation and test images "
             "stay, so that results stay comparable."
         )
-    if audit.near_leaks:
+    if audit.near_leaks > (marked := audit.excludable.get("near_duplicates", 0)):
+        remedy = (
+            "remove the others, listed in faults.csv, from the files, or report this with the score."
+            if "near_duplicates" in audit.excludable
+            else f"prepare it again to mark them (correlation of {NEAR} or more): python scripts/prepare.py."
+        )
         yield (
-            f"{audit.near_leaks:,} more training images nearly repeat a validation or test image. dataset.exclude does "
-            "not find them: remove those listed in faults.csv from the files, or report this with the score."
+            f"{audit.near_leaks:,} more training images nearly repeat a validation or test image. The prepared file "
+            f"marks {marked:,} of them for dataset.exclude: {remedy}"
         )
     alike = (audit.identical, audit.near, audit.mirrored)
     if strangers := sum(int(d.across_subjects.sum()) for d in alike if d.across_subjects is not None):
         yield (
-            f"Groups and pairs of alike images under the names of different people: {strangers:,}. Look at them: if a "
+            f"Groups and pairs of duplicates under the names of different people: {strangers:,}. Look at them: if a "
             "person has two names, or an image has the wrong name, a split by subject puts one person into two splits."
         )
-    if audit.two_sided:
-        yield f"People in several official splits: {audit.two_sided:,}. Use split=kfold or split=holdout."
+    if audit.in_several_splits:
+        yield f"People in several official splits: {audit.in_several_splits:,}. Use split=kfold or split=holdout."
     if not audit.splits and audit.subjects:
         yield "There is no official split: use split=kfold (or holdout, loso), where each person is in one split only."
     if not audit.subjects:
@@ -211,7 +217,9 @@ def _advice(audit: Audit) -> Iterator[str]:
             "apart, prepare it again with --subject-regex or a subject column."
         )
     if count := len(audit.nearly_blank):
-        yield f"Look at the nearly blank images ({count:,}): dataset.exclude removes completely blank ones only."
+        yield f"Look at the nearly blank images ({count:,})" + (
+            ": dataset.exclude=[placeholders] leaves out only signs and text." if audit.splits else "."
+        )
     share = audit.class_counts.sum(0) / len(audit)
     if share.max() >= UNEVEN * share.min():
         yield (
@@ -270,7 +278,7 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
 
 
 def _varied(members: np.ndarray, faces: Faces) -> np.ndarray:
-    """The images of a group, one of each label and split before the others."""
+    """Images of a group; the first ones differ in label, split or person."""
     known = [faces.labels[members].astype(str), *(a[members] for a in (faces.splits, faces.subjects) if a is not None)]
     _, first = np.unique(np.stack(known), axis=1, return_index=True)
     return members[np.argsort(~np.isin(np.arange(len(members)), first), kind="stable")]
@@ -338,7 +346,7 @@ def _nearest(found: Duplicates) -> Iterator[tuple]:
 
 
 def _why(faces: Faces, members: np.ndarray) -> str:
-    """In what images that show the same differ: labels, splits, people."""
+    """Labels, splits and people in which duplicates differ."""
     known = {"labels": np.array(faces.class_names)[faces.labels], "splits": faces.splits, "people": faces.subjects}
     values = {name: sorted(set(a[members].tolist())) for name, a in known.items() if a is not None}
     return "; ".join(f"{name} {', '.join(found)}" for name, found in values.items() if len(found) > 1)

@@ -1,4 +1,4 @@
-"""Checkpoints that appear under their names only when they are whole; where a GPU trains, a thread writes them."""
+"""Checkpoint IO for Lightning: atomic writes, in a background thread when training on a GPU."""
 
 import threading
 from collections import deque
@@ -16,14 +16,16 @@ from engrec.machine.hardware import synchronize
 
 
 class Saver(TorchCheckpointIO):
-    """Writes a checkpoint at once where it lies on the CPU; else copies it to the host, and training goes on while a
-    thread writes it, which takes as long as an epoch may on a GPU.
+    """Writes a checkpoint of CPU tensors at once. A checkpoint on a GPU is copied to the host, and training continues
+    while a thread writes it, as writing can take as long as an epoch there.
 
-    They are written in the order in which they were saved, so that the best of an epoch is on the disk before the last
-    that speaks of it; where the newest that waits has the same path, the new one takes its place. One is written and
-    two wait at most: then training waits. A run that ends, however it does but by SIGKILL, ends after the last is
-    written. What the thread could not write is raised by the next saving, or at the end. beside: whether a thread
-    writes, if not left to the checkpoint. read: the checkpoint that the run resumes from, if it was read before.
+    Checkpoints are written in the order in which they were saved, so that the best one of an epoch is on disk before
+    the last one, which refers to it. A new one replaces the newest waiting one if both have the same path. One is
+    written and at most two wait; then training waits. Unless it is killed by SIGKILL, a run ends only after the last
+    checkpoint is written. An error of the thread is raised by the next save, or at the end.
+
+    beside: whether to write in a thread (None: if the checkpoint is on a GPU). read: the checkpoint that the run
+    resumes from, if it was read before.
     """
 
     def __init__(self, beside: bool | None = None, read: dict[str, Any] | None = None) -> None:
@@ -31,10 +33,10 @@ class Saver(TorchCheckpointIO):
         self.waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self.lock = threading.RLock()
         self.thread: ThreadPoolExecutor | None = None
-        self.written: deque[Future[None]] = deque()  # or to be written: one for each that waits
+        self.written: deque[Future[None]] = deque()  # one for each checkpoint that is written or waits
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The checkpoint that was read before, once; any other from the disk."""
+        """The checkpoint that was read before, the first time; else from disk."""
         if self.read is None:
             return super().load_checkpoint(path, map_location, weights_only)
         checkpoint, self.read = self.read, None
@@ -68,7 +70,7 @@ class Saver(TorchCheckpointIO):
         write(checkpoint, Path(path))
 
     def teardown(self) -> None:
-        """Called by the trainer at the end of training and where it breaks off."""
+        """Wait until all is written; the trainer calls it at the end of training and after an exception."""
         if self.thread is not None:
             self.thread.shutdown()
             self.thread = None
@@ -77,11 +79,11 @@ class Saver(TorchCheckpointIO):
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    with atomic_write(path, "wb") as file:  # by its path, a full disk would be a RuntimeError of torch's
+    with atomic_write(path, "wb") as file:  # given a path, torch turns a full disk into a RuntimeError
         torch.save(checkpoint, file)
 
 
 def copied_to_host(tensor: Tensor) -> Tensor:
-    """In pinned memory where a GPU copies, which has to be waited for before it is read."""
+    """Copy to the host; from a GPU asynchronously and to pinned memory, so synchronize before reading it."""
     host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
     return host.copy_(tensor.detach(), non_blocking=True)

@@ -1,4 +1,4 @@
-"""The folder of a run: new, resumed, or refused."""
+"""The folder of a run: its configuration, log, and checkpoints."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """The folder that Hydra has made for this run is removed again if nothing was written to it."""
+    """Remove the folder that Hydra has created for this run if nothing was written to it."""
     try:
         yield
     finally:
@@ -27,31 +27,31 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration of the run in this folder. Raises ValueError where it cannot be read."""
+    """The configuration of the run in this folder. Raises ValueError if it cannot be read."""
     path = folder / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError):
         config = None
     if not isinstance(config, dict) or not config:
-        raise ValueError(f"{path} is damaged: choose another output_dir, or remove that folder")
+        raise ValueError(f"{path} is damaged: set another output_dir, or remove that folder")
     return config
 
 
 def finished(folder: Path) -> dict[str, float]:
-    """What a run that goes on has found already."""
+    """The metrics in result.json, if a resumed run has finished already. Raises ValueError if the file is damaged."""
     path = folder / "result.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
         found = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: remove it, and the run is tested again") from error
-    log.info("%s is finished", folder)
+        raise ValueError(f"{path} is damaged: remove it to test the run again") from error
+    log.info("%s is finished already", folder)
     return found
 
 
 def open_log(folder: Path, first: bool) -> None:
-    """train.log, written by the first process; the others keep silent but for errors."""
+    """Open train.log in the first process; the others log only errors."""
     root = logging.getLogger()
     if not first:
         root.setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def saved_at(folder: Path) -> int:
-    """When the last checkpoint was written, in nanoseconds; 0 if there is none."""
+    """When last.ckpt was written, in nanoseconds; 0 if there is none."""
     try:
         return (folder / "last.ckpt").stat().st_mtime_ns
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def saved_at(folder: Path) -> int:
 
 
 def last_lines(path: Path, number: int = 5) -> str:
-    """The end of a log, without what a progress bar has overwritten."""
+    """The last lines of a log, without text that a progress bar has overwritten."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 20_000))

@@ -1,4 +1,4 @@
-"""Pictures of data and results, as PNG files; drawn without a display."""
+"""Learning curves and confusion matrices as PNG files, drawn without a display."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from engrec.metrics import display_name, higher_is_better, scores
 
 
 def write(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
-    """Write the PNG; returns its path."""
+    """Write a figure as PNG; returns its path."""
     FigureCanvasAgg(figure)
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=dpi)
@@ -20,14 +20,14 @@ def write(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
 
 
 def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
-    """The loss and each score of training and validation over the epochs; the best value has its number."""
+    """Plot loss and scores of training and validation over the epochs, with the best validation value."""
     names = ["loss", *scores()]
     figure = Figure(figsize=(3 * len(names), 3.2), facecolor="white", layout="constrained")
     numbers = [row["epoch"] + 1 for row in epochs]
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        for side, colour in (("train", "0.6"), ("val", "tab:blue")):
-            values = [row.get(f"{side}/{name}", np.nan) for row in epochs]
-            axes.plot(numbers, values, color=colour, marker=".", label={"val": "validation"}.get(side, side))
+        for split, label, colour in (("train", "train", "0.6"), ("val", "validation", "tab:blue")):
+            values = [row.get(f"{split}/{name}", np.nan) for row in epochs]
+            axes.plot(numbers, values, color=colour, marker=".", label=label)
         if defined := [row for row in epochs if not np.isnan(row.get(f"val/{name}", np.nan))]:
             best = (max if higher_is_better(name) else min)(defined, key=lambda row, name=name: row[f"val/{name}"])
             point, value = (best["epoch"] + 1, best[f"val/{name}"]), f"{best[f'val/{name}']:.3f}"
@@ -42,10 +42,10 @@ def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
 
 
 def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path, title: str) -> Path:
-    """Counts (K, K), rows the labels, columns the predictions; shaded by the share of each row."""
+    """Plot a confusion matrix of counts (K, K): rows are labels, columns predictions, shades the shares of a row."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = 1.9 + 0.75 * len(class_names)
-    figure = Figure(figsize=(side + 0.6, side), facecolor="white", layout="constrained")
+    height = 1.9 + 0.75 * len(class_names)
+    figure = Figure(figsize=(height + 0.6, height), facecolor="white", layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):

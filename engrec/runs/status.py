@@ -1,4 +1,4 @@
-"""Where a run stands, in its folder: status.json says how it began and how it ended."""
+"""The state of a run on disk (status.json)."""
 
 import json
 import os
@@ -23,10 +23,10 @@ SILENCE = 24 * 3600.0  # seconds, after which a run on another machine no longer
 
 @dataclass(frozen=True)
 class Status:
-    """state: running, finished, stopped (by a signal; it can go on), failed, or unknown.
+    """state: running, finished, stopped (by a signal; it can be resumed), failed, or unknown.
 
-    started, ended: seconds since 1970; error: what ended it, on one line; command: what was typed. Of a run that went
-    on, begun: when it did so last; earlier: seconds that it was at work before.
+    started, ended: seconds since 1970; error: why it failed, on one line; command: as typed. Of a resumed run, begun:
+    when it was last resumed; earlier: seconds of work before that.
     """
 
     state: str
@@ -45,7 +45,7 @@ class Status:
 
     @property
     def seconds(self) -> float | None:
-        """At work, all parts together; None where nobody knows."""
+        """Seconds of work, over all resumptions; None if unknown."""
         begun = self.last_begun
         until = time.time() if self.state == "running" else self.ended
         return None if begun is None or until is None else self.earlier + max(0.0, until - begun)
@@ -53,9 +53,9 @@ class Status:
 
 @contextmanager
 def reported(folder: Path, command: str, choices: Mapping[str, str | None] | None = None) -> Iterator[None]:
-    """The run in `folder` is running until this block is left, and is then what it was left by.
+    """Write status.json: "running" until this block is left, then how it was left.
 
-    Raises ValueError where another process runs there.
+    Raises ValueError if another process runs in this folder.
     """
     state, error = "failed", None
     with alone(folder):
@@ -80,24 +80,24 @@ def reported(folder: Path, command: str, choices: Mapping[str, str | None] | Non
             error = explain(raised) or type(raised).__name__
             raise
         finally:
-            with suppress(OSError):  # of a full disk the run itself speaks
+            with suppress(OSError):  # a full disk is reported by the run itself
                 write(folder, replace(status, state=state, ended=time.time(), error=error))
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine out of the folder; the lock is the system's, and goes with the process.
+    """Keep other processes of this machine out of the folder; the kernel releases the lock when the process ends.
 
-    Raises ValueError where one is in it.
+    Raises ValueError if another process has the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             free = lock(descriptor)
         except (OSError, ImportError):
-            free = True  # a file system, or a system, that has no such locks
+            free = True  # the file system or the operating system does not support locks
         if not free:
-            raise ValueError(f"a run is at work in {folder}: wait for it, or choose another output_dir")
+            raise ValueError(f"another run is active in {folder}: wait for it, or set another output_dir")
         yield
     finally:
         os.close(descriptor)
@@ -108,24 +108,25 @@ def write(folder: Path, status: Status) -> None:
 
 
 def status_of(folder: Path) -> Status:
-    """What is known of the run in this folder. One that says it is running, and whose process is gone, has failed."""
+    """The state of the run in this folder. If status.json says "running" but the process is gone, it has failed."""
     ended = (folder / "result.json").is_file()
     try:
-        known, at = read(folder)
+        owner, status = read(folder)
     except FileNotFoundError:
         return Status("finished" if ended else "unknown")
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         return Status("unknown", error=f"{FILE} cannot be read: {type(error).__name__}")
-    if at.state != "running":
-        return at
-    if at.host == socket.gethostname():
-        if known is not None and process(known["pid"]) == known:
-            return at
-        at = replace(at, ended=last_written(folder))
-        return replace(at, state="finished") if ended else replace(at, state="failed", error=KILLED)
-    recent = last_written(folder)
-    silent = replace(at, state="unknown", ended=recent, error=f"nothing was written on {at.host} for a day")
-    return at if time.time() - recent < SILENCE else silent
+    if status.state != "running":
+        return status
+    written = last_written(folder)
+    if status.host == socket.gethostname():
+        if owner is not None and process(owner["pid"]) == owner:
+            return status
+        status = replace(status, ended=written)
+        return replace(status, state="finished") if ended else replace(status, state="failed", error=KILLED)
+    if time.time() - written < SILENCE:
+        return status
+    return replace(status, state="unknown", ended=written, error=f"{status.host} has written nothing for a day")
 
 
 def last_written(folder: Path) -> float:
@@ -133,16 +134,18 @@ def last_written(folder: Path) -> float:
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
-    """The process that a run says it is, and what it says of itself."""
-    said: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    known, at = said.pop("process"), Status(**said)
-    texts, times = (at.error, at.command, at.host), (at.started, at.ended, at.begun, at.earlier)
-    if at.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
+    """The process and the state in status.json."""
+    record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    owner, status = record.pop("process"), Status(**record)
+    texts = (status.error, status.command, status.host)
+    times = (status.started, status.ended, status.begun, status.earlier)
+    if status.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
         raise ValueError(f"{FILE} is invalid: unknown state")
     if not all(when is None or type(when) in (int, float) for when in times):
         raise ValueError(f"{FILE} is invalid: a time is not a number")
-    if at.choices is not None and not all(isinstance(word, str) for item in at.choices.items() for word in item):
+    choices = status.choices
+    if choices is not None and not all(isinstance(word, str) for item in choices.items() for word in item):
         raise ValueError(f"{FILE} is invalid: a choice is not text")
-    if known is not None and not 0 < int(known["pid"]) < 2**31:
+    if owner is not None and not 0 < int(owner["pid"]) < 2**31:
         raise ValueError(f"{FILE} is invalid: no process id")
-    return known, at
+    return owner, status

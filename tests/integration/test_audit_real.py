@@ -51,6 +51,8 @@ def test_fer2013_has_its_known_faults(fer):
     assert same.joined["train", "test"] == sum(n for side, n in sides.items() if {"train", "test"} <= side) == 275
     assert same.joined == {("train", "val"): 264, ("train", "test"): 275, ("val", "test"): 41}
     assert same.conflicts.sum() == sum(len(set(faces.labels[group])) > 1 for group in groups) == 57
+    assert found.near_leaks == found.excludable["near_duplicates"] == 458
+    assert found.excludable["placeholders"] == 23
     assert len(found.blank) == sum(image.std() < 1 for image in faces.images) == 13
     assert Counter(row["fault"].removesuffix("_conflict") for row in rows)["identical"] == 3343
 

@@ -349,7 +349,7 @@ def test_a_second_run_in_the_folder_of_one_that_is_at_work_is_refused(folder):
     wait_for((run / "last.ckpt").is_file, process)
     second = folder.command(*LONG, f"output_dir={run}", "ckpt_path=last")
     assert second.status == 1
-    assert f"a run is at work in {run.name}" in second.stderr
+    assert f"another run is active in {run.name}" in second.stderr
     os.kill(process.pid, signal.SIGTERM)
     assert folder.finish(process).status == 143
 

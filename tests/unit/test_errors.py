@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -22,7 +22,7 @@ def sweep(tmp_path):
     """Hydra's own sweeper, with a launcher whose trials end as given."""
 
     def sweep(*ends):
-        sweeper = BasicSweeper(max_batch_size=None)
+        sweeper = basic_sweeper.BasicSweeper(max_batch_size=None)
         sweeper.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": {"params": None}}})
         sweeper.launcher = SimpleNamespace(launch=lambda batch, initial_job_idx: [job(*end) for end in enumerate(ends)])
         loader = SimpleNamespace(load_sweep_config=lambda **_: None)

@@ -1,6 +1,7 @@
 """One file per data set: what goes in comes out, what does not fit is refused in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ OPTIONAL = {
     "splits": np.repeat(["train", "val", "test"], 8),
     "soft_labels": np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32),
     "formats": np.array(["JPEG L 48x48", "PNG RGB 640x480"] * 12),
+    "near_duplicates": np.arange(24) % 5 == 0,
+    "placeholders": np.arange(24) % 7 == 0,
 }
 NONE = dict.fromkeys(OPTIONAL)
 
@@ -66,10 +69,10 @@ def refused(*arguments, **settings):
         ("soft_labels", np.ones((24, 2), np.float32), "soft labels (24, 2) for 3 classes"),
         ("soft_labels", np.ones((12, 3), np.float32), "24 images but 12 soft_labels"),
         ("formats", np.array(["PNG"]), "24 images but 1 formats"),
-        ("labels", np.arange(24) % 4, "label 3 is beyond the 3 class names"),
+        ("labels", np.arange(24) % 4, "label 3 exceeds the 3 class names"),
         ("labels", np.arange(24) % 3 - 1, "labels must be int64 (N,) from 0 up, found int64 (24,) from -1"),
         ("labels", np.arange(24) % 2, "no image of class class2"),
-        ("class_names", ("a", "b"), "label 2 is beyond the 2 class names"),
+        ("class_names", ("a", "b"), "label 2 exceeds the 2 class names"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_faces, field, value, said):
@@ -117,7 +120,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(faces, saved, monkey
 
 def test_a_missing_file_names_the_remedy(tmp_path):
     message = refused(tmp_path / "none.npz")
-    assert "none.npz is not there" in message
+    assert "none.npz does not exist" in message
     assert "scripts/prepare.py" in message
 
 
@@ -138,7 +141,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(saved):
     whole = saved.read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
-        assert "make it anew with: python scripts/prepare.py" in refused(saved)
+        assert "make it again with: python scripts/prepare.py" in refused(saved)
 
 
 def test_a_damaged_file_is_refused(saved):
@@ -156,25 +159,25 @@ def test_a_file_that_lacks_a_part_is_refused(saved, lacking):
     np.savez(saved, **arrays)
     message = refused(saved)
     assert lacking in message
-    assert "make it anew" in message
+    assert "make it again" in message
 
 
 @pytest.mark.parametrize("content", [b"hello", b"PK\x05\x06" + bytes(18), b"\x80\x04N."])
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "faces.npz").write_bytes(content)
-    assert "make it anew" in refused(tmp_path / "faces.npz")
+    assert "make it again" in refused(tmp_path / "faces.npz")
 
 
 def test_a_single_array_is_refused(tmp_path):
     with (tmp_path / "faces.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    assert "make it anew" in refused(tmp_path / "faces.npz")
+    assert "make it again" in refused(tmp_path / "faces.npz")
 
 
 @pytest.mark.parametrize("recipe", ["not JSON", "[1, 2]", "{}", json.dumps({"importer": "x"})])
 def test_a_recipe_without_a_name_is_refused(saved, recipe):
     np.savez(saved, **{**dict(np.load(saved)), "recipe": np.array(recipe)})
-    assert "make it anew" in refused(saved)
+    assert "make it again" in refused(saved)
 
 
 def test_classes_are_joined_and_the_rest_is_left_out(saved, faces):
@@ -213,7 +216,7 @@ def test_joining_none_changes_nothing(saved, faces):
 
 def test_an_unknown_class_is_named_with_the_known_ones(saved):
     message = refused(saved, {"low": ["class0"], "high": ["clas2"]})
-    assert "no class clas2, it has class0, class1, class2" in message
+    assert "no class clas2; allowed: class0, class1, class2" in message
 
 
 @pytest.mark.parametrize("groups", [{"a": ["class0", "class1"], "b": ["class1"]}, {"a": ["class0", "class0"]}])
@@ -225,7 +228,8 @@ def test_a_class_named_twice_is_refused(saved, groups):
 def with_faults(make_faces):
     """Train 0 … 11, val 12 … 17, test 18 … 23: blank are 0 and 12, copies are 1 = 13, 2 = 18, 3 = 4, 14 = 19.
 
-    Of these 3 = 4 differ in their labels, and so do the further copies 5 = 15 and 16 = 20; 6 = 7 do not.
+    Of these 3 = 4 differ in their labels, and so do the further copies 5 = 15 and 16 = 20; 6 = 7 do not. 1, 8 and 9 are
+    marked as near duplicates, of which 1 is a copy; 0, 9 and 15 are marked as placeholders.
     """
     images, labels = make_faces().images.copy(), make_faces().labels.copy()
     images[[0, 12]] = np.array([7, 200]).reshape(2, 1, 1, 1)
@@ -233,7 +237,9 @@ def with_faults(make_faces):
         images[copy], labels[copy] = images[original], labels[original]
     for copy, original in ((3, 4), (5, 15), (16, 20)):
         labels[copy] = 1 - labels[original]
-    return make_faces(images=images, labels=labels, splits=np.repeat(["train", "val", "test"], [12, 6, 6]))
+    splits, number = np.repeat(["train", "val", "test"], [12, 6, 6]), np.arange(24)
+    marks = {"near_duplicates": np.isin(number, [1, 8, 9]), "placeholders": np.isin(number, [0, 9, 15])}
+    return make_faces(images=images, labels=labels, splits=splits, **marks)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +250,10 @@ def with_faults(make_faces):
         (["conflicts"], [3, 4, 5]),
         (["blank", "test_duplicates"], [0, 1, 2, 5]),
         (["blank", "test_duplicates", "conflicts"], [0, 1, 2, 3, 4, 5]),
+        (["near_duplicates"], [8, 9]),
+        (["test_duplicates", "near_duplicates"], [1, 2, 5, 8, 9]),
+        (["placeholders", "near_duplicates"], [0, 8, 9]),
+        (["blank", "placeholders"], [0, 9]),
         ([], []),
     ],
 )
@@ -255,7 +265,7 @@ def test_exclude_acts_on_training_alone(with_faults, tmp_path, exclude, gone):
     recorded = left.recipe.get("excluded_from_training")
     assert (recorded is None) == (exclude == [])
     if recorded is not None:
-        kinds = {"blank": 1, "test_duplicates": 3, "conflicts": 3}
+        kinds = {"blank": 1, "test_duplicates": 3, "conflicts": 3, "near_duplicates": 2, "placeholders": 2}
         assert (recorded["kinds"], recorded["images"]) == (exclude, len(gone))
         assert recorded["of_each_kind"] == {kind: kinds[kind] for kind in exclude}
     assert "excluded_from_training" not in with_faults.recipe
@@ -319,12 +329,31 @@ def test_conflicting_images_are_equal_and_differ_in_their_labels(pairs):
 
 
 def test_exclude_refuses_an_unknown_kind(with_faults):
-    with pytest.raises(ValueError, match=r"dup.* is unknown; allowed: blank, test_duplicates, conflicts"):
+    allowed = "blank, test_duplicates, conflicts, near_duplicates, placeholders"
+    with pytest.raises(ValueError, match=f"dup is unknown; allowed: {allowed}"):
         without(with_faults, ["dup"])
 
 
+@pytest.mark.parametrize("kind", ["near_duplicates", "placeholders"])
+def test_an_old_file_must_be_prepared_again_if_a_new_kind_is_to_be_left_out(with_faults, tmp_path, kind):
+    """The file of an older version: the kinds that it knew can be left out as before."""
+    replace(with_faults, **{kind: None}).save(tmp_path / "faces.npz")
+    assert len(load(tmp_path / "faces.npz", exclude=["blank", "test_duplicates", "conflicts"])) == 18
+    with pytest.raises(
+        ValueError, match=rf"older version, .* mark {kind}; prepare it again: python scripts/prepare.py"
+    ):
+        load(tmp_path / "faces.npz", exclude=["blank", kind])
+
+
+def test_marks_belong_to_their_images(with_faults):
+    joined = regroup(with_faults, {"one": with_faults.class_names[:1], "two": with_faults.class_names[1:]})
+    picked = with_faults.select(np.array([9, 0, 8]))
+    assert joined.near_duplicates.tolist() == with_faults.near_duplicates.tolist()
+    assert (picked.near_duplicates.tolist(), picked.placeholders.tolist()) == ([True, False, True], [True, True, False])
+
+
 def test_exclude_needs_an_official_split(make_faces):
-    with pytest.raises(ValueError, match=r"no official split .* dataset.exclude=\[\]"):
+    with pytest.raises(ValueError, match=r"no official split, .* dataset.exclude=\[\]"):
         without(make_faces(splits=None), ["blank"])
 
 

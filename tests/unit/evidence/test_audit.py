@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 from scipy.stats.contingency import association
 
+from engrec.datasets.faults import mark_faults
 from engrec.datasets.prepared import Faces, without
 from engrec.datasets.synthetic import render
 from engrec.evidence import audit as module
@@ -21,7 +22,7 @@ from engrec.pages.audit import faults, html, markdown
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def rendered():
     """Synthetic faces of 48×48, of which no two correlate with 0.9, as they are or mirrored."""
     images = render("engagement", num_train=80, num_val=2, num_test=2, images_per_subject=2).images[:80:2]
     flat, turned = standard(images), standard(images[..., ::-1])
@@ -132,35 +133,35 @@ def test_no_near_pair_is_missed_and_none_is_made_up(seed, size, near):
 
 
 @pytest.mark.parametrize("change", [compressed, rescaled, darkened, lambda image: image.clip(0, 250) + 5])
-def test_a_changed_copy_is_nearly_identical_and_nothing_else_is(drawn, make_faces, change):
-    faces = make_faces(21, images=np.concatenate((drawn, change(drawn[3])[None])))
+def test_a_changed_copy_is_nearly_identical_and_nothing_else_is(rendered, make_faces, change):
+    faces = make_faces(21, images=np.concatenate((rendered, change(rendered[3])[None])))
     found = audit(faces)
     assert (pairs(found.near), pairs(found.mirrored), len(found.identical)) == ({(3, 20)}, set(), 0)
 
 
-def test_a_mirrored_copy_is_mirrored_and_nothing_else(drawn, make_faces):
-    faces = make_faces(21, images=np.concatenate((drawn, compressed(drawn[3, :, :, ::-1])[None])))
+def test_a_mirrored_copy_is_mirrored_and_nothing_else(rendered, make_faces):
+    faces = make_faces(21, images=np.concatenate((rendered, compressed(rendered[3, :, :, ::-1])[None])))
     found = audit(faces)
     assert (pairs(found.near), pairs(found.mirrored)) == (set(), {(3, 20)})
 
 
-def test_a_symmetric_face_is_no_mirror_image_of_its_copy(drawn, make_faces):
-    symmetric = np.concatenate((drawn[..., :24], drawn[..., :24][..., ::-1]), axis=-1)[:2]
+def test_a_symmetric_face_is_no_mirror_image_of_its_copy(rendered, make_faces):
+    symmetric = np.concatenate((rendered[..., :24], rendered[..., :24][..., ::-1]), axis=-1)[:2]
     faces = make_faces(3, images=np.concatenate((symmetric, darkened(symmetric[:1]))))
     found = audit(faces)
     assert (pairs(found.near), len(found.mirrored)) == ({(0, 2)}, 0)
 
 
-def test_large_and_coloured_images_are_compared_too(drawn, make_faces):
-    large = drawn[:5].repeat(3, 2).repeat(3, 3).repeat(3, 1)
+def test_large_and_coloured_images_are_compared_too(rendered, make_faces):
+    large = rendered[:5].repeat(3, 2).repeat(3, 3).repeat(3, 1)
     tinted = np.clip(large[:1].astype(int) + np.array([9, 0, -9])[:, None, None], 0, 255).astype(np.uint8)
     faces = make_faces(7, images=np.concatenate((large, tinted, large[1:2, :, :, ::-1])))
     found = audit(faces)
     assert (pairs(found.near), pairs(found.mirrored)) == ({(0, 5)}, {(1, 6)})
 
 
-def test_the_order_of_images_does_not_matter(drawn, make_faces):
-    images = np.concatenate((drawn, darkened(drawn[:4]), drawn[4:6], drawn[6:8, :, :, ::-1]))
+def test_the_order_of_images_does_not_matter(rendered, make_faces):
+    images = np.concatenate((rendered, darkened(rendered[:4]), rendered[4:6], rendered[6:8, :, :, ::-1]))
     faces = make_faces(28, images=images, splits=np.array(["train", "val", "test", "train"] * 7))
     order = np.random.default_rng(1).permutation(28)
     one, other = audit(faces), audit(faces.select(order))
@@ -173,10 +174,10 @@ def test_the_order_of_images_does_not_matter(drawn, make_faces):
     assert one.excludable == other.excludable
 
 
-def test_pairs_are_told_apart_by_split_person_and_label(drawn, make_faces):
+def test_pairs_are_told_apart_by_split_person_and_label(rendered, make_faces):
     faces = make_faces(
         24,
-        images=np.concatenate((drawn, darkened(drawn[:4]))),
+        images=np.concatenate((rendered, darkened(rendered[:4]))),
         labels=np.array([0, 1] * 10 + [0, 1, 1, 1]),
         splits=np.array(["train"] * 10 + ["test"] * 10 + ["train", "test", "val", "test"]),
         subjects=np.array([f"s{i}" for i in range(20)] + ["s0", "s1", "s2", "other"]),
@@ -191,8 +192,8 @@ def test_pairs_are_told_apart_by_split_person_and_label(drawn, make_faces):
     assert audit(faces).near_leaks == 3
 
 
-def test_a_copy_that_exclude_knows_is_no_near_leak(drawn, make_faces):
-    images = np.concatenate((drawn, drawn[:1], darkened(drawn[:2])))
+def test_a_copy_that_exclude_knows_is_no_near_leak(rendered, make_faces):
+    images = np.concatenate((rendered, rendered[:1], darkened(rendered[:2])))
     faces = make_faces(23, images=images, splits=np.array(["train"] * 20 + ["test"] * 3))
     found = audit(faces)
     assert pairs(found.near) == {(0, 21), (20, 21), (1, 22)}
@@ -200,15 +201,15 @@ def test_a_copy_that_exclude_knows_is_no_near_leak(drawn, make_faces):
     assert found.excludable["test_duplicates"] == 1
 
 
-def test_pairs_with_an_image_in_common_are_linked(drawn, make_faces):
-    images = np.concatenate((drawn[:5], darkened(drawn[:2]), compressed(drawn[0])[None]))
+def test_pairs_with_an_image_in_common_are_linked(rendered, make_faces):
+    images = np.concatenate((rendered[:5], darkened(rendered[:2]), compressed(rendered[0])[None]))
     near = audit(make_faces(8, images=images)).near
     linked = dict(zip(near.images.tolist(), near.linked().tolist(), strict=True))
     assert set(linked) == {0, 1, 5, 6, 7}
     assert linked[0] == linked[5] == linked[7] != linked[1] == linked[6]
 
 
-def test_blank_nearly_blank_and_neither(drawn, make_faces):
+def test_blank_nearly_blank_and_neither(rendered, make_faces):
     noise = np.random.default_rng(0).integers(0, 2, (48, 48))
     sign = np.full((48, 48), 255)
     sign[20:30, 10:40] = noise[20:30, 10:40] * 200  # 87 % white
@@ -216,7 +217,7 @@ def test_blank_nearly_blank_and_neither(drawn, make_faces):
     box[:20] = np.random.default_rng(1).integers(0, 256, (20, 48))  # 58 % white
     fog, haze = (np.random.default_rng(2).normal(100, deviation, (48, 48)).round() for deviation in (7, 9))
     strange = np.stack([np.full((48, 48), 7), noise * 4 + 100, sign, box, fog, haze])[:, None].astype(np.uint8)
-    found = audit(make_faces(26, images=np.concatenate((drawn, strange))))
+    found = audit(make_faces(26, images=np.concatenate((rendered, strange))))
     assert found.blank.tolist() == [20]
     assert found.nearly_blank.tolist() == [21, 22, 24]
 
@@ -243,7 +244,7 @@ def test_a_telling_format_is_said_in_a_sentence(make_faces):
     assert "JPEG RGB are 80% of the images of class class1 and 0% of the others" in text
     assert "The file format goes with the label" in text
     text = markdown(audit(make_faces(40, formats=np.full(40, "PNG L 48x48"))))
-    assert "All files are of one kind (PNG L), which says nothing about the label" in text
+    assert "All files are of one kind (PNG L), which cannot predict the label" in text
     assert "goes with the label" not in text
 
 
@@ -265,7 +266,7 @@ def test_people_and_classes_are_counted(make_faces):
     assert found.subjects == ("anna", "ben", "chris")
     assert found.subject_counts.tolist() == [[1, 1], [2, 0], [1, 3]]
     assert found.class_counts.tolist() == [[3, 2], [1, 2]]
-    assert found.two_sided == 1
+    assert found.in_several_splits == 1
     text = markdown(found)
     assert "1 lack a class, 1 have one only" in text
     assert "People in several official splits: 1." in text
@@ -275,7 +276,7 @@ def test_what_the_data_does_not_say_is_said(make_faces):
     faces = make_faces(subjects=None)
     found = audit(faces)
     text = markdown(found)
-    assert (found.near.across_splits, found.identical.across_subjects, found.two_sided) == (None, None, None)
+    assert (found.near.across_splits, found.identical.across_subjects, found.in_several_splits) == (None, None, None)
     for line in (
         "There is no official split.",
         "The data set has no subject ids",
@@ -287,31 +288,53 @@ def test_what_the_data_does_not_say_is_said(make_faces):
     assert "across" not in text
 
 
-def test_advice_names_the_kinds_that_were_found_and_no_others(drawn, make_faces):
+def test_advice_names_the_kinds_that_were_found_and_no_others(rendered, make_faces):
     splits = np.array(["train"] * 11 + ["test"] * 10)
-    copied = make_faces(21, images=np.concatenate((drawn, drawn[:1])), labels=np.arange(21) % 2, splits=splits)
+    copied = make_faces(21, images=np.concatenate((rendered, rendered[:1])), labels=np.arange(21) % 2, splits=splits)
     assert "'dataset.exclude=[test_duplicates]'" in markdown(audit(copied))
-    clean = make_faces(20, images=drawn, splits=splits[:20], subjects=np.array([f"s{i}" for i in range(20)]))
+    clean = make_faces(20, images=rendered, splits=splits[:20], subjects=np.array([f"s{i}" for i in range(20)]))
     text = markdown(audit(clean))
     assert "dataset.exclude" not in text
     assert text.endswith("## What to do\n\nNothing: the audit found no fault.\n")
 
 
-def test_a_person_of_two_names_is_pointed_out(drawn, make_faces):
-    faces = make_faces(21, images=np.concatenate((drawn, darkened(drawn[:1]))))
-    assert "alike images under the names of different people: 1." in markdown(audit(faces))
+def test_advice_on_near_duplicates_depends_on_what_the_file_marks(rendered, make_faces):
+    splits, weak = (
+        np.array(["train"] * 20 + ["test"] * 2),
+        rendered[1] // 2 + rendered[2] // 6,
+    )  # correlates by 0.8 to 0.94
+    faces = make_faces(22, images=np.concatenate((rendered, darkened(rendered[:1]), weak[None])), splits=splits)
+    old, new, wider = (
+        markdown(audit(faces)),
+        markdown(audit(mark_faults(faces))),
+        markdown(audit(mark_faults(faces), 0.8)),
+    )
+    assert "1 more training images nearly repeat" in old
+    assert "marks 0 of them for dataset.exclude: prepare it again" in old
+    assert "'dataset.exclude=[near_duplicates]' (near_duplicates 1)" in new
+    assert "prepare it again to mark" not in new
+    assert "nearly repeat" not in new
+    assert "2 more training images nearly repeat" in wider
+    assert "marks 1 of them for dataset.exclude: remove the others, listed in faults.csv" in wider
 
 
-def test_tables_of_the_report_have_as_many_cells_in_every_row(drawn, make_faces):
+def test_a_person_of_two_names_is_pointed_out(rendered, make_faces):
+    faces = make_faces(21, images=np.concatenate((rendered, darkened(rendered[:1]))))
+    assert "duplicates under the names of different people: 1." in markdown(audit(faces))
+
+
+def test_tables_of_the_report_have_as_many_cells_in_every_row(rendered, make_faces):
     names = ("yes | no", "no")
     formats = np.array(["PNG L 48x48", "JPEG L 40x40"] * 10)
-    text = markdown(audit(make_faces(20, images=drawn, class_names=names, formats=formats)))
+    text = markdown(audit(make_faces(20, images=rendered, class_names=names, formats=formats)))
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_the_page_shows_what_it_is_about_and_fetches_nothing(drawn, make_faces):
-    images = np.concatenate((drawn, drawn[:1], darkened(drawn[1:2]), drawn[2:3, :, :, ::-1], np.zeros_like(drawn[:1])))
+def test_the_page_shows_what_it_is_about_and_fetches_nothing(rendered, make_faces):
+    images = np.concatenate(
+        (rendered, rendered[:1], darkened(rendered[1:2]), rendered[2:3, :, :, ::-1], np.zeros_like(rendered[:1]))
+    )
     sources = np.array([f"<{i}>.png" for i in range(24)])
     faces = make_faces(24, images=images, sources=sources, splits=np.array(["train", "val", "test"] * 8))
     text = html(audit(faces), faces)
@@ -324,8 +347,8 @@ def test_the_page_shows_what_it_is_about_and_fetches_nothing(drawn, make_faces):
     assert len(text) < 8e6
 
 
-def test_the_page_shows_the_pairs_that_cross_where_there_are_some(drawn, make_faces):
-    faces = make_faces(40, images=np.concatenate((drawn, darkened(drawn))), labels=np.tile([0, 1], 20))
+def test_the_page_shows_the_pairs_that_cross_where_there_are_some(rendered, make_faces):
+    faces = make_faces(40, images=np.concatenate((rendered, darkened(rendered))), labels=np.tile([0, 1], 20))
     for subjects, shown in ((np.array([f"s{i % 20}" for i in range(39)] + ["s0"]), 2), (np.arange(40) % 20, 36)):
         given = replace(faces, subjects=subjects.astype(str))
         assert html(audit(given), given).count("<img") == shown
@@ -338,8 +361,10 @@ def test_the_page_shows_few_of_many(make_faces):
     assert text.count("<img") <= 2 * 18 * 6
 
 
-def test_faults_list_every_image_at_fault(drawn, make_faces):
-    images = np.concatenate((drawn, drawn[:1], darkened(drawn[1:3]), compressed(drawn[1])[None], 0 * drawn[:1]))
+def test_faults_list_every_image_at_fault(rendered, make_faces):
+    images = np.concatenate(
+        (rendered, rendered[:1], darkened(rendered[1:3]), compressed(rendered[1])[None], 0 * rendered[:1])
+    )
     splits = np.array(["train"] * 21 + ["train", "test", "test", "train"])
     labels = np.array([*np.arange(22) % 2, 1, 1, 0])  # image 22 is a copy of image 2, whose label is 0
     faces = make_faces(25, images=images, labels=labels, splits=splits, subjects=None)
@@ -368,17 +393,17 @@ def test_a_threshold_that_is_none_is_refused(make_faces, near):
         audit(make_faces(), near)
 
 
-def test_too_many_pairs_are_refused_before_memory_runs_out(drawn, make_faces, monkeypatch):
+def test_too_many_pairs_are_refused_before_memory_runs_out(rendered, make_faces, monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 2)
-    images = np.stack([np.clip(drawn[0].astype(int) + i, 0, 255).astype(np.uint8) for i in range(3)])
-    with pytest.raises(ValueError, match=r"over 2 pairs of images correlate with 0\.94; type a higher --near"):
+    images = np.stack([np.clip(rendered[0].astype(int) + i, 0, 255).astype(np.uint8) for i in range(3)])
+    with pytest.raises(ValueError, match=r"more than 2 pairs of images correlate by 0\.94: set a higher --near"):
         audit(make_faces(3, images=images))
 
 
-def test_the_script_audits_the_set_as_it_is(drawn, make_faces, tmp_path, capsys):
+def test_the_script_audits_the_set_as_it_is(rendered, make_faces, tmp_path, capsys):
     """Although the copy would be left out of training; and it says the same as the report."""
     splits = np.array(["train"] * 10 + ["test"] * 11)
-    faces = make_faces(21, images=np.concatenate((drawn, drawn[:1])), splits=splits)
+    faces = make_faces(21, images=np.concatenate((rendered, rendered[:1])), splits=splits)
     faces.save(tmp_path / "mine.npz")
     path = f"dataset.path={tmp_path / 'mine.npz'}"
     script.main(["dataset=fer2013", path, "--out", str(tmp_path / "out"), "dataset.exclude=[test_duplicates]"])

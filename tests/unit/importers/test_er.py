@@ -79,19 +79,19 @@ def test_a_blank_image_is_grey(write):
 @pytest.mark.parametrize(
     ("arrays", "parts"),
     [
-        ({}, ["er holds none of X_train.npy"]),
-        ({"X_train": GREY}, ["Y_train.npy is not in", "pairs"]),
+        ({}, ["er contains none of X_train.npy"]),
+        ({"X_train": GREY}, ["Y_train.npy is not in", "needs images X_… and labels Y_…"]),
         ({"X_train": GREY, "Y_train": LABELS[:3]}, ["Y_train.npy", "(3,)", "expected (4,)"]),
-        ({"X_train": GREY, "Y_train": np.eye(2)[LABELS]}, ["Y_train.npy", "(4, 2)", "expected (4,), one 0 or 1"]),
-        ({"X_train": GREY, "Y_train": LABELS + 1}, ["Y_train.npy row 1 is 2", "1 for engaged"]),
-        ({"X_train": GREY, "Y_train": LABELS * 0}, ["er holds no image of class engaged"]),
+        ({"X_train": GREY, "Y_train": np.eye(2)[LABELS]}, ["Y_train.npy", "(4, 2)", "expected (4,): a 0 or 1"]),
+        ({"X_train": GREY, "Y_train": LABELS + 1}, ["Y_train.npy row 1 is 2", "1 (engaged)"]),
+        ({"X_train": GREY, "Y_train": LABELS * 0}, ["er contains no image of class engaged"]),
         ({"X_train": GREY[:, :40], "Y_train": LABELS}, ["X_train.npy", "(4, 40, 48)", "expected (N, 48, 48)"]),
-        ({"X_train": GREY.astype(int), "Y_train": LABELS}, ["X_train.npy holds int64", "expected uint8, or float"]),
+        ({"X_train": GREY.astype(int), "Y_train": LABELS}, ["X_train.npy contains int64", "expected uint8, or float"]),
         ({"X_train": GREY / 255, "Y_train": LABELS}, ["X_train.npy image 0", "norm", "expected uint8, or float"]),
-        ({"X_train": standardise(GREY) * np.nan, "Y_train": LABELS}, ["X_train.npy image 0", "not finite"]),
+        ({"X_train": standardise(GREY) * np.nan, "Y_train": LABELS}, ["X_train.npy image 0", "NaN or infinite"]),
         ({"X_train": GREY.astype(object), "Y_train": LABELS}, ["X_train.npy cannot be read", "np.save"]),
-        ({"X_train": np.array(["a"] * 4), "Y_train": LABELS}, ["X_train.npy holds no array of numbers"]),
-        ({"X_train": GREY[:0], "Y_train": LABELS[:0]}, ["X_train.npy holds no array of numbers"]),
+        ({"X_train": np.array(["a"] * 4), "Y_train": LABELS}, ["X_train.npy contains no array of numbers"]),
+        ({"X_train": GREY[:0], "Y_train": LABELS[:0]}, ["X_train.npy contains no array of numbers"]),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(write, refused, arrays, parts):
@@ -107,4 +107,4 @@ def test_a_truncated_file_is_named(write, refused):
 
 
 def test_a_file_instead_of_the_folder(write, refused):
-    assert "is no folder" in refused("er", write(X_train=GREY) / "X_train.npy")
+    assert "is not a folder" in refused("er", write(X_train=GREY) / "X_train.npy")

@@ -90,10 +90,10 @@ def bad(row, emotion=None, pixels=None, usage=None, rows=ROWS):
     [
         (bad(3, pixels=ROWS[3][1] + " 7"), ["line 5", "2305 pixels", "expected 2304", "delete the row"]),
         (bad(3, pixels=""), ["line 5", "0 pixels", "delete the row"]),
-        (bad(3, pixels="256 " * 2304), ["line 5", "256", "allowed are 0 to 255"]),
-        (bad(3, pixels="-1 " * 2304), ["line 5", "-1", "allowed are 0 to 255"]),
-        (bad(3, pixels="0.5 " * 2304), ["line 5", "no whole numbers", "mend or delete"]),
-        (bad(3, pixels=ROWS[3][1] + " x"), ["line 5", "no whole numbers", "mend or delete"]),
+        (bad(3, pixels="256 " * 2304), ["line 5", "256", "allowed: 0 to 255"]),
+        (bad(3, pixels="-1 " * 2304), ["line 5", "-1", "allowed: 0 to 255"]),
+        (bad(3, pixels="0.5 " * 2304), ["line 5", "not whole numbers", "correct or delete"]),
+        (bad(3, pixels=ROWS[3][1] + " x"), ["line 5", "not whole numbers", "correct or delete"]),
         (bad(3, emotion="7"), ["line 5", "emotion '7'", "0 to 6"]),
         (bad(3, emotion="happy"), ["line 5", "emotion 'happy'", "0 to 6"]),
         (bad(3, usage="Testing"), ["line 5", "Usage 'Testing'", "Training, PublicTest, PrivateTest"]),
@@ -174,9 +174,9 @@ def test_without_usage_in_the_names_the_folder_is_the_split(pack, folders):
     ("name", "parts"),
     [
         ("train/bored/Training_1.png", ["faces/train/bored/Training_1.png", "angry, disgust"]),
-        ("Training_1.png", ["faces/Training_1.png", "no class folder"]),
-        ("train/angry/PublicTest_1.png", ["faces/train/angry/PublicTest_1.png", "do not say one split"]),
-        ("angry/1.png", ["faces/angry/1.png", "do not say one split"]),
+        ("Training_1.png", ["faces/Training_1.png", "not in a class folder"]),
+        ("train/angry/PublicTest_1.png", ["faces/train/angry/PublicTest_1.png", "do not agree on a split"]),
+        ("angry/1.png", ["faces/angry/1.png", "do not agree on a split"]),
     ],
 )
 def test_a_misplaced_image_is_named(pack, folders, refused, name, parts):
@@ -189,12 +189,12 @@ def test_a_misplaced_image_is_named(pack, folders, refused, name, parts):
 def test_an_unreadable_image_is_named(pack, folders, refused, content):
     message = refused("fer2013", pack({**folders, "train/angry/Training_9.png": content}, "tar.gz"))
     assert "faces.tar.gz: train/angry/Training_9.png" in message
-    assert "leave it out" in message
+    assert "remove it" in message
 
 
 def test_nothing_of_the_set(pack, refused):
-    assert "holds neither a CSV" in refused("fer2013", pack({"a.txt": b"x"}, "zip"))
+    assert "contains neither a CSV" in refused("fer2013", pack({"a.txt": b"x"}, "zip"))
 
 
 def test_a_bare_csv_of_something_else(pack, refused):
-    assert "holds neither a CSV" in refused("fer2013", pack({"a.csv": b"x,y\n1,2\n"}, "zip"))
+    assert "contains neither a CSV" in refused("fer2013", pack({"a.csv": b"x,y\n1,2\n"}, "zip"))

@@ -85,7 +85,7 @@ def test_rows_are_joined_in_order_and_images_without_a_name_are_out(fer, write):
         (9, {}, ["8 rows", "9", "complete"]),
         (8, {"usage": "PublicTest"}, ["line 2", "'PublicTest'", "same order"]),
         (8, {"header": HEADER.replace("fear", "dread")}, ["line 1", "column fear", "fer2013new.csv"]),
-        (8, {"votes": [*ONE_OF_EACH[:3], ["x"] + [0] * 9, *ONE_OF_EACH[4:]]}, ["line 5", "no whole numbers"]),
+        (8, {"votes": [*ONE_OF_EACH[:3], ["x"] + [0] * 9, *ONE_OF_EACH[4:]]}, ["line 5", "not whole numbers"]),
         (8, {"votes": [*ONE_OF_EACH[:3], [1] * 9, *ONE_OF_EACH[4:]]}, ["line 5", "11 cells, expected 12"]),
         (8, {"votes": [ONE_OF_EACH[0]] * 8}, ["no image of class happiness", "contempt"]),
     ],
@@ -126,5 +126,5 @@ def test_votes_of_other_faces_are_refused(fer, write):
     votes = [[10 if column == (row * row) % 8 else 0 for column in range(10)] for row in range(150)]
     for label in range(8):
         votes[label] = ONE_OF_EACH[label]
-    with pytest.raises(ValueError, match=r"agrees with FER-2013's labels on \d+% of the clear cases"):
+    with pytest.raises(ValueError, match=r"agrees with FER-2013's labels in \d+% of the clear cases"):
         ferplus.read(fer(150), write(votes))

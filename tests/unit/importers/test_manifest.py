@@ -89,20 +89,20 @@ def test_paths_may_start_from_another_root(write, tmp_path):
         ("label,", "class,", ["line 1 lacks the column label"]),
         ("subject,", "label,", ["line 1 names the column label twice"]),
         ("img/3.png", "img/9.png", ["line 4: img/9.png is not in", "--root"]),
-        ("img/3.png", "../3.png", ["line 4: ../3.png leaves the folder", "--root"]),
-        ("img/3.png", "/etc/passwd", ["line 4: /etc/passwd leaves the folder", "--root"]),
-        ("img/3.png", "link.png", ["line 4: link.png leaves the folder"]),
-        ("img/3.png", "img/1.png", ["line 4: img/1.png was already named by faces.csv line 2", "delete"]),
-        ("img/3.png", "./img/1.png", ["line 4", "already named by faces.csv line 2"]),
+        ("img/3.png", "../3.png", ["line 4: ../3.png leads out of the folder", "--root"]),
+        ("img/3.png", "/etc/passwd", ["line 4: /etc/passwd leads out of the folder", "--root"]),
+        ("img/3.png", "link.png", ["line 4: link.png leads out of the folder"]),
+        ("img/3.png", "img/1.png", ["line 4: img/1.png is in faces.csv line 2 already", "delete"]),
+        ("img/3.png", "./img/1.png", ["line 4", "is in faces.csv line 2 already"]),
         ("img/3.png", "zero.png", ["line 4: zero.png is empty (0 bytes)"]),
-        ("img/3.png", "faces.csv", ["line 4: faces.csv is none of BMP, GIF, JPEG", "leave it out"]),
+        ("img/3.png", "faces.csv", ["line 4: faces.csv must be one of BMP, GIF, JPEG", "remove it"]),
         ("img/3.png,engaged", "img/3.png,", ["line 4 has no label", "fill it in"]),
         ("s2,val", ",val", ["line 4 has no subject", "optional"]),
-        ("s2,val", "s2,later", ["line 4 has the split 'later'", "train, val, test"]),
+        ("s2,val", "s2,later", ["line 4 has split 'later'", "train, val, test"]),
         ("s2,val", "s1,val", ["line 4 puts subject s1 in val", "faces.csv line 2 in train", "split=kfold"]),
         ("img/3.png", "img/\x003.png", ["line 4 has a line break or control character in path"]),
         ("s2,val", "s2", ["line 4 has 3 cells, expected 4", "quote"]),
-        ("bored", "engaged", ["one class only, 'engaged'", "two or more"]),
+        ("bored", "engaged", ["only one class, 'engaged'", "two or more"]),
     ],
 )
 def test_a_wrong_row_is_named(write, refused, tmp_path, old, new, parts):
@@ -117,11 +117,11 @@ def test_a_wrong_row_is_named(write, refused, tmp_path, old, new, parts):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--classes", "bored,happy"], ["line 2 has the label 'engaged'", "bored, happy"]),
-        (["--classes", "bored,engaged,happy"], ["no image of class happy", "leave it out"]),
-        (["--classes", "bored,engaged,bored"], ["names a class twice"]),
+        (["--classes", "bored,happy"], ["line 2 has label 'engaged'", "bored, happy"]),
+        (["--classes", "bored,engaged,happy"], ["no image of class happy", "remove it from --classes"]),
+        (["--classes", "bored,engaged,bored"], ["--classes bored,engaged,bored has an empty or repeated name"]),
         (["--subject-regex", r"(\d)"], ["line 2 has a subject already"]),
-        (["--subject-regex", "("], ["--subject-regex '('", "no regular expression"]),
+        (["--subject-regex", "("], ["--subject-regex '('", "not a regular expression"]),
         (["--subject-regex", r"\d+"], ["0 groups", "in parentheses"]),
         (["--size", "0"], ["size must be 1 to 1024"]),
     ],
@@ -137,7 +137,7 @@ def test_a_wrong_option_is_named(write, refused, options, parts):
     [
         ("", "utf-8", ["line 1 lacks the column path, label", "found nothing"]),
         ("path,label\n", "utf-8", ["no rows"]),
-        (TABLE.replace("bored", "gelangwéilt"), "latin-1", ["not UTF-8", "save it as CSV UTF-8"]),
+        (TABLE.replace("bored", "gelangwéilt"), "latin-1", ["not UTF-8", "save it as CSV in UTF-8"]),
         (TABLE.replace("bored", "b" * 200_000), "utf-8", ["not a CSV file", "field limit"]),
     ],
 )
@@ -180,25 +180,25 @@ def test_split_folders(pack, folders, lead):
 
 def test_files_that_are_no_images_are_counted(pack, folders):
     faces = manifest.read(pack({**folders, "bored/notes.txt": b"x"}), "mine")
-    assert faces["recipe"]["notes"] == ["1 files are no images and were left out, as bored/notes.txt"]
+    assert faces["recipe"]["notes"] == ["1 files are not images and were left out, such as bored/notes.txt"]
     assert len(faces["images"]) == 8
 
 
 @pytest.mark.parametrize(
     ("extra", "options", "parts"),
     [
-        ("loose.png", [], ["faces/loose.png lies in no class folder", "expected CLASS/image.png"]),
+        ("loose.png", [], ["faces/loose.png is not in a class folder", "expected CLASS/image.png"]),
         ("bored/deep/s1_1.png", [], ["not as deep as", "expected CLASS/image.png"]),
-        ("test/bored/s9_1.png", [], ["has no split and others have one"]),
+        ("test/bored/s9_1.png", [], ["has no split, but others have one"]),
         (
             "bored/x.png",
             ["--subject-regex", r"(s\d+)_"],
             ["faces/bored/x.png", "no subject in 'bored/x.png'", "example"],
         ),
-        ("empty/notes.txt", [], ["faces/empty holds no image", "class is empty", "remove the folder"]),
-        ("sad/s1_1.png", ["--classes", "bored,engaged"], ["faces/sad/s1_1.png has the label 'sad'", "--classes"]),
+        ("empty/notes.txt", [], ["faces/empty contains no image", "class is empty", "remove the folder"]),
+        ("sad/s1_1.png", ["--classes", "bored,engaged"], ["faces/sad/s1_1.png has label 'sad'", "--classes"]),
         ("bored/zero.png", [], ["faces/bored/zero.png is empty"]),
-        ("bored/s9_1.png", ["--root", "."], ["--root", "leave it out"]),
+        ("bored/s9_1.png", ["--root", "."], ["--root", "remove --root"]),
     ],
 )
 def test_a_misplaced_file_is_named(pack, folders, encode, refused, extra, options, parts):
@@ -216,7 +216,7 @@ def test_a_subject_in_two_split_folders_is_named(pack, folders, refused):
 
 
 def test_no_images(pack, refused):
-    assert "holds no images" in refused("manifest", pack({"a.txt": b"x"}, "zip"), "--name", "mine")
+    assert "contains no images" in refused("manifest", pack({"a.txt": b"x"}, "zip"), "--name", "mine")
 
 
 def rows_of(*labels):
@@ -224,7 +224,7 @@ def rows_of(*labels):
 
 
 def test_a_slip_in_a_label_is_no_class():
-    with pytest.raises(ValueError, match=r"line 22 has the label 'Engagd'.*mean 'engaged'.*--classes Engagd,engaged"):
+    with pytest.raises(ValueError, match=r"line 22 has label 'Engagd'.*mean 'engaged'.*--classes Engagd,engaged"):
         manifest._class_names(rows_of(*["engaged"] * 20, "Engagd"), Path("faces.csv"), None)
     named = manifest._class_names(rows_of(*["engaged"] * 20, "Engagd"), Path("faces.csv"), ["Engagd", "engaged"])
     assert named == ("Engagd", "engaged")

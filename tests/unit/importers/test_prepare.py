@@ -34,6 +34,28 @@ def test_the_file_and_the_summary(source, tmp_path, capsys):
     assert [path.name for path in out.parent.iterdir()] == ["mine.npz"]
 
 
+def test_near_copies_across_splits_and_placeholders_are_marked(pack, encode, tmp_path, capsys):
+    face, sign = np.random.default_rng(0).integers(0, 200, (48, 48), np.uint8), np.full((48, 48), 255, np.uint8)
+    sign[:9] = face[:9]
+    other = np.random.default_rng(1).integers(0, 256, (48, 48), np.uint8)
+    images = {"train/a/1": face, "train/b/2": other, "train/b/3": sign, "test/a/4": face[:, ::-1] + 20}
+    content = {f"{name}.png": encode(image) for name, image in images.items()}
+    assert run(pack(content, "zip"), tmp_path / "mine.npz") == 0
+    faces = load(tmp_path / "mine.npz")
+    assert faces.sources[faces.near_duplicates].tolist() == ["train/a/1.png"]
+    assert faces.sources[faces.placeholders].tolist() == ["train/b/3.png"]
+    assert "can leave out: 0 blank, 0 test_duplicates, 0 conflicts, 1 near_duplicates, 1 placeholders" in (
+        capsys.readouterr().out
+    )
+
+
+def test_without_official_splits_nothing_is_searched_for(source, tmp_path, capsys):
+    run(source, tmp_path / "mine.npz")
+    faces = load(tmp_path / "mine.npz")
+    assert (faces.near_duplicates, faces.placeholders) == (None, None)
+    assert "can leave out" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")])
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(source, tmp_path, monkeypatch, error):
     out = tmp_path / "data" / "mine.npz"

@@ -42,8 +42,8 @@ def test_the_frame_filed_under_another_person_is_put_right(pack, content, encode
     ("name", "parts"),
     [
         ("dataset/4/img1_1.jpg", ["level 4", "1, 2, 3"]),
-        ("dataset/1/face.jpg", ["not LEVEL/imgSUBJECT_FRAME.jpg", "1/img10_100.jpg"]),
-        ("dataset/1/img1_2.jpg", ["empty (0 bytes)", "leave it out"]),
+        ("dataset/1/face.jpg", ["not named LEVEL/imgSUBJECT_FRAME.jpg", "1/img10_100.jpg"]),
+        ("dataset/1/img1_2.jpg", ["empty (0 bytes)", "remove it"]),
     ],
 )
 def test_a_file_that_does_not_belong_is_named(pack, content, encode, refused, name, parts):
@@ -58,4 +58,4 @@ def test_an_empty_level(pack, content, refused):
 
 
 def test_no_images(pack, refused):
-    assert "holds no images: expected dataset/LEVEL" in refused("wacv2016", pack({"a.txt": b"x"}))
+    assert "contains no images: expected dataset/LEVEL" in refused("wacv2016", pack({"a.txt": b"x"}))

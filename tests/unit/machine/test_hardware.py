@@ -317,9 +317,9 @@ def test_an_optimizer_is_fused_where_torch_has_it(optimizer):
     assert not fuses(node, "16-mixed")
 
 
-def test_the_optimizers_that_are_offered_are_fused():
+def test_the_optimizers_that_are_offered_are_fused(compose):
     for path in (CONF / "optimizer").glob("*.yaml"):
-        node = OmegaConf.load(path)
+        node = compose("stage=scratch", f"optimizer={path.stem}").optimizer
         assert fuses(node, "32-true"), path.stem
         assert fuses(node, "32-true", clips=True)
         assert not fuses(node, "bf16-mixed", clips=True)

@@ -1,4 +1,4 @@
-"""A checkpoint on the disk is whole and is of one moment, whoever writes it; what waits is the newest."""
+"""A checkpoint on disk is complete and of one moment, whoever writes it; the newest one waits."""
 
 import os
 import threading

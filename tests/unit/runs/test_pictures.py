@@ -1,4 +1,4 @@
-"""The pictures: written whole or not at all, and showing what they were given."""
+"""The pictures: written completely or not at all, and showing what they were given."""
 
 import numpy as np
 import pytest
@@ -132,7 +132,7 @@ def test_confusion_takes_a_class_that_does_not_occur(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("draw", ["curves", "confusion"])
-def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch, draw):
+def test_a_picture_is_written_completely_or_not_at_all(tmp_path, monkeypatch, draw):
     def fail(self, file, **_):
         file.write(b"half a picture")
         raise KeyboardInterrupt

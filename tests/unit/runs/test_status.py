@@ -1,4 +1,4 @@
-"""Where a run stands: what is written while it goes on, and what is read when it is gone."""
+"""The state of a run: what is written while it runs, and what is read when its process is gone."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def written(folder):
     return json.loads((folder / FILE).read_text())
 
 
-def test_while_it_goes_on_it_runs_and_then_it_is_finished(tmp_path):
+def test_it_is_running_and_then_it_is_finished(tmp_path):
     before = time.time()
     with reported(tmp_path, "python train.py seed=1"):
         during = status_of(tmp_path)
@@ -46,7 +46,7 @@ def test_how_it_ended(tmp_path, raised, state, error):
     assert (status.state, status.error) == (state, error)
 
 
-def test_a_run_that_goes_on_runs_again(tmp_path):
+def test_a_resumed_run_runs_again(tmp_path):
     with pytest.raises(SystemExit), reported(tmp_path, ""):
         sys.exit(143)
     with reported(tmp_path, ""):
@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_runs_again(tmp_path):
     assert status_of(tmp_path).state == "finished"
 
 
-def test_a_run_that_goes_on_counts_all_its_parts(tmp_path, monkeypatch):
+def test_a_resumed_run_counts_all_its_parts(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
 
@@ -76,7 +76,7 @@ def test_a_run_that_goes_on_counts_all_its_parts(tmp_path, monkeypatch):
     assert status_of(tmp_path).seconds == pytest.approx(10 + 10 + 1)
 
 
-def test_another_run_in_the_folder_begins_anew(tmp_path):
+def test_another_run_in_the_folder_starts_from_scratch(tmp_path):
     for _ in range(2):
         with reported(tmp_path, ""):
             pass
@@ -125,7 +125,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as first:
         first.stdout.readline()
-        with pytest.raises(ValueError, match="a run is at work in"), reported(tmp_path, "second"):
+        with pytest.raises(ValueError, match="another run is active in"), reported(tmp_path, "second"):
             pass
         assert status_of(tmp_path).command == "first"
         first.kill()
@@ -179,7 +179,7 @@ def test_older_runs_say_it_by_their_result(tmp_path):
     ],
     ids=lambda text: text[:60],
 )
-def test_a_damaged_file_is_said(tmp_path, text):
+def test_a_damaged_file_is_an_error(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     status = status_of(tmp_path)
     assert status.state == "unknown"
