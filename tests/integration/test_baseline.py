@@ -153,7 +153,7 @@ def test_a_finished_run_is_not_overwritten(typed, tmp_path):
         (["split=kfold", "dataset.path=nobody.npz"], "random: the data set has no subjects"),
         (["split=loso", "dataset.path=nobody.npz"], "random: the data set has no subjects"),
         (["split=official"], "random: the data set has no official split"),
-        (["dataset.path=gone.npz"], r"gone\.npz is not there"),
+        (["dataset.path=gone.npz"], r"gone\.npz .*scripts/prepare\.py"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(typed, tmp_path, arguments, message):
