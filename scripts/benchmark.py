@@ -133,7 +133,7 @@ def composed(overrides: list[str]) -> DictConfig:
     cfg = config.composed([*defaults, *overrides])
     check(cfg)
     if str(cfg.trainer.devices) != "1":
-        raise ValueError(f"trainer.devices={cfg.trainer.devices}: this measures one device; type trainer.devices=1")
+        raise ValueError(f"trainer.devices={cfg.trainer.devices}: this measures one device; set trainer.devices=1")
     return cfg
 
 
@@ -576,7 +576,7 @@ def own_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Bytes taken at most, of a GPU's memory where one is used, else of the host's; None where nobody says."""
+    """Bytes taken at most, of a GPU's memory where one is used, else of the host's; None where it is unknown."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
