@@ -84,14 +84,14 @@ def test_only_the_first_process_writes_and_speaks(trained):
 
 
 def test_what_a_step_and_its_learning_rate_are_is_said(trained):
-    assert "a step is of 2 × batch_size=14 = 28 images, optimizer.lr=0.02" in trained[0].stdout
+    assert "a step has 2 × batch_size=14 = 28 images, optimizer.lr=0.02" in trained[0].stdout
 
 
 def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
     few = ["trainer.devices=3", "dataset.num_val=2", "dataset.num_test=21", "max_epochs=1"]
     done = folder.command(*START, *few, "output_dir=few")
     assert done.status == 1
-    assert "error: 2 images for 3 devices leave one idle: type trainer.devices=2" in done.stderr
+    assert "error: 2 images for 3 devices leave one idle: set trainer.devices=2" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder.path / "few" / "result.json").exists()
 
@@ -116,7 +116,7 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
     assert [done.status for done in ended] == [1, 1], ended
     for done in ended:
         assert f"process 1 has {named}" in done.stderr
-        assert "start all of them with the same command" in done.stderr
+        assert "start all processes with the same command" in done.stderr
     assert not [*(folder.path / "differ").rglob("result.json")]
 
 
