@@ -34,7 +34,7 @@ def test_what_it_prints_is_what_it_writes(ran):
     [written] = folder.glob("*.json")
     report = json.loads(written.read_text())
     assert written.with_suffix(".png").stat().st_size > 10_000
-    assert report["setting"]["model"] == "vgg"
+    assert report["setting"]["model"] == "vgg_lrn"
     for name, value in report["ratios"].items():
         [line] = [line for line in done.stdout.splitlines() if line.strip().startswith(name)]
         assert line.split()[-1] == f"{value:.2f}"
