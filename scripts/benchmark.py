@@ -129,7 +129,8 @@ def composed(overrides: list[str]) -> DictConfig:
     """The configuration of a pre-training with strong augmentation and the given overrides."""
     if useless := [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] not in TAKEN]:
         raise ValueError(f"{' '.join(useless)} is of no effect here; allowed: {'=, '.join(TAKEN)}=")
-    defaults = ["stage=pretrain", "model=vgg_lrn", "augment=strong", "optimizer.lr=1e-4", "output_dir=outputs/benchmark"]
+    defaults = ["stage=pretrain", "model=vgg_lrn"]
+    defaults += ["augment=strong", "optimizer.lr=1e-4", "output_dir=outputs/benchmark"]
     cfg = config.composed([*defaults, *overrides])
     check(cfg)
     if str(cfg.trainer.devices) != "1":
