@@ -44,7 +44,7 @@ from tqdm import tqdm
 from engrec import config
 from engrec.callbacks import History, Progress, unhindered
 from engrec.config import check
-from engrec.console import describe_speed
+from engrec.console import describe_speed, quiet_libraries
 from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
@@ -109,6 +109,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--check", action="store_true", help="exit status 1 if a ratio is far too low")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "benchmark", help="folder of JSON and PNG")
     options = parser.parse_intermixed_args(arguments)
+    quiet_libraries()
     cfg = composed(options.overrides)
     why = choose_for_machine(cfg)
     if cfg.trainer.precision not in (*AUTOCAST, "32-true"):
@@ -696,11 +697,6 @@ def write(report: Report, folder: Path) -> list[Path]:
     return [folder / f"{name}.json", picture]
 
 
-if __name__ == "__main__":
-    with errors_in_one_line():
-        main(sys.argv[1:])
-
-
 def benchmark(
     speed: dict[str, list[float]],
     pieces: dict[str, float],
@@ -740,3 +736,8 @@ def benchmark(
     for axes in (ways, parts, growth, sizes):
         axes.spines[["top", "right"]].set_visible(False)
     return pictures.write(figure, path)
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(sys.argv[1:])
