@@ -304,7 +304,7 @@ def test_what_a_failing_run_says_is_said_and_nothing_more_is_started(stand_in):
         runs_of.run_all(runs, runs_of.launcher_of([], 1))
     assert [run.state for run in runs] == ["done", "done", "new", "new"]
     assert not runs[3].folder.exists()
-    runs_of.check_settings(runs[2])  # a run that left nothing stands in nobody's way
+    runs_of.check_settings(runs[2])  # a run that left no files blocks no other run
 
 
 def test_a_failing_run_ends_the_others(stand_in, monkeypatch):
