@@ -102,9 +102,18 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
     for name, ours in hyper_parameters.items():
         theirs = checkpoint["hyper_parameters"].get(name)
         if theirs != ours:
+            key, now, before = _first_difference(name, ours, theirs)
             raise CheckpointError(
-                f"{path} was trained with {name}={theirs}, this run has {name}={ours}: resume with the same settings"
+                f"{path} was trained with {key}={before}, this run has {key}={now}: resume with the same settings"
             )
+
+
+def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
+    """The dotted key, here and there, at which two nested dicts differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        return _first_difference(f"{name}.{key}", ours.get(key), theirs.get(key))
+    return name, ours, theirs
 
 
 def _describe(preprocessing: dict[str, Any]) -> str:

@@ -176,7 +176,8 @@ def resolve_resuming(cfg: DictConfig, folder: Path, typed: Command) -> bool:
     if not asked or not (folder / "config.yaml").is_file():
         return False
     if found := differences(plain(cfg), run_folder.config_of(folder)):
-        raise ValueError(f"{folder} holds another run, {found[0]}: choose another {typed.folder_key}")
+        advice = f"resume it with its own settings, or choose another {typed.folder_key}"
+        raise ValueError(f"{folder} holds another run, {found[0]}: {advice}")
     if cfg.stage != "test" and (folder / "last.ckpt").is_file():
         cfg.ckpt_path, cfg.init_from = str(folder / "last.ckpt"), None
     return True

@@ -446,7 +446,7 @@ def files(folder, pretrained):
         ("dataset=prepared", "dataset.path=data"),
         ("dataset=prepared dataset.path=none.npz", "scripts/prepare.py"),
         ("dataset=prepared dataset.path=HERE/notes.txt", "not a prepared data set"),
-        ("dataset=fer2013", "data/fer2013.npz is not there"),
+        ("dataset=fer2013", "data/fer2013.npz does not exist"),
         ("dataset.num_train=3", "dataset.num_train=3"),
         ("split=kfold split.fold=9 FEW", "split.fold=9 must be from 0 to 4"),
         ("split=kfold split.num_folds=1 FEW", "split.num_folds=1"),

@@ -217,9 +217,13 @@ def test_a_training_goes_on_only_as_it_was(content, path):
     assert "last.ckpt" in refused(checkpoint.check_continues, content, path, parameters)
     whole = content | {"optimizer_states": []}
     checkpoint.check_continues(whole, path, parameters)
-    for name, other in (("seed", 1), ("optimizer", {"lr": 1}), ("model", {})):
-        message = refused(checkpoint.check_continues, whole, path, parameters | {name: other})
-        assert f"{name}={parameters[name]}, this run has {name}={other}" in message
+    optimizer = parameters["optimizer"]
+    for name, other, said in (
+        ("seed", 1, f"seed={parameters['seed']}, this run has seed=1"),
+        ("optimizer", optimizer | {"lr": 1}, f"optimizer.lr={optimizer['lr']}, this run has optimizer.lr=1"),
+        ("optimizer", None, f"optimizer={optimizer}, this run has optimizer=None"),
+    ):
+        assert said in refused(checkpoint.check_continues, whole, path, parameters | {name: other})
 
 
 def of_weights_alone(path):
