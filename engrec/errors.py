@@ -4,9 +4,10 @@ import difflib
 import errno
 import logging
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,22 @@ def nearest(word: str, options: Any) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path, quoted for Hydra's command line if it needs to be."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
         return str(path)
     # In Hydra's grammar a backslash is literal unless a quotation mark follows.
     inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
     return f"'{inside}'"
+
+
+def in_shell(argument: str) -> str:
+    """An argument as it is typed in a shell, in the quotes that are easier to read."""
+    return f'"{argument}"' if re.fullmatch(r"[^\"$`\\!]*'[^\"$`\\!]*", argument) else shlex.quote(argument)
+
+
+def shell_line(arguments: Iterable[str]) -> str:
+    return " ".join(map(in_shell, arguments))
 
 
 @contextmanager
@@ -105,13 +115,22 @@ def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
     named = type(error).__name__ == "MisconfigurationException"  # by name, as this module does not load Lightning
     named |= "are you indeed on a slurm cluster" in str(error)  # a RuntimeError of submitit
+    named |= _out_of_memory(error)
     return named or package in ("hydra", "omegaconf", "submitit") or isinstance(error, ValueError | OSError)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Also torch's errors: a class of its own on a GPU, a RuntimeError on a CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def explain(error: BaseException) -> str:
     """The message of an exception for the person who typed the command, on one line."""
     while type(error).__name__ == "InstantiationException" and _is_users(error.__cause__ or KeyError()):
         error = error.__cause__ or error  # the message of the class that Hydra could not build
+    if _out_of_memory(error):
+        return "not enough memory: set a smaller batch_size=, network (model.width=) or data set, or trainer.precision="
     text = f"{error}. {error.__cause__}" if str(error).startswith("Error merging override") else str(error)
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         key = found[1] or found[3]
@@ -125,9 +144,17 @@ def explain(error: BaseException) -> str:
         return "hydra/launcher=slurm needs sbatch and srun: run this on a machine that can submit jobs to the cluster"
     if type(error).__name__ == "UncompletedJobError":  # of submitit; its message ends with the log of the job
         return " ".join(text.partition("\nError stream")[0].split())
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"{found[1]}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
+    if (override := getattr(error, "override", None)) is not None:
+        return _unparsed(override)
     return " ".join(text.split())
+
+
+def _unparsed(override: str) -> str:
+    """Of an argument that is no override in Hydra's grammar, which gives characters such as = ( , a meaning."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or re.fullmatch(r"[\w.@/+~-]+", key) is None:
+        return f"{override}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
+    return f"{override} has characters that need quotes: {in_shell(f'{key}={quoted(value)}')}"
 
 
 def _nearest_key(key: str, error: BaseException) -> str:

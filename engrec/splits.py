@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from engrec.ranges import Count, Seed
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -26,7 +28,7 @@ class Official:
     """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
 
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -48,7 +50,7 @@ class Holdout:
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -63,9 +65,9 @@ class KFold:
     """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
 
     fold: int
-    num_folds: int = 5
+    num_folds: Count = 5
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -89,7 +91,7 @@ class LeaveOneSubjectOut:
 
     fold: int
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -109,7 +111,7 @@ class Random:
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = True
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:

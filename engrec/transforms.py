@@ -6,11 +6,14 @@ one; each is standardised afterwards.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engrec.ranges import Range, Share, problems
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -88,22 +91,19 @@ class Augment:
     affine. brightness, contrast, gamma: as in contrast.
     """
 
-    flip: float = 0.5
-    padding: int = 0
-    rotation: float = 0.0
-    scale: float = 0.0
-    translation: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    erase: float = 0.0
+    flip: Share = 0.5
+    padding: Annotated[int, Range(0, 64, whole=True)] = 0
+    rotation: Annotated[float, Range(0, 180)] = 0.0
+    scale: Annotated[float, Range(0, 1, below=True)] = 0.0
+    translation: Share = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    gamma: Annotated[float, Range(0, 5)] = 0.0
+    erase: Share = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
-            if not 0 <= value <= limit or (name == "scale" and value == 1):
-                allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
-                raise ValueError(f"augment.{name}={value} must be {allowed}")
+        if wrong := list(problems(Augment, vars(self), "augment")):
+            raise ValueError("; ".join(wrong))
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.padding:

@@ -5,8 +5,10 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from engrec.ranges import Share
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.2, final: float = 0.0) -> LambdaLR:
+
+def cosine(optimizer: Optimizer, total_steps: int, warmup: Share = 0.2, final: Share = 0.0) -> LambdaLR:
     """Linear from near 0 over the `warmup` share of all steps, then half a cosine down to the `final` share."""
     rising = max(1, round(warmup * total_steps))
     falling = max(1, total_steps - rising)

@@ -428,7 +428,7 @@ def files(folder, pretrained):
         ("batch_size=many", "batch_size=many"),
         ("batch_size=0 max_epochs=0", "max_epochs=0"),
         ("monitor=val/acc", "must be one of val/accuracy, "),
-        ("optimizer.lr=high", "optimizer.lr=high is not a number"),
+        ("optimizer.lr=high", "optimizer.lr=high must be a number above 0"),
         ("seed=-1", "seed"),
         ("stage=finetune", "init_from=outputs/pretrain"),
         ("stage=finetune init_from=RUN", "best.ckpt"),

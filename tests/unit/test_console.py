@@ -79,6 +79,5 @@ def test_calibration_is_said_for_better_or_worse(temperature, before, after, sai
 def test_the_command_that_resumes_names_the_folder_once(compose):
     planned = plan(compose("stage=scratch", "seed=3", "output_dir=outputs/my run"))
     assert (
-        resume_command(planned)
-        == "python train.py stage=scratch seed=3 'output_dir='\"'\"'outputs/my run'\"'\"'' ckpt_path=last"
+        resume_command(planned) == "python train.py stage=scratch seed=3 \"output_dir='outputs/my run'\" ckpt_path=last"
     )
