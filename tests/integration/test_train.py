@@ -441,7 +441,7 @@ def files(folder, pretrained):
         ("stage=test ckpt_path=BEST dataset.task=engagement FEW", "best.ckpt has 7 classes"),
         ("ckpt_path=LAST", "output_dir=RUN"),
         ("ckpt_path=BEST output_dir=RUN SMALL FEW", "last.ckpt"),
-        ("ckpt_path=LAST output_dir=RUN model=vgg_small FEW", "model="),
+        ("ckpt_path=LAST output_dir=RUN model=vgg_small FEW", "model.width="),
         ("ckpt_path=LAST output_dir=RUN SMALL FEW optimizer.lr=1", "lr"),
         ("dataset=prepared", "dataset.path=data"),
         ("dataset=prepared dataset.path=none.npz", "scripts/prepare.py"),
