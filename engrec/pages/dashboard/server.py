@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import logging
 import re
 import socket
 import time
@@ -12,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 
 from engrec.pages.dashboard import html
 from engrec.pages.dashboard.answers import Details
@@ -158,6 +161,7 @@ async def _serve(
     root: Path, host: str, listening: socket.socket, all_faces: bool, ready: Callable[[str], None]
 ) -> None:
     server = Server(root, host, all_faces)
+    server_logger.addFilter(is_ours)
     runner = web.AppRunner(server.app(), access_log=None)
     await runner.setup()
     try:
@@ -173,6 +177,11 @@ async def _serve(
         server.looking.shutdown(wait=False, cancel_futures=True)
         server.computing.shutdown(wait=False, cancel_futures=True)
         await runner.cleanup()
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether a message is about the server: what is no HTTP has been answered with 400, and needs no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def warm() -> None:
