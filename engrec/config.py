@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop")
+BALANCE = ("subject", None)
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
@@ -57,6 +58,7 @@ class Config:
     task: str | None = MISSING
     seed: int = 0
     batch_size: int = 128
+    balance: str | None = None
     max_epochs: int = MISSING
     monitor: str = MISSING
     init_from: str | None = MISSING
@@ -166,6 +168,8 @@ def _values(cfg: DictConfig) -> Iterator[str]:
         yield f"stage={cfg.stage} must be one of {', '.join(STAGES)}"
     if cfg.tta not in TTA:
         yield f"tta={cfg.tta} must be one of {', '.join(TTA)}"
+    if cfg.balance not in BALANCE:
+        yield f"balance={cfg.balance} must be subject or null"
     for key in ("init_from", "ckpt_path"):
         if cfg[key] is not None and not Path(cfg[key]).is_file():
             meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
@@ -203,11 +207,20 @@ def _start_problem(cfg: DictConfig) -> str:
         folder = Path(cfg.ckpt_path).parent
         same = folder.resolve() == Path(cfg.output_dir).resolve()
         return "" if same else f"a training resumes in the folder of its best.ckpt: set output_dir={quoted(folder)}"
-    if cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
-        return "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
+    if cfg.stage == "scratch" and (problem := _pretrained_problem(cfg.module)):
+        return f"{problem}: set stage=finetune init_from=…"
     if cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
         return "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
     return ""
+
+
+def _pretrained_problem(module: DictConfig) -> str:
+    """What asks for pre-trained weights where there are none; empty if nothing does."""
+    if module.get("freeze_backbone") == "statistics":
+        return "stage=scratch with frozen statistics would normalise by none"
+    if module.get("freeze_backbone"):
+        return "stage=scratch with a frozen backbone would learn from random features"
+    return "stage=scratch with module.l2_sp would stay near random weights" if module.get("l2_sp") else ""
 
 
 def _signatures(cfg: DictConfig) -> Iterator[str]:

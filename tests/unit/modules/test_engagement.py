@@ -1,9 +1,13 @@
-"""Few labels: classes that are weighted, a backbone that learns slowly or not at all."""
+"""Few labels: classes that are weighted, a backbone that learns slowly, stays near its start, or not at all."""
+
+import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from engrec.modules.engagement import weights_of_classes
+from engrec.modules.stages import stages
 
 
 @pytest.mark.parametrize("weights", ["balanced", None, [1, 2, 3], [0.1, 5.0, 1.0]])
@@ -93,3 +97,160 @@ def test_a_frozen_backbone_is_not_given_to_the_optimizer(engagement):
 def test_class_weights_are_not_in_the_state(engagement):
     """A checkpoint is tested on data with other counts."""
     assert not any("class_weights" in name for name in engagement(class_weights="balanced").state_dict())
+
+
+def test_the_backbone_learns_stage_by_stage(engagement):
+    """The last stage has the backbone's rate; weights are decayed as without."""
+    module = engagement(layer_decay=0.5, backbone_lr_factor=0.2)
+    groups = module.configure_optimizers().param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    parts = stages(module.backbone)
+    for distance, part in enumerate(reversed(parts)):
+        found = [rates[id(p)] for p in part.parameters()]
+        assert found == pytest.approx([0.1 * 0.2 * 0.5**distance] * len(found))
+    assert {rates[id(p)] for p in module.head.parameters()} == {0.1}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert all(decays[id(p)] == (0.01 if p.ndim > 1 else 0.0) for p in module.parameters())
+
+
+def test_frozen_statistics_stay_while_all_weights_learn(engagement, make_data, make_trainer):
+    module = engagement(freeze_backbone="statistics")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    make_trainer(2).fit(module, make_data())
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert any(name.endswith(statistics) for name in before)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]) == name.endswith(statistics), name
+
+
+def test_frozen_statistics_leave_dropout_on(engagement):
+    module, images = engagement(freeze_backbone="statistics"), torch.randn(4, 1, 16, 16)
+    assert not torch.equal(module.backbone(images), module.backbone(images))
+    assert torch.equal(module.eval().backbone(images), module.backbone(images))
+
+
+def test_the_pull_is_the_gradient_of_a_weight_decay_to_the_start(engagement, make_data, make_trainer):
+    """One step of plain SGD from weights that have moved: lr · α · (w - w₀) more than without."""
+    plain = {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.01}
+    moved, start = [], None
+    for alpha in (1e-9, 0.5):
+        module = engagement(optimizer=plain, l2_sp=alpha)
+        start = [p.detach().clone() for p in module.pulled()]
+        module.start = [tensor.clone() for tensor in start]
+        with torch.no_grad():
+            for p in module.pulled():
+                p.add_(1.0)
+        make_trainer(1, limit_train_batches=1).fit(module, make_data())
+        moved.append([p.detach().clone() for p in module.pulled()])
+    for without, pulled in zip(*moved, strict=True):
+        torch.testing.assert_close(without - pulled, torch.full_like(pulled, 0.1 * 0.5), rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_pulled_is_not_decayed(engagement):
+    for settings in ({}, {"layer_decay": 0.5}):
+        groups = engagement(l2_sp=0.1, **settings).configure_optimizers().param_groups
+        assert [group["weight_decay"] for group in groups] == [0.01] + [0.0] * (len(groups) - 1)  # the head's first
+
+
+def test_a_strong_pull_keeps_the_backbone_near_its_start(engagement, make_data, make_trainer):
+    distances = []
+    for alpha in (1e-6, 3.0):
+        module = engagement(l2_sp=alpha)
+        start = [p.detach().clone() for p in module.pulled()]
+        make_trainer(3).fit(module, make_data())
+        distances.append(sum(float((p - w).square().sum()) for p, w in zip(module.pulled(), start, strict=True)))
+    assert distances[1] < 0.1 * distances[0]
+
+
+def test_training_that_is_pulled_resumes_exactly(engagement, make_data, make_trainer, tmp_path):
+    """With the start from the checkpoint: the module that resumes has begun with other weights."""
+    whole = engagement(l2_sp=0.5)
+    make_trainer(4).fit(whole, make_data())
+    first = engagement(l2_sp=0.5)
+    trainer = make_trainer(2)
+    trainer.fit(first, make_data())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer.save_checkpoint(tmp_path / "best.ckpt", weights_only=True)
+    resumed = engagement(l2_sp=0.5)
+    with torch.no_grad():
+        for p in resumed.parameters():
+            p.add_(1.0)
+    make_trainer(4).fit(resumed, make_data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert "start" not in torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert not any("start" in name for name in whole.state_dict())
+
+
+def test_the_pull_is_not_part_of_the_loss_that_is_logged(engagement, make_data, make_trainer):
+    logged = []
+    for alpha in (None, 1e3):
+        optimizer = {"_target_": "torch.optim.SGD", "lr": 1e-12}
+        module = engagement(l2_sp=alpha, optimizer=optimizer)
+        module.start = [p.detach() + 1 for p in module.pulled()] if alpha else []
+        trainer = make_trainer()
+        trainer.fit(module, make_data())
+        logged.append(trainer.callback_metrics["train/loss"].item())
+    assert logged[0] == pytest.approx(logged[1], rel=1e-5)
+
+
+def test_adjusted_logits_are_shifted_by_the_classes_shares(engagement):
+    """12 and 4 training images: log 3/4 and log 1/4, times τ."""
+    logits, labels = torch.randn(8, 2), torch.arange(8) % 2
+    found = engagement(logit_adjustment=2.0).criterion(logits, {"labels": labels})
+    shifted = logits + 2 * torch.tensor([3 / 4, 1 / 4]).log()
+    torch.testing.assert_close(found, F.cross_entropy(shifted, labels, reduction="none"))
+
+
+def test_adjusted_logits_answer_for_classes_that_are_equally_frequent(engagement):
+    """The best constant answer to 12 and 4 images is 1/2 for each class; without, it is 3/4."""
+    labels = torch.tensor([0] * 12 + [1] * 4)
+    for tau, expected in ((None, 0.75), (1.0, 0.5)):
+        module, answer = engagement(logit_adjustment=tau), torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.SGD([answer], lr=1.0)
+        for _ in range(500):
+            optimizer.zero_grad()
+            module.criterion(answer.expand(16, 2), {"labels": labels}).mean().backward()
+            optimizer.step()
+        assert answer.softmax(0)[0].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_corrections_for_rare_classes_are_refused(engagement):
+    with pytest.raises(ValueError, match=r"logit_adjustment=1\.0.*twice: set module\.class_weights=null"):
+        engagement(logit_adjustment=1.0, class_weights="balanced")
+
+
+def test_levels_are_trained_tested_and_read_from_a_checkpoint(engagement, make_data, make_trainer, tmp_path):
+    names, data = ["low", "middle", "high"], make_data(num_classes=3)
+    settings = {"class_names": names, "class_counts": [6, 5, 5], "ordinal": "corn", "logit_adjustment": 1.0}
+    module, trainer = engagement(**settings), make_trainer(2)
+    trainer.fit(module, data)
+    metrics = trainer.test(module, data, verbose=False)[0]
+    assert {f"test/recall/{name}" for name in names} <= metrics.keys()
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["state_dict"]["head.weight"].shape == (2, 8)
+    again, images = type(module)(**saved["hyper_parameters"]), torch.randn(4, 1, 16, 16)
+    again.load_state_dict(saved["state_dict"])
+    with torch.no_grad():
+        found = again.eval()(images)
+        assert torch.equal(found, copy.deepcopy(module).eval()(images))
+    torch.testing.assert_close(found.softmax(1), found.exp())
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"l2_sp": 0.1, "freeze_backbone": True}, "l2_sp"),
+        ({"layer_decay": 0.5, "freeze_backbone": True}, "layer_decay"),
+        ({"freeze_backbone": "statistics", "model": {"norm": "none"}}, "freeze_backbone"),
+    ],
+)
+def test_a_setting_without_effect_gets_a_warning(engagement, caplog, settings, name):
+    engagement(**settings | {"model": engagement().hparams["model"] | settings.get("model", {})})
+    assert f"module.{name}=" in caplog.text
+    assert "has no effect" in caplog.text
+
+
+def test_a_frozen_backbone_is_not_pulled(engagement, make_data, make_trainer):
+    make_trainer().fit(engagement(l2_sp=0.1, freeze_backbone=True), make_data())
