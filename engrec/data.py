@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -109,10 +109,41 @@ class BatchIndices(Sampler[Tensor]):
         # A generator, as the trainer sets the epoch after iter() when it resumes.
         order = self.index
         if self.shuffle:
-            generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-            order = order[torch.randperm(len(order), generator=generator)]
+            order = self.shuffled(torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch)))
         order = order[self.rank :: self.world_size].to(self.device)  # the whole order in one copy
         yield from order.split(self.batch_size)[: len(self)]
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """The images of an epoch (N,) in the order in which all ranks together take them."""
+        return self.index[torch.randperm(len(self.index), generator=generator)]
+
+
+class EqualSubjects(BatchIndices):
+    """Shuffled images of which each subject has the same number in an epoch, to one image, as many in all as there are.
+
+    A subject with few images has them repeated, each as often as the others; of one with many, some wait for another
+    epoch.
+    """
+
+    def __init__(self, index: np.ndarray, *settings: Any, subjects: np.ndarray) -> None:
+        """subjects (N,): of the images at `index`."""
+        super().__init__(index, *settings)
+        number = np.unique(subjects, return_inverse=True)[1]
+        self.of_subject = [self.index[torch.from_numpy(number == i)] for i in range(number.max() + 1)]
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        each, more = divmod(len(self.index), len(self.of_subject))
+        lucky = torch.randperm(len(self.of_subject), generator=generator)[:more].tolist()
+        parts = [drawn(own, each + (i in lucky), generator) for i, own in enumerate(self.of_subject)]
+        order = torch.cat(parts)
+        return order[torch.randperm(len(order), generator=generator)]
+
+
+def drawn(index: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """So many of these images (M,): all of them, shuffled, as often as needed, so that none comes twice more often than
+    another."""
+    rounds = [torch.randperm(len(index), generator=generator) for _ in range(-(-number // len(index)))]
+    return index[torch.cat(rounds)[:number]] if rounds else index[:0]
 
 
 class DataModule(pl.LightningDataModule):
@@ -120,7 +151,10 @@ class DataModule(pl.LightningDataModule):
 
     place: where the images are kept as uint8, on the "device" that trains or on the "host"; "auto" is the device if
     they take at most the share device_share of its memory. at_once: pixels of training batches that an accelerator
-    prepares together (16 M pixels are 67 MB).
+    prepares together (16 M pixels are 67 MB). balance: "subject" gives each subject the same number of images in an
+    epoch of training.
+
+    Raises ValueError where balance needs subjects and there are none.
     """
 
     def __init__(
@@ -134,11 +168,14 @@ class DataModule(pl.LightningDataModule):
         place: str = "auto",
         device_share: float = 0.25,
         at_once: int = 2**24,
+        balance: Literal["subject"] | None = None,
     ) -> None:
         super().__init__()
+        if balance is not None and faces.subjects is None:
+            raise ValueError(f"{faces.name} has no subjects to balance: set balance=null")
         self.faces, self.split, self.augment = faces, split, augment
         self.batch_size, self.seed, self.eval_batch_size = batch_size, seed, eval_batch_size
-        self.place, self.device_share, self.at_once = place, device_share, at_once
+        self.place, self.device_share, self.at_once, self.balance = place, device_share, at_once, balance
         self.tensors = {"images": torch.from_numpy(faces.images), "labels": torch.from_numpy(faces.labels)}
         if faces.soft_labels is not None:
             self.tensors["soft_labels"] = torch.from_numpy(faces.soft_labels)
@@ -158,9 +195,19 @@ class DataModule(pl.LightningDataModule):
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
     @property
-    def class_counts(self) -> list[int]:
-        """Training images of each class."""
-        return np.bincount(self.faces.labels[self.split.train], minlength=len(self.faces.class_names)).tolist()
+    def class_counts(self) -> list[int] | list[float]:
+        """Images of each class in an epoch of training; with balance, as many as are expected."""
+        train, num_classes = self.split.train, len(self.faces.class_names)
+        labels = self.faces.labels[train]
+        if self.balance is None:
+            return np.bincount(labels, minlength=num_classes).tolist()
+        _, subject, images = np.unique(self._subjects(train), return_inverse=True, return_counts=True)
+        times = len(train) / len(images) / images[subject]  # that an image is drawn
+        return np.bincount(labels, times, num_classes).tolist()
+
+    def _subjects(self, index: np.ndarray) -> np.ndarray:
+        assert self.faces.subjects is not None
+        return self.faces.subjects[index]
 
     def setup(self, stage: str) -> None:
         """Move the data set to the device that trains, or leave it on the host."""
@@ -201,7 +248,9 @@ class DataModule(pl.LightningDataModule):
             raise ValueError(
                 f"{len(index)} images for {world_size} devices leave one idle: set trainer.devices={fewer}"
             )
-        sampler = BatchIndices(index, batch_size, shuffle, self.seed, rank, world_size, self.device)
+        settings = (index, batch_size, shuffle, self.seed, rank, world_size, self.device)
+        balanced = shuffle and self.balance == "subject"
+        sampler = EqualSubjects(*settings, subjects=self._subjects(index)) if balanced else BatchIndices(*settings)
         at_once = self.at_once // (batch_size * self.faces.images[0].size) if shuffle and self.on_accelerator else 1
         return Batches(self.tensors, sampler, self.pinned, at_once, self.network_input)
 

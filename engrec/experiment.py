@@ -85,7 +85,7 @@ def build_data(plan: Plan) -> DataModule:
         raise ValueError(f"{faces.name}: {error}") from error
     augment, batch_size = instantiate(plan.config["augment"]), plan.config["batch_size"]
     where = {"place": plan.speed.data, "device_share": plan.speed.data_share}
-    return DataModule(faces, split, augment, batch_size, plan.seed, **where)
+    return DataModule(faces, split, augment, batch_size, plan.seed, **where, balance=plan.config["balance"])
 
 
 def build_trainer(plan: Plan) -> pl.Trainer:

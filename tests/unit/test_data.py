@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.data import Batches, BatchIndices, DataModule, ahead
+from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead
 from engrec.splits import Split
 from engrec.transforms import epoch_seed
 
@@ -79,6 +79,71 @@ def test_a_step_sees_the_same_images_on_any_number_of_ranks(world_size):
     alone = [set(batch) for batch in batches(64, 16, epoch=1)]
     ranks = [batches(64, 16 // world_size, epoch=1, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert [set().union(*step) for step in zip(*ranks, strict=True)] == alone
+
+
+SUBJECTS = np.repeat(["a", "b", "c"], [1, 4, 15])
+
+
+def balanced(epoch=0, rank=0, world_size=1, batch_size=4, seed=0):
+    """Of 1, 4 and 15 images of three subjects, those of an epoch."""
+    sampler = EqualSubjects(np.arange(100, 120), batch_size, True, seed, rank, world_size, subjects=SUBJECTS)
+    sampler.set_epoch(epoch)
+    return [batch.tolist() for batch in sampler]
+
+
+def test_subjects_are_drawn_equally_often():
+    """20 images of three subjects are 6 or 7 of each; none comes twice before all others of its subject have."""
+    for epoch in range(10):
+        images = np.array([i for batch in balanced(epoch) for i in batch])
+        assert len(images) == 20
+        times = np.bincount(images - 100, minlength=20)
+        assert sorted(np.bincount(np.repeat([0, 1, 2], [1, 4, 15]), times)) == [6, 7, 7]
+        assert times[1:5].min() >= 1
+        assert times[5:].max() == 1
+
+
+def test_the_subject_that_has_one_more_changes_and_so_do_the_images():
+    first, *others = (np.bincount([i - 100 for b in balanced(epoch) for i in b], minlength=20) for epoch in range(10))
+    assert len({int(times[0]) for times in (first, *others)}) == 2
+    assert {i for times in (first, *others) for i in np.flatnonzero(times)} == set(range(20))
+
+
+def test_balanced_epochs_follow_from_seed_and_epoch_on_any_number_of_ranks():
+    assert balanced(3) == balanced(3) != balanced(4)
+    assert balanced(3, seed=1) != balanced(3)
+    alone = [sorted(batch) for batch in balanced(1)]
+    ranks = [balanced(1, rank=rank, world_size=2, batch_size=2) for rank in range(2)]
+    assert [sorted(one + other) for one, other in zip(*ranks, strict=True)] == alone
+
+
+def test_training_is_balanced_by_subject_and_evaluation_is_not(make_faces):
+    subjects = np.array(["a"] * 2 + ["b"] * 12 + ["c"] * 5 + ["d"] * 5)
+    split = Split(np.arange(0, 14), np.arange(14, 19), np.arange(19, 24))
+    data = DataModule(make_faces(subjects=subjects), split, upside_down, 7, balance="subject")
+    seen = subjects[torch.cat([batch["index"] for batch in data.train_dataloader()]).numpy()]
+    assert (seen == "a").sum() == (seen == "b").sum() == 7
+    assert [i for batch in data.val_dataloader() for i in batch["index"].tolist()] == list(range(14, 19))
+
+
+def test_class_counts_are_those_of_a_balanced_epoch(make_faces):
+    """Subject a has 2 images of class 0, b has 4 of class 0 and 8 of class 1: 7 + 7/3 and 14/3 of 14."""
+    labels = np.array([0] * 2 + [0] * 4 + [1] * 8 + [0, 1] * 5)
+    subjects = np.array(["a"] * 2 + ["b"] * 12 + ["c"] * 10)
+    split = Split(np.arange(0, 14), np.arange(14, 19), np.arange(19, 24))
+    data = DataModule(make_faces(labels=labels, subjects=subjects), split, upside_down, 7, balance="subject")
+    assert data.class_counts == pytest.approx([7 + 7 / 3, 14 / 3])
+    seen = torch.zeros(2)
+    for epoch in range(300):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        seen += torch.cat([batch["labels"] for batch in loader]).bincount(minlength=2)
+    assert (seen / 300).tolist() == pytest.approx(data.class_counts, rel=0.02)
+
+
+def test_without_subjects_nothing_can_be_balanced(make_faces):
+    split = Split(np.arange(0, 14), np.arange(14, 19), np.arange(19, 24))
+    with pytest.raises(ValueError, match=r"random has no subjects to balance: set balance=null"):
+        DataModule(make_faces(subjects=None), split, upside_down, 4, balance="subject")
 
 
 @pytest.fixture
