@@ -69,6 +69,29 @@ def auc(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([_ranked_area(score, targets == k) for k, score in enumerate(scores.T.contiguous())]).mean()
 
 
+def quadratic_weighted_kappa(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of levels in order: 1 - the mean squared distance of prediction and target as a share of what it would be if the
+    two were independent (Cohen, Weighted Kappa, Psychological Bulletin 1968). NaN where that is 0."""
+    matrix = confusion_matrix(logits, targets)
+    distances = _distances(matrix) ** 2
+    by_chance = matrix.sum(1).outer(matrix.sum(0)) / matrix.sum()
+    return 1 - (distances * matrix).sum() / (distances * by_chance).sum()
+
+
+def mean_absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of levels in order: the mean distance of prediction and target, in levels."""
+    matrix = confusion_matrix(logits, targets)
+    return (_distances(matrix) * matrix).sum() / matrix.sum()
+
+
+def _distances(matrix: Tensor) -> Tensor:
+    """Of each cell of a confusion matrix (K, K) from the diagonal, in levels."""
+    import torch
+
+    level = torch.arange(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return (level[:, None] - level).abs()
+
+
 def log_odds(logits: Tensor) -> Tensor:
     """log p_k / (1 - p_k) of the softmax, float32 (B, K): ranks as the probabilities do, but confident ones stay apart
     where float32 probabilities all round to 1."""
@@ -213,7 +236,8 @@ class Metric:
     """A row of the table of metrics. function: of logits and targets; None for the loss, which each task defines.
 
     short: the label in a narrow column. logged: computed after each epoch and in the test, as train/KEY, val/KEY and
-    test/KEY. compared: computed again from the predictions of finished runs, with an interval.
+    test/KEY. compared: computed again from the predictions of finished runs, with an interval. ordered: only of classes
+    that are levels in order, see Faces.ordered; no share from 0 to 1.
     """
 
     label: str
@@ -222,6 +246,7 @@ class Metric:
     higher_is_better: bool = True
     logged: bool = True
     compared: bool = True
+    ordered: bool = False
 
 
 # The one place to add a metric: it is then logged, monitored, searched for, compared and shown.
@@ -230,30 +255,35 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": Metric("balanced accuracy", balanced_accuracy, short="bal. acc."),
     "f1": Metric("F1", f1),
     "auc": Metric("AUC", auc),
+    "qwk": Metric("quadratic weighted kappa", quadratic_weighted_kappa, short="QWK", ordered=True),
+    "mae": Metric("mean absolute error", mean_absolute_error, short="MAE", higher_is_better=False, ordered=True),
     "ece": Metric("ECE", ece, higher_is_better=False, logged=False),  # the test's is in `compare`, with the temperature
     "loss": Metric("loss", None, higher_is_better=False, compared=False),
 }
 
 
-def scores() -> list[str]:
-    """The keys of the scores that are logged, without the loss."""
-    return [key for key, metric in METRICS.items() if metric.logged and metric.function is not None]
+def scores(ordered: bool = False) -> list[str]:
+    """The keys of the scores that are logged, without the loss; ordered: those of levels too."""
+    found = {key: metric for key, metric in METRICS.items() if metric.logged and metric.function is not None}
+    return [key for key, metric in found.items() if ordered or not metric.ordered]
 
 
 def logged() -> list[str]:
-    """The keys of everything that is logged: the scores, then the loss."""
-    return [*scores(), *(key for key, metric in METRICS.items() if metric.logged and metric.function is None)]
+    """The keys of everything that may be logged: the scores, then the loss."""
+    losses = [key for key, metric in METRICS.items() if metric.logged and metric.function is None]
+    return [*scores(ordered=True), *losses]
 
 
-def compared() -> dict[str, Metric]:
-    """Label to metric of what finished runs are compared by; those of which more is better come first."""
-    found = [metric for metric in METRICS.values() if metric.compared]
+def compared(ordered: bool = False) -> dict[str, Metric]:
+    """Label to metric of what finished runs are compared by; those of which more is better come first. ordered: those
+    of levels too."""
+    found = [metric for metric in METRICS.values() if metric.compared and (ordered or not metric.ordered)]
     return {metric.label: metric for metric in sorted(found, key=lambda metric: not metric.higher_is_better)}
 
 
-def score_all(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Every score that is logged by its key, and `recalls` (K,)."""
-    functions = {key: METRICS[key].function for key in scores()}
+def score_all(logits: Tensor, targets: Tensor, ordered: bool = False) -> dict[str, Tensor]:
+    """Every score that is logged by its key, and `recalls` (K,); ordered: whether the classes are levels in order."""
+    functions = {key: METRICS[key].function for key in scores(ordered)}
     return {key: f(logits, targets) for key, f in functions.items() if f} | {"recalls": recalls(logits, targets)}
 
 

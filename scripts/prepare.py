@@ -69,7 +69,14 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         case _:
             classes = args.classes and [name.strip() for name in args.classes.split(",")]
             return manifest.read(
-                args.source, args.name, classes, args.subject_regex, args.size, args.colour, root=args.root
+                args.source,
+                args.name,
+                classes,
+                args.subject_regex,
+                args.size,
+                args.colour,
+                root=args.root,
+                ordered=args.ordered,
             )
 
 
@@ -106,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         "--classes",
         metavar="A,B,…",
         help="class names in order; of two, the second is the positive one (default: sorted)",
+    )
+    own.add_argument(
+        "--ordered",
+        action="store_true",
+        help="the classes are levels, in the order of --classes: adds kappa and mean absolute error",
     )
     own.add_argument(
         "--subject-regex", metavar="RE", help="regular expression whose one group matches the subject in each path"

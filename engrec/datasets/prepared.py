@@ -34,7 +34,8 @@ class Faces:
     sources: str (N,), the file or row of each image; formats: str (N,), the format of that file, such as
     "JPEG L 48x48", or None if images had no file of their own.
     near_duplicates, placeholders: bool (N,), see datasets/faults.py; None if they were not searched for.
-    recipe: how the data set was made, JSON values only; "name" is required.
+    recipe: how the data set was made, JSON values only; "name" is required. "ordered" says whether class_names are
+    levels in their order; where it is missing, they are if there are "levels", as in WACV-2016.
 
     Raises ValueError if the arrays do not fit each other, so every Faces is consistent.
     """
@@ -82,6 +83,11 @@ class Faces:
     @property
     def name(self) -> str:
         return self.recipe["name"]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are three or more levels in order: of two, order says nothing."""
+        return len(self.class_names) > 2 and self.recipe.get("ordered", "levels" in self.recipe)
 
     def select(self, index: np.ndarray) -> Self:
         """Images at `index` (integers or a mask), with their labels and all other arrays."""
@@ -208,6 +214,8 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
         votes = soft.sum(1, keepdims=True)
         soft = np.where(votes > 0, soft / np.where(votes > 0, votes, 1), np.eye(len(classes), dtype=soft.dtype)[labels])
     keep = labels >= 0
+    steps = np.diff(new_of_old[new_of_old >= 0])
+    mixed = faces.ordered and (steps > 0).any() and (steps < 0).any()  # no longer levels in order
     per_image = {
         name: None if (array := getattr(faces, name)) is None else array[keep] for name in ("images", *PER_IMAGE)
     }
@@ -215,6 +223,7 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
         faces,
         labels=labels[keep],
         class_names=tuple(classes),
+        recipe=faces.recipe | {"ordered": False} if mixed else faces.recipe,
         soft_labels=None if soft is None else soft[keep],
         **per_image,
     )

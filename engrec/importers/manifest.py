@@ -38,15 +38,19 @@ def read(
     size: int = 48,
     colour: str = "grey",
     root: Path | None = None,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """Arguments of `Faces` from a CSV file, or from class folders in a folder, .zip or .tar.*.
 
     classes: class names in order (of two, the second is the positive one); default: sorted.
     subject_regex: its one group matches the subject in each path, as "(s\\d+)_" in "engaged/s12_0001.png".
     root: folder that a CSV's paths start from and must not leave; default: the CSV's own folder.
+    ordered: whether the classes are levels, in the order of `classes`.
     """
     if not 1 <= size <= 1024 or colour not in COLOURS:
         raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {size} and {colour!r}")
+    if ordered and classes is None:
+        raise ValueError("--ordered needs the levels in their order: set --classes, such as --classes low,middle,high")
     if source.suffix.lower() in (".csv", ".tsv"):
         rows = _from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
@@ -59,6 +63,7 @@ def read(
     _check_splits(rows)
     class_names = _class_names(rows, source, classes)
     pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded last, after all other checks
+    levels = {"ordered": True} if ordered else {}
     optional = {"subjects": [row.subject for row in rows], "splits": [row.split for row in rows]}
     return {
         "images": np.stack(pixels),
@@ -66,7 +71,7 @@ def read(
         "class_names": class_names,
         "sources": np.array([row.path for row in rows]),
         "formats": np.array(formats),
-        "recipe": files.recipe(source, "manifest", name, size, colour, resize=files.RESIZE, notes=notes),
+        "recipe": files.recipe(source, "manifest", name, size, colour, resize=files.RESIZE, notes=notes, **levels),
         **{key: np.array(values) for key, values in optional.items() if None not in values},
     }
 

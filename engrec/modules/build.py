@@ -14,6 +14,7 @@ from engrec.errors import CheckpointError
 from engrec.machine.hardware import (
     LAYOUTS,
 )
+from engrec.metrics import METRICS
 from engrec.modules.classifier import Classifier
 from engrec.plan import Backbone, Plan, Resume, Test
 
@@ -25,6 +26,8 @@ def build_module(plan: Plan, data: DataModule) -> Classifier:
     start, speed = plan.start, plan.speed
     module = tested_module(start.path, start.saved, data) if isinstance(start, Test) else new_module(plan, data)
     module.fused_optimizer = bool(speed.fused_optimizer)
+    for scores in module.scores.values():
+        scores.ordered = data.faces.ordered  # pyright: ignore[reportArgumentType]
     module.backbone.to(memory_format=LAYOUTS[speed.memory_format])  # pyright: ignore[reportCallIssue]
     if speed.compile:
         module.backbone.compile(mode=None if speed.compile is True else speed.compile)
@@ -34,6 +37,7 @@ def build_module(plan: Plan, data: DataModule) -> Classifier:
 def new_module(plan: Plan, data: DataModule) -> Classifier:
     """A new network, or a new one with the pre-trained backbone."""
     config, start = plan.config, plan.start
+    check_levels(config, data)
     if config["module"].get("soft_labels") and data.faces.soft_labels is None:
         raise ValueError(f"{data.faces.name} has no soft labels: set module.soft_labels=false (or dataset=ferplus)")
     arguments: dict[str, Any] = {name: config[name] for name in ("model", "optimizer", "lr_scheduler")}
@@ -49,6 +53,20 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
     if isinstance(start, Backbone):
         checkpoint.load_backbone(module.backbone, start.saved, start.path, data.preprocessing)
     return module
+
+
+def check_levels(config: dict[str, Any], data: DataModule) -> None:
+    """Raise ValueError where something is asked of levels in order, and the classes are none."""
+    if data.faces.ordered:
+        return
+    classes = f"{data.faces.name} has no three or more levels in order ({', '.join(data.faces.class_names)})"
+    if METRICS[config["monitor"].rpartition("/")[2]].ordered:
+        raise ValueError(f"monitor={config['monitor']}: {classes}; set monitor=val/auc")
+    if config["module"].get("ordinal"):
+        raise ValueError(
+            f"module.ordinal={config['module']['ordinal']}: {classes}; set module.ordinal=null, or prepare them with "
+            "scripts/prepare.py manifest … --ordered"
+        )
 
 
 def fitted(model: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def write(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
 
 def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
     """Plot loss and scores of training and validation over the epochs, with the best validation value."""
-    names = ["loss", *scores()]
+    names = ["loss", *scores(ordered=any("val/qwk" in row for row in epochs))]
     figure = Figure(figsize=(3 * len(names), 3.2), facecolor="white", layout="constrained")
     numbers = [row["epoch"] + 1 for row in epochs]
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):

@@ -121,12 +121,22 @@ def test_draw_by_draw_the_tables_functions_say_what_the_fast_ones_do(num_classes
 
 
 def test_directions_and_names_for_people():
-    directions = {"val/auc": True, "loss": False, "val/loss": False, "ece": False}
+    directions = {"val/auc": True, "loss": False, "val/loss": False, "ece": False, "val/qwk": True, "val/mae": False}
     assert {name: metrics.higher_is_better(name) for name in directions} == directions
     names = ("val/balanced_accuracy", "train/loss", "val/auc", "f1", "lr", "val/some_thing")
     expected = ["validation balanced accuracy", "train loss", "validation AUC", "F1", "lr", "validation some thing"]
     assert [metrics.display_name(name) for name in names] == expected
     assert json.loads(json.dumps(metrics.described())) == metrics.described()
+
+
+def test_metrics_of_levels_are_kept_apart():
+    """They may be monitored; only classes in order are logged and compared by them."""
+    of_levels = [key for key, metric in METRICS.items() if metric.ordered]
+    assert of_levels == ["qwk", "mae"]
+    assert set(metrics.logged()) >= {*of_levels, "auc", "loss"}
+    assert set(metrics.scores(ordered=True)) - set(metrics.scores()) == set(of_levels)
+    labels = {METRICS[key].label for key in of_levels}
+    assert metrics.compared(ordered=True).keys() - metrics.compared().keys() == labels
 
 
 def test_a_label_and_a_key_name_one_metric():

@@ -5,7 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from engrec.metrics import accuracy, auc, balanced_accuracy, confusion_matrix, f1, log_odds, recalls, roc
+from engrec.metrics import (
+    accuracy,
+    auc,
+    balanced_accuracy,
+    confusion_matrix,
+    f1,
+    log_odds,
+    mean_absolute_error,
+    quadratic_weighted_kappa,
+    recalls,
+    roc,
+)
 from engrec.modules.scores import Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
@@ -41,6 +52,38 @@ def test_hard_decisions_are_scored_as_scikit_learn_does(data):
         assert same(f1(logits, targets), sk.f1_score(targets, predicted, zero_division=np.nan))
     else:
         assert same(f1(logits, targets), sk.f1_score(targets, predicted, average="macro"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(predictions())
+def test_levels_are_scored_as_scikit_learn_does(data):
+    logits, targets = data
+    predicted, levels = logits.argmax(1), list(range(logits.shape[1]))
+    assert same(mean_absolute_error(logits, targets), sk.mean_absolute_error(targets, predicted))
+    kappa = quadratic_weighted_kappa(logits, targets)
+    if len(targets.unique()) == 1 and (predicted == targets).all():
+        assert kappa.isnan()
+    else:
+        assert same(kappa, sk.cohen_kappa_score(targets, predicted, labels=levels, weights="quadratic"))
+
+
+def test_levels_that_are_far_off_cost_more():
+    """Three levels, each once: one is wrong by one level, or by two."""
+    targets, right = torch.arange(3), torch.eye(3)
+    by_one, by_two = right[[0, 1, 1]], right[[0, 1, 0]]
+    assert (mean_absolute_error(by_one, targets), mean_absolute_error(by_two, targets)) == (1 / 3, 2 / 3)
+    assert quadratic_weighted_kappa(right, targets) == 1
+    assert quadratic_weighted_kappa(by_one, targets) > 2 * quadratic_weighted_kappa(by_two, targets)
+
+
+def test_scores_of_levels_are_those_of_classes_in_order_alone():
+    logits, targets, loss = torch.randn(20, 3), torch.arange(20) % 3, torch.rand(20)
+    plain, ordered = Scores(3), Scores(3, ordered=True)
+    for scores in (plain, ordered):
+        scores.update(logits, targets, loss)
+    more = {"qwk": quadratic_weighted_kappa(logits, targets), "mae": mean_absolute_error(logits, targets)}
+    values = plain.compute() | {name: value.float() for name, value in more.items()}
+    torch.testing.assert_close(ordered.compute(), values)
 
 
 @settings(max_examples=200, deadline=None)

@@ -209,6 +209,29 @@ def test_an_image_with_no_vote_left_has_its_label_as_its_soft_label(make_faces):
     np.testing.assert_array_equal(joined.soft_labels, np.eye(2)[joined.labels])
 
 
+@pytest.mark.parametrize(
+    ("classes", "ordered"),
+    [
+        (None, True),
+        ({"low": ["class0", "class1"], "middle": ["class2"], "high": ["class3"]}, True),
+        ({"high": ["class3"], "middle": ["class1", "class2"], "low": ["class0"]}, True),
+        ({"a": ["class0"], "b": ["class1"], "d": ["class3"]}, True),
+        ({"a": ["class0", "class2"], "b": ["class1"], "c": ["class3"]}, False),
+        ({"b": ["class1"], "a": ["class0"], "c": ["class2"]}, False),
+        ({"low": ["class0", "class1"], "high": ["class2", "class3"]}, False),
+    ],
+)
+@pytest.mark.parametrize("fact", [{"ordered": True}, {"levels": {"1": "class0"}}])
+def test_classes_are_in_order_if_the_recipe_says_so_and_joining_keeps_it(make_faces, classes, ordered, fact):
+    """Of two classes order says nothing."""
+    plain = make_faces(num_classes=4)
+    faces = make_faces(num_classes=4, recipe=plain.recipe | fact)
+    faces, plain = (one if classes is None else regroup(one, classes) for one in (faces, plain))
+    assert faces.ordered == ordered
+    assert not plain.ordered
+    assert plain.recipe == {"name": "random", "importer": "test"}
+
+
 def test_joining_none_changes_nothing(saved, faces):
     same(load(saved, None), faces)
     assert load(saved, {name: [name] for name in faces.class_names}).class_names == faces.class_names

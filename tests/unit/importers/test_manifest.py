@@ -75,6 +75,13 @@ def test_options(write):
     assert faces["recipe"]["colour"] == "rgb"
 
 
+def test_classes_may_be_levels_in_order(write):
+    levels = ["engaged", "bored", "asleep"]
+    source = write(TABLE.replace("bored", "asleep", 1))
+    for ordered in (True, False):
+        assert Faces(**manifest.read(source, "mine", classes=levels, ordered=ordered)).ordered == ordered
+
+
 def test_paths_may_start_from_another_root(write, tmp_path):
     source = write()
     (tmp_path / "lists").mkdir()
@@ -124,6 +131,7 @@ def test_a_wrong_row_is_named(write, refused, tmp_path, old, new, parts):
         (["--subject-regex", "("], ["--subject-regex '('", "not a regular expression"]),
         (["--subject-regex", r"\d+"], ["0 groups", "in parentheses"]),
         (["--size", "0"], ["size must be 1 to 1024"]),
+        (["--ordered"], ["--ordered needs the levels in their order", "--classes low,middle,high"]),
     ],
 )
 def test_a_wrong_option_is_named(write, refused, options, parts):

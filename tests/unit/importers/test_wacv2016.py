@@ -27,6 +27,7 @@ def test_levels_subjects_and_formats(pack, content, packing):
     assert faces["formats"].tolist() == ["JPEG RGB 70x90", "JPEG L 48x48", "JPEG L 48x48"]
     assert faces["recipe"]["levels"] == {"1": "not_engaged", "2": "nominally_engaged", "3": "very_engaged"}
     assert Faces(**faces).splits is None
+    assert Faces(**faces).ordered
 
 
 def test_the_frame_filed_under_another_person_is_put_right(pack, content, encode):
