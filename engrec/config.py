@@ -64,6 +64,7 @@ class Config:
     init_from: str | None = MISSING
     ckpt_path: str | None = MISSING
     tta: str = "none"
+    selected: Any = None
     run: str = MISSING
     output_dir: str = MISSING
     model: Any = MISSING

@@ -84,6 +84,9 @@ def describe_split(plan: Plan, data: DataModule) -> str:
     if strategy == "loso" and subjects is not None:
         tested, everyone = subjects[data.split.test[0]], len(set(subjects.tolist()))
         return f"loso, fold {node['fold']} of {everyone}: subject {tested} is tested"
+    if strategy == "nested":
+        inner = f"inner fold {node['fold']} of {node['num_folds']}"
+        return f"nested, {inner} among the people whom fold {node['outer']} does not test, by subject"
     if strategy == "official":
         return "official, the data set's own"
     return f"{strategy}, by {'image' if plan.leaks else 'subject'}"

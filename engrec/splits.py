@@ -19,7 +19,7 @@ class Split:
 
 
 # A splitting strategy is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and
-# returns a Split of all N images. `leaks`: a person may be in several parts. val_fraction: of the
+# returns a Split of all N images (Nested: of some). `leaks`: a person may be in several parts. val_fraction: of the
 # images that are not in the test part.
 
 
@@ -99,6 +99,35 @@ class LeaveOneSubjectOut:
         _check_fold(self.fold, len(names))
         rest, test = np.flatnonzero(group != self.fold), np.flatnonzero(group == self.fold)
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Fold `fold` of num_folds inside the people whom fold `outer` of num_outer does not test: KFold of these people
+    alone, so that what is chosen by its test part has never seen the test people of the outer fold.
+
+    The outer split is KFold with num_outer folds and this seed, or LeaveOneSubjectOut where num_outer is None.
+    """
+
+    outer: int
+    fold: int
+    num_outer: Count | None = 5
+    num_folds: Count = 3
+    val_fraction: float = 0.15
+    seed: Seed = 0
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        people = _required(subjects)
+        outer = (
+            LeaveOneSubjectOut(self.outer)
+            if self.num_outer is None
+            else KFold(self.outer, self.num_outer, seed=self.seed)
+        )
+        whole = outer(labels, people, None)
+        kept = np.sort(np.concatenate([whole.train, whole.val]))
+        inner = KFold(self.fold, self.num_folds, self.val_fraction, self.seed)(labels[kept], people[kept], None)
+        return Split(kept[inner.train], kept[inner.val], kept[inner.test])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import yaml
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
 from engrec.runs.reading import by_section, flatten
+from engrec.runs.settings import with_selected
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
@@ -154,7 +155,7 @@ def read_run(folder: Path) -> Run:
     config = folder / "config.yaml"
     try:
         settings = by_section(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        return Run(folder, result, dict(flatten(settings)))
+        return Run(folder, result, with_selected(dict(flatten(settings))))
     except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise ValueError(f"{config} is damaged: run it again, or remove it") from error
 

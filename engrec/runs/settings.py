@@ -46,6 +46,16 @@ def is_setting(key: str) -> bool:
     return not any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED_IN_GROUPS)
 
 
+def with_selected(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys and values, with "selected" for those that scripts/nested.py has chosen for each fold by itself: the
+    folds of such runs belong together although their values differ."""
+    chosen = tuple(settings.get("selected") or ())
+    return {
+        key: "selected" if any(key == one or key.startswith(f"{one}.") for one in chosen) else value
+        for key, value in settings.items()
+    }
+
+
 def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
     """The settings of a run, nested, that were others when it was started, in words; empty if it can be resumed.
 

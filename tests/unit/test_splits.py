@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from engrec.splits import Holdout, KFold, LeaveOneSubjectOut, Official, Random, Split, check
+from engrec.splits import Holdout, KFold, LeaveOneSubjectOut, Nested, Official, Random, Split, check
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "split").glob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore:The least populated class")
@@ -42,6 +42,25 @@ def test_every_way_uses_every_image_once_and_passes_the_check(data, seed):
         every = np.concatenate((split.train, split.val, split.test))
         assert np.array_equal(np.sort(every), np.arange(len(labels)))
         check(split, labels, subjects, labels.max() + 1, way.leaks)
+
+
+@settings(max_examples=20, deadline=None)
+@given(people(min_subjects=8), st.integers(0, 5), st.booleans())
+def test_nested_folds_divide_the_people_whom_the_outer_fold_does_not_test(data, seed, loso):
+    labels, subjects, _ = data
+    outer = LeaveOneSubjectOut(1) if loso else KFold(1, 4, seed=seed)
+    tested = set(subjects[outer(labels, subjects, None).test])
+    inner = [Nested(1, fold, None if loso else 4, 2, 0.3, seed)(labels, subjects, None) for fold in range(2)]
+    for split in inner:
+        seen = [set(subjects[side]) for side in (split.train, split.val, split.test)]
+        assert set.union(*seen) == set(subjects) - tested
+        assert sum(map(len, seen)) == len(set.union(*seen))
+    assert set(subjects[inner[0].test]) | set(subjects[inner[1].test]) == set(subjects) - tested
+    # As if the others were not in the data set at all.
+    kept = np.flatnonzero(~np.isin(subjects, list(tested)))
+    alone = KFold(0, 2, 0.3, seed)(labels[kept], subjects[kept], None)
+    for side in ("train", "val", "test"):
+        assert np.array_equal(kept[getattr(alone, side)], getattr(inner[0], side))
 
 
 @settings(max_examples=20, deadline=None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engrec.runs.settings import differences, is_setting
+from engrec.runs.settings import differences, is_setting, with_selected
 
 RUN = {
     "stage": "finetune",
@@ -76,3 +76,16 @@ def test_what_keeps_a_run_from_being_resumed_is_named(key, value, message):
 )
 def test_what_divides_runs_into_groups(key, expected):
     assert is_setting(key) is expected
+
+
+def test_values_that_were_chosen_for_each_fold_do_not_divide_its_runs():
+    fold0 = {"selected": ["optimizer.lr", "augment"], "optimizer.lr": 0.1, "augment.flip": 0.5, "max_epochs": 6}
+    fold1 = fold0 | {"optimizer.lr": 0.2, "augment.flip": 0.0}
+    assert with_selected(fold0) == with_selected(fold1)
+    assert with_selected(fold0) != with_selected(fold1 | {"max_epochs": 12})
+    assert with_selected(fold0)["optimizer.lr"] == "selected"
+
+
+@pytest.mark.parametrize("none", [{}, {"selected": None}])
+def test_without_a_selection_settings_stay(none):
+    assert with_selected(none | {"optimizer.lr": 0.1}) == none | {"optimizer.lr": 0.1}

@@ -1,0 +1,165 @@
+"""Nested selection: values of a fold chosen by runs inside its own training people, before it is trained and tested."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import isnan
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from engrec.config import composed, composed_dataset
+from engrec.machine.files import write_text
+from engrec.metrics import higher_is_better
+from engrec.runs.folder import finished
+from engrec.search.paper import Run
+
+RESERVED = {
+    "seed": "set --seeds",
+    "split.fold": "every fold is run",
+    "output_dir": "set --out",
+    "ckpt_path": "the same command resumes",
+    "selected": "it follows from the keys with several values",
+}
+NOT_CHOSEN = ("dataset", "split")  # nor anything below them, nor these:
+NOT_CHOSEN_ALONE = ("model", "stage", "monitor", "experiment", "init_from")
+OUTER = {"engrec.splits.KFold": "kfold", "engrec.splits.LeaveOneSubjectOut": "loso"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is chosen and for which runs.
+
+    fixed: overrides of all runs; grid: the values to choose from, by key; monitor: the metric val/KEY, whose test/KEY
+    on the inner folds decides; outer: the overrides of split=nested that follow from the outer split, which has
+    num_outer folds.
+    """
+
+    fixed: tuple[str, ...]
+    grid: Mapping[str, Sequence[str]]
+    monitor: str
+    outer: tuple[str, ...]
+    num_outer: int
+    num_inner: int
+    seeds: Sequence[int]
+    out: Path
+
+    @property
+    def candidates(self) -> list[tuple[str, ...]]:
+        """Overrides of each combination of the values."""
+        return [
+            tuple(f"{k}={v}" for k, v in zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
+        ]
+
+    @property
+    def score(self) -> str:
+        return self.monitor.replace("val/", "test/")
+
+    def inner_runs(self, fold: int, candidate: tuple[str, ...]) -> list[Run]:
+        """Of each inner fold and seed; none has seen the people whom the fold tests."""
+        fixed = [o for o in self.fixed if not o.lstrip("+").startswith(("split=", "split."))]
+        split = ["split=nested", f"split.outer={fold}", f"split.num_folds={self.num_inner}", *self.outer]
+        folder = self.out / "inner" / f"fold{fold}" / re.sub(r"[^\w.]+", "-", " ".join(candidate))
+        return [
+            Run(
+                f"for fold {fold}, {' '.join(candidate)}:",
+                seed,
+                inner,
+                (*fixed, *candidate, *split, f"seed={seed}", f"split.fold={inner}"),
+                folder / f"seed{seed}-inner{inner}",
+            )
+            for seed in self.seeds
+            for inner in range(self.num_inner)
+        ]
+
+    def outer_runs(self, fold: int, candidate: tuple[str, ...]) -> list[Run]:
+        """Of each seed, with the values that were chosen for the fold."""
+        selected = f"selected=[{','.join(self.grid)}]"
+        return [
+            Run(
+                "chosen",
+                seed,
+                fold,
+                (*self.fixed, *candidate, selected, f"seed={seed}", f"split.fold={fold}"),
+                self.out / "chosen" / f"seed{seed}-fold{fold}",
+            )
+            for seed in self.seeds
+        ]
+
+    def all_inner_runs(self) -> list[Run]:
+        return [
+            run
+            for fold in range(self.num_outer)
+            for candidate in self.candidates
+            for run in self.inner_runs(fold, candidate)
+        ]
+
+    def choose(self, fold: int) -> dict[str, Any]:
+        """The candidate with the best mean over the inner runs of the fold, which must be finished; of equal ones the
+        first. Raises ValueError where a score is undefined."""
+        scores = {candidate: self._mean(self.inner_runs(fold, candidate)) for candidate in self.candidates}
+        best = (max if higher_is_better(self.score) else min)(scores, key=lambda candidate: scores[candidate])
+        return {
+            "fold": fold,
+            "chosen": list(best),
+            "score": self.score,
+            "candidates": [{"overrides": list(one), "mean": value} for one, value in scores.items()],
+        }
+
+    def _mean(self, runs: Iterable[Run]) -> float:
+        found = {run.folder: finished(run.folder).get(self.score, float("nan")) for run in runs}
+        if undefined := [folder for folder, value in found.items() if isnan(value)]:
+            raise ValueError(f"{undefined[0]} has no {self.score}: set fewer folds with --inner, or another monitor=")
+        return mean(found.values())
+
+
+def read(overrides: Sequence[str], num_inner: int, seeds: Sequence[int], out: Path) -> Selection:
+    """From overrides of train.py, of which those with several values are to be chosen.
+
+    Raises ValueError for what cannot be part of a selection.
+    """
+    grid: dict[str, list[str]] = {}
+    fixed: list[str] = []
+    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+        key, text = parsed.get_key_element().lstrip("+~"), str(parsed.input_line)
+        if key in RESERVED:
+            raise ValueError(f"{text} is decided for each run: {RESERVED[key]}")
+        if not parsed.is_sweep_override():
+            fixed.append(text)
+        elif key.partition(".")[0] in NOT_CHOSEN or key in NOT_CHOSEN_ALONE:
+            raise ValueError(
+                f"{text}: {key} cannot be chosen by fold, as results could not be pooled; give it one value"
+            )
+        else:
+            grid[key] = list(parsed.sweep_string_iterator())
+    if not grid:
+        raise ValueError("nothing to choose: give a key several values, such as optimizer.lr=0.005,0.01,0.02")
+    cfg = composed([*fixed, *(f"{key}={values[0]}" for key, values in grid.items())])
+    outer, num_outer = outer_split(cfg, fixed)
+    return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, out)
+
+
+def outer_split(cfg: DictConfig, overrides: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """The overrides of split=nested that make its outer folds those of this configuration, and their number."""
+    kind, node = OUTER.get(cfg.split._target_), cfg.split
+    if kind is None:
+        raise ValueError("nested selection needs folds of people: set split=kfold or split=loso")
+    if kind == "kfold":
+        number, written = node.num_folds, node.num_folds
+    else:
+        subjects = composed_dataset(overrides).subjects
+        number, written = 0 if subjects is None else len(np.unique(subjects)), "null"
+    shared = (f"split.num_outer={written}", f"split.val_fraction={node.val_fraction}", f"split.seed={node.seed}")
+    return shared, number
+
+
+def write(choices: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """choices.json: of each fold what was chosen, and every candidate's score."""
+    write_text(out / "choices.json", json.dumps(choices, indent=1, allow_nan=False) + "\n")
+    return out / "choices.json"
