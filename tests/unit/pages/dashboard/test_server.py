@@ -157,6 +157,10 @@ def test_the_command_prints_its_address_serves_and_ends_quietly(tmp_path):
     connection = http.client.HTTPConnection(address, timeout=60)
     connection.request("GET", "/api/state")
     assert len(json.load(connection.getresponse())["runs"]) == 1
+    for sent in (b"0123456789GET / HTTP/1.1\r\n\r\n", b"\0\xff\r\n\r\n", b"GET / HTTP/9.9\r\nA\0B: c\r\n\r\n"):
+        with socket.create_connection(tuple(address.split(":"))) as hostile:
+            hostile.sendall(sent)
+            assert hostile.recv(100).startswith(b"HTTP/1.")
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (0, "", "")
