@@ -22,9 +22,10 @@ LAYOUT = {
 
 def markdown(audit: Audit) -> str:
     """Report as text, for a file and for the terminal."""
-    lines = [f"# Audit of {audit.title}"]
+    lines = [f"# Audit of {tables.escaped(audit.title)}"]
     for heading, remarks, found in _sections(audit):
-        lines += [f"## {heading}", *remarks, *(tables.markdown(rows, align_right=True) for rows in found)]
+        lines += [f"## {heading}", *map(tables.escaped, remarks)]
+        lines += [*(tables.markdown(rows, align_right=True) for rows in found)]
     return "\n\n".join(lines) + "\n"
 
 

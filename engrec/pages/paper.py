@@ -75,7 +75,7 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
 
 def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
-    lines = [f"## {block.title}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
+    lines = [f"## {tables.escaped(block.title)}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
@@ -85,7 +85,7 @@ def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) 
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
         lines += [markdown(cells), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
-    return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
+    return "\n".join([*lines, *(f"- {tables.escaped(verdict.text)}" for verdict in judge(block)), ""])
 
 
 def figure_rows(block: Comparison, present: Sequence[str]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
@@ -22,7 +23,7 @@ Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each o
 
 def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
     """Padded, so that it reads well in a terminal too. align_right: all columns but the first."""
-    texts = [[_join(cell, " ").replace("|", "\\|") for cell in row] for row in rows]
+    texts = [[escaped(_join(cell, " ")) for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*texts, strict=True)]
     right = [align_right and column > 0 for column in range(len(widths))]
     lines = [
@@ -32,6 +33,13 @@ def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
     rule = ("-" * (width + 1) + (":" if end else "-") for width, end in zip(widths, right, strict=True))
     header, *rest = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([header, f"|{'|'.join(rule)}|", *rest])
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: names may hold what would be a column, code or HTML."""
+    one_line = " ".join(text.splitlines())
+    harmless = re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line)
+    return harmless.replace("|", "\\|")
 
 
 def html(rows: Sequence[Sequence[Cell]]) -> str:
@@ -60,8 +68,8 @@ def text(blocks: Iterable["Comparison"]) -> str:
 
     parts = []
     for block in blocks:
-        parts += [f"## {block.title}", "", markdown(figure_rows(block)), ""]
-        parts += [legend(block), "", *(f"- {verdict.text}" for verdict in judge(block)), ""]
+        parts += [f"## {escaped(block.title)}", "", markdown(figure_rows(block)), ""]
+        parts += [legend(block), "", *(f"- {escaped(verdict.text)}" for verdict in judge(block)), ""]
         if block.differences:
             parts += [markdown(difference_rows(block)), "", difference_legend(block), ""]
         if block.within_formats:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import json
 import re
 import socket
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from engrec.pages import page
 from engrec.pages.dashboard import html
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
@@ -22,7 +22,7 @@ WARM = 3.0  # seconds after the first scan, when the page has what it shows firs
 LIGHT = ("history", "texts")  # questions that do not wait behind slow ones
 KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?|all")
 HEADERS = {
-    "Content-Security-Policy": html.policy("'self'") + "; frame-ancestors 'none'",
+    "Content-Security-Policy": page.policy("'self'") + "; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -44,6 +44,7 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self.guard])
+        app.on_response_prepare.append(protect)
         app.router.add_get("/", self.page, allow_head=False)
         app.router.add_get("/style.css", self.style, allow_head=False)
         app.router.add_get("/{name:[a-z]+\\.js}", self.script, allow_head=False)
@@ -59,9 +60,7 @@ class Server:
         machine (DNS rebinding)."""
         if not allowed(request.headers.get("Host", ""), self.host):
             raise web.HTTPForbidden(text="the dashboard does not answer to this host name\n")
-        response = await handler(request)
-        response.headers.update(HEADERS)
-        return response
+        return await handler(request)
 
     async def page(self, _: web.Request) -> web.Response:
         return web.Response(text=html.served(), content_type="text/html")
@@ -80,7 +79,7 @@ class Server:
         await self.look()
         version = int(since) if since.isascii() and since.isdecimal() and len(since) < 16 else 0
         state = self.outputs.since(version, token) | {"root": str(self.root), "error": self.error}
-        return web.json_response(state, dumps=lambda node: json.dumps(node, allow_nan=False, separators=(",", ":")))
+        return web.json_response(state, dumps=html.compact)
 
     async def look(self) -> None:
         """Bring the records up to date, in a thread of its own; concurrent requests wait for the same scan."""
@@ -111,7 +110,12 @@ class Server:
         return web.Response(text=answer, content_type="application/json")
 
     def text(self, question: str, key: str) -> str:
-        return json.dumps(self.details.answer(question, key), allow_nan=False, separators=(",", ":"))
+        return html.compact(self.details.answer(question, key))
+
+
+async def protect(_: web.Request, response: web.StreamResponse) -> None:
+    """Every answer has these headers, refusals too."""
+    response.headers.update(HEADERS)
 
 
 def allowed(header: str, host: str) -> bool:

@@ -109,10 +109,8 @@ def headings(text):
 
 def figure_data(text):
     """The traces of each figure, in the order of the page."""
-    decoder, found = json.JSONDecoder(), []
-    for start in re.finditer(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*", text):
-        found.append(decoder.raw_decode(text, start.end())[0])
-    return found
+    figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    return [json.loads(figure)["data"] for figure in figures]
 
 
 def test_every_figure_is_one_that_plotly_knows(page, tmp_path):
@@ -230,6 +228,20 @@ def test_names_from_outside_stay_text(tmp_path):
         shown = json.dumps({key: value for key, value in trace.items() if key != "legendgroup"})
         assert "<img" not in shown
         assert "&quot;" not in shown
+
+
+def test_names_break_neither_a_table_nor_a_page(tmp_path):
+    odd = "a|b<script>"
+    write_sweep(tmp_path / "one", class_names=(odd, "c"), model=odd, num_seeds=1)
+    write_sweep(tmp_path / "two", class_names=(odd, "c"), model=f"{odd}`\nd", num_seeds=1)
+    blocks = blocks_of(tmp_path)
+    summary = tables.text(blocks)
+    for table in re.findall(r"(?:^\|.*\n)+", summary, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+        assert len({len(line) for line in table.splitlines()}) == 1
+    for text in (summary, body_of(report.html(blocks))):
+        assert "b<script>" not in text
+    assert summary.count("a\\|b&#60;script>") > 5
 
 
 def test_nothing_is_fetched(page):
