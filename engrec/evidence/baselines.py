@@ -23,7 +23,7 @@ from engrec.config import check_missing
 from engrec.console import LEAKAGE
 from engrec.datasets.prepared import Faces
 from engrec.evidence.controls import controls
-from engrec.metrics import confusion_matrix, fit_temperature, logits_of, score_all
+from engrec.metrics import balanced_accuracy, confusion_matrix, fit_temperature, logits_of, score_all
 from engrec.plan import command, plain
 from engrec.runs import pictures
 from engrec.runs.folder import write_config
@@ -53,10 +53,12 @@ def hog_svm(
         features = hog_features(faces.images)
     train, val, test = (features[side] for side in (split.train, split.val, split.test))
     truth = faces.labels[split.val]
+    num_classes = len(faces.class_names)
     fitted = {c: _svm(c, seed).fit(train, faces.labels[split.train]) for c in CS}
-    scores = {c: _balanced_accuracy(truth, np.asarray(svm.predict(val))) for c, svm in fitted.items()}
+    decided = {c: _decisions(svm, val, num_classes) for c, svm in fitted.items()}
+    scores = {c: balanced_accuracy(*map(torch.from_numpy, (on_val, truth))).item() for c, on_val in decided.items()}
     best = max(CS, key=scores.__getitem__)
-    on_val, on_test = (_decisions(fitted[best], side, len(faces.class_names)) for side in (val, test))
+    on_val, on_test = decided[best], _decisions(fitted[best], test, num_classes)
     scale = on_val.std() or 1.0  # else the decision values of a small C would ask for a temperature out of range
     temperature = scale * fit_temperature(on_val / scale, truth)
     chosen = {"num_features": features.shape[1], "c": best, "temperature": float(temperature)}
@@ -81,11 +83,6 @@ def _svm(c: float, seed: int) -> OneVsRestClassifier:
     return OneVsRestClassifier(LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000))
 
 
-def _balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean recall over the classes that occur."""
-    return float(np.mean([(predicted[truth == k] == k).mean() for k in np.unique(truth)]))
-
-
 def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int) -> np.ndarray:
     """(N, K), the largest where the SVM decides; the one value that two classes have is shared between them."""
     values = svm.decision_function(features)
@@ -93,6 +90,7 @@ def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int)
 
 
 BASELINES: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {"hog_svm": hog_svm}
+Fold = tuple[Path, DictConfig, Split]  # where it is written, the node of its split, who is in it
 TAKEN = ("dataset", "split", "seed", "output_dir", "stage", "task", "experiment")
 
 
@@ -104,7 +102,7 @@ class Baseline:
     cfg: DictConfig
     choices: dict[str, str]
     folder: Path
-    folds: list[tuple[Path, DictConfig, Split]]
+    folds: list[Fold]
     arguments: list[str]
 
 
@@ -134,7 +132,7 @@ def folder_of(baseline: str, cfg: DictConfig, choices: dict[str, str], overrides
     return Path("outputs", "baseline", f"{choices['dataset']}-{baseline}", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[tuple[Path, DictConfig, Split]]:
+def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[Fold]:
     """Folder, configuration and Split of the chosen fold, or of every fold.
 
     Raises ValueError, before anything is computed, for an impossible split and for a folder that holds a run.
@@ -178,12 +176,12 @@ def run(plan: Baseline, faces: Faces) -> None:
     started = time.perf_counter()
     features = hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
     shared = (time.perf_counter() - started) / len(plan.folds)
-    for folder, node, split in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+    for fold in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+        folder, _, split = fold
         started = time.perf_counter()
         probabilities, settings = BASELINES[plan.baseline](faces, split, plan.cfg.seed, features)
-        seconds = shared + time.perf_counter() - started
-        metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
-        write_run(plan, folder, node, faces, split, probabilities, settings, metrics, seconds)
+        about = {"model": settings, "seconds": round(shared + time.perf_counter() - started, 1)}
+        metrics = write_run(plan, fold, faces, probabilities, about)
         message = ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
         tqdm.write(f"test{f' of fold {folder.name}' if folder != plan.folder else ''}: {message}")
 
@@ -197,17 +195,14 @@ def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str
 
 
 def write_run(
-    plan: Baseline,
-    folder: Path,
-    node: DictConfig,
-    faces: Faces,
-    split: Split,
-    probabilities: np.ndarray,
-    settings: dict[str, Any],
-    metrics: dict[str, float],
-    seconds: float,
-) -> None:
-    """What a run of train.py leaves, as far as there is any; result.json last, as the sign that the rest is there."""
+    plan: Baseline, fold: Fold, faces: Faces, probabilities: np.ndarray, about: dict[str, Any]
+) -> dict[str, float]:
+    """What a run of train.py leaves, as far as there is any; result.json last, as the sign that the rest is there.
+
+    about: more keys of result.json. Returns the test metrics.
+    """
+    folder, node, split = fold
+    metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
     config |= {"baseline": {"name": plan.baseline, **SETTINGS}, "output_dir": str(folder)}
@@ -223,10 +218,10 @@ def write_run(
         "stage": "baseline",
         "choices": choices | {"augment": "none", "model": plan.baseline},
         "dataset": faces.recipe,
-        "model": settings,
         "num_images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
         "seed": plan.cfg.seed,
-        "seconds": round(seconds, 1),
+        **about,
         **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), "scikit-image"),
     }
     write_result(folder, result)
+    return metrics

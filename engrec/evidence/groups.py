@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from engrec.runs.reading import format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
@@ -180,14 +181,12 @@ def fold_numbers(folds: Sequence[Fold]) -> np.ndarray:
 
 def calibrate(folds: Sequence[Fold]) -> np.ndarray | None:
     """The pooled probabilities (N, K) after each run's own temperature."""
-    temperatures = [(run.result.get("calibration") or {}).get("temperature") for run, _ in folds]
-    if any(t is None for t in temperatures):
-        return None
     scaled = []
-    for t, (_, part) in zip(temperatures, folds, strict=True):
-        logits = np.log(part.probabilities.clip(1e-45)) / t
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        scaled.append(powers / powers.sum(1, keepdims=True))
+    for run, part in folds:
+        temperature = (run.result.get("calibration") or {}).get("temperature")
+        if temperature is None:
+            return None
+        scaled.append(softmax(np.log(part.probabilities.clip(1e-45)) / temperature, axis=1))
     return in_order(folds, scaled)
 
 

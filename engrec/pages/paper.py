@@ -91,15 +91,14 @@ def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) 
 def figure_rows(block: Comparison, present: Sequence[str]) -> list[list[str]]:
     """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
     cells = [["", "seeds", *COLUMNS]]
-    seeds = dict(zip(block.labels, block.groups, strict=True))
     for row, name in ROWS.items():
         if row in present:
-            ours = [str(len(seeds[name].seeds)), *(str(block.figures[name][score]) for score in COLUMNS)]
+            ours = [str(len(block.models[name].seeds)), *(str(block.figures[name][score]) for score in COLUMNS)]
         else:
             ours = ["", *["not run"] * len(COLUMNS)]
         papers = [f"{PAPER[row][s]:.2f}" if s in PAPER.get(row, {}) else "–" for s in COLUMNS]
         cells += [[name, *ours], [f"{name}, in the paper", "", *papers]]
-    controls = [name for name in block.figures if name not in seeds]
+    controls = [name for name in block.figures if name not in block.models]
     return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
 
 

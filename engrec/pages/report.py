@@ -10,9 +10,9 @@ import numpy as np
 
 from engrec.datasets import prepared
 from engrec.evidence.comparison import Comparison
-from engrec.evidence.statistics import score_names
 from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
+from engrec.metrics import compared
 from engrec.pages import page, tables
 from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
 from engrec.pages.figures import intervals, learning, of_test
@@ -114,7 +114,7 @@ def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = drawn(intervals(rows, dict.fromkeys(score_names(), 0.0)))
+    forest = drawn(intervals(rows, dict.fromkeys(compared(), 0.0)))
     note = "If an interval includes 0, either of the two may be the better one. "
     return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 
@@ -131,7 +131,7 @@ def mistakes(block: Comparison, most: int) -> str:
     parts: list[str] = []
     loaded: dict[Path, tuple[np.ndarray, dict[str, int]]] = {}
     reasons: dict[str, list[str]] = {}
-    for label, group in zip(block.labels, block.groups, strict=True):
+    for label, group in block.models.items():
         wrong = surest_mistakes(group)
         sources = group.sources[wrong[:most]].tolist()
         try:

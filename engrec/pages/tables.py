@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from engrec.machine.files import write_text
 from engrec.metrics import compared
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
-    from engrec.evidence.comparison import Comparison, Figure
+    from engrec.evidence.comparison import Comparison
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
 Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
@@ -23,7 +22,7 @@ Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each o
 
 def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
     """Padded, so that it reads well in a terminal too. align_right: all columns but the first."""
-    texts = [[escaped(_join(cell, " ")) for cell in row] for row in rows]
+    texts = [[escaped(_join(cell, " ")).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*texts, strict=True)]
     right = [align_right and column > 0 for column in range(len(widths))]
     lines = [
@@ -36,10 +35,9 @@ def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: names may hold what would be a column, code or HTML."""
+    """Text that Markdown shows as it is, on one line: names may hold what would be code or HTML."""
     one_line = " ".join(text.splitlines())
-    harmless = re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line)
-    return harmless.replace("|", "\\|")
+    return re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line)
 
 
 def html(rows: Sequence[Sequence[Cell]]) -> str:
@@ -82,20 +80,14 @@ def figure_rows(block: "Comparison") -> list[list[Cell]]:
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
     rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
-    runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
-        counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
-        cells = [_figure_cell(figure) for figure in figures.values()]
+        group = block.models.get(name)
+        counts = [str(len(group.runs)), str(len(group.seeds))] if group else ["", ""]
+        cells: list[Cell] = [figure.parts() for figure in figures.values()]
         cells[after_auc:after_auc] = [_per_cent(block.fold_auc.get(name))] if block.fold_auc else []
         cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
         rows.append([name, *counts, *cells])
     return rows
-
-
-def _figure_cell(figure: "Figure") -> Cell:
-    if np.isnan(figure.sd) or np.isnan(figure.value):
-        return str(figure)
-    return str(replace(figure, sd=np.nan)), f"±{100 * figure.sd:.1f}"
 
 
 def _per_cent(value: float | None) -> str:
@@ -118,7 +110,7 @@ def format_rows(block: "Comparison") -> list[list[Cell]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
     rows: list[list[Cell]] = [["", "format", "images", *shown]]
     return rows + [
-        [name, kind, f"{count:,}", *(_figure_cell(figures[score]) for score in shown)]
+        [name, kind, f"{count:,}", *(figures[score].parts() for score in shown)]
         for name, kind, count, figures in block.within_formats
     ]
 

@@ -13,6 +13,7 @@ import pytest
 from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
+from engrec.metrics import compared
 from engrec.pages import report
 from engrec.runs.record import find_runs
 
@@ -104,7 +105,7 @@ def test_every_figure_is_drawn(opened):
 def test_each_mark_of_the_first_chart_is_there(opened):
     [block], dom, _ = opened
     points = re.findall(r'<path class="point"', drawn(dom)[0])
-    assert len(points) == len(block.figures) * len(report.score_names()) == 15
+    assert len(points) == len(block.figures) * len(compared()) == 15
 
 
 def test_the_numbers_of_the_tables_are_shown(opened):
