@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from engrec.runs.reading import format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
@@ -181,6 +180,8 @@ def fold_numbers(folds: Sequence[Fold]) -> np.ndarray:
 
 def calibrate(folds: Sequence[Fold]) -> np.ndarray | None:
     """The pooled probabilities (N, K) after each run's own temperature."""
+    from scipy.special import softmax  # the dashboard starts without scipy
+
     scaled = []
     for run, part in folds:
         temperature = (run.result.get("calibration") or {}).get("temperature")

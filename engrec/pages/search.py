@@ -66,9 +66,10 @@ def _value(index: int, trial: FrozenTrial) -> float:
     return trial.values[index]
 
 
-def polished(fig: go.Figure) -> go.Figure:
+def polished(fig: go.Figure) -> dict[str, Any]:
     """In the page's style; the title stands above."""
-    return fig.update_layout(title=None, template="plotly_white", height=420, margin={"t": 40, "b": 60, "l": 80})
+    fig.update_layout(title=None, template="plotly_white", height=420, margin={"t": 40, "b": 60, "l": 80})
+    return fig.to_plotly_json()
 
 
 def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:

@@ -359,7 +359,7 @@ def test_pictures_are_those_of_the_sources(tmp_path):
     blocks = blocks_of(tmp_path)
     text, group = report.html(blocks), blocks[0].groups[0]
     shown = re.findall(r'<img src="([^"]*)"[^>]*alt="([^"]*)"', text)
-    worst = faces.surest_mistakes(group)[: faces.PICTURES_EACH]
+    worst = faces.surest_mistakes(group)[: report.PICTURES_EACH]
     order = [source for source, *_ in images[::-1]]
     assert len(shown) == len(worst) > 4
     for (uri, caption), i in zip(shown, worst, strict=True):
@@ -379,7 +379,7 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
         p = random_probabilities(images, 3, seed=i, skill=0)
         write_run(tmp_path / f"run{i}", images, p, config=PREPARED.format(tmp_path / "faces.npz"), model=f"m{i}")
     text = report.html(blocks_of(tmp_path))
-    assert text.count("<img") == faces.MOST_PICTURES
+    assert text.count("<img") == report.MOST_PICTURES
     assert len(text) < 12e6
 
 
