@@ -54,7 +54,8 @@ def hog_svm(
     train, val, test = (features[side] for side in (split.train, split.val, split.test))
     truth = faces.labels[split.val]
     num_classes = len(faces.class_names)
-    fitted = {c: _svm(c, seed).fit(train, faces.labels[split.train]) for c in CS}
+    svms = {c: LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000) for c in CS}
+    fitted = {c: OneVsRestClassifier(svm).fit(train, faces.labels[split.train]) for c, svm in svms.items()}
     decided = {c: _decisions(svm, val, num_classes) for c, svm in fitted.items()}
     scores = {c: balanced_accuracy(*map(torch.from_numpy, (on_val, truth))).item() for c, on_val in decided.items()}
     best = max(CS, key=scores.__getitem__)
@@ -77,10 +78,6 @@ def hog_features(images: Iterable[np.ndarray]) -> np.ndarray:
         row = hog(image, ORIENTATIONS, (CELL, CELL), (BLOCK, BLOCK), "L2-Hys", channel_axis=0)
         rows.append(np.asarray(row, dtype=np.float32))
     return np.stack(rows)
-
-
-def _svm(c: float, seed: int) -> OneVsRestClassifier:
-    return OneVsRestClassifier(LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000))
 
 
 def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int) -> np.ndarray:
@@ -138,7 +135,9 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
     Raises ValueError, before anything is computed, for an impossible split and for a folder that holds a run.
     """
     keys = plain(cfg.split)  # a DictConfig denies that it has a key whose value is missing
-    numbers = [] if chosen or "fold" not in keys else range(num_folds(cfg, faces))
+    # Without num_folds as many as subjects; where there are none, the split itself says what is wrong.
+    number = keys.get("num_folds", 1 if faces.subjects is None else len(np.unique(faces.subjects)))
+    numbers = [] if chosen or "fold" not in keys else range(max(1, number))
     nodes = [DictConfig({**plain(cfg.split), "fold": number}) for number in numbers] or [cfg.split]
     folders = [folder / str(number) for number in numbers] or [folder]
     kept = ("result.json", "last.ckpt")
@@ -148,12 +147,6 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
         return [(f, node, split_of(node, faces)) for f, node in zip(folders, nodes, strict=True)]
     except ValueError as error:
         raise ValueError(f"{faces.name}: {error}") from error
-
-
-def num_folds(cfg: DictConfig, faces: Faces) -> int:
-    """As many as the split says, else one for each subject; without subjects the split itself says what is wrong."""
-    subjects = 1 if faces.subjects is None else len(np.unique(faces.subjects))
-    return max(1, cfg.split.get("num_folds", subjects))
 
 
 def split_of(node: DictConfig, faces: Faces) -> Split:

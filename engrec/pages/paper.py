@@ -10,11 +10,10 @@ import torch
 from engrec.evidence import comparison
 from engrec.evidence.comparison import Comparison, Difference
 from engrec.evidence.groups import Group, read_groups
-from engrec.evidence.statistics import p_text
 from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 from engrec.pages import report, tables
-from engrec.pages.tables import Cell, difference_legend, markdown
+from engrec.pages.tables import difference_legend, markdown, rows_of_differences
 from engrec.runs.record import find_runs
 from engrec.search.paper import ROWS
 
@@ -29,9 +28,7 @@ def make_table(out: Path, resamples: int) -> None:
     text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
     print(f"\n{text}")
     write_text(out / "table.md", text)
-    paths = tables.write_tables(blocks, out / "summary")
-    report.write(blocks, out / "summary" / "summary.html")
-    print("written:", *map(str, [out / "table.md", *paths, out / "summary" / "summary.html"]))
+    print("written:", out / "table.md", *report.write(blocks, out / "summary"))
 
 
 def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
@@ -79,11 +76,8 @@ def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) 
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
-        cells: list[list[Cell]] = [["difference", *COLUMNS, "McNemar"]]
-        for d in differences:
-            cells.append([f"{d.one} − {d.other}", *(d.cell(score) for score in COLUMNS), p_text(d.mcnemar)])
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
-        lines += [markdown(cells), "", f"{difference_legend(block)} {chance}", ""]
+        lines += [markdown(rows_of_differences(differences, COLUMNS)), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
     return "\n".join([*lines, *(f"- {tables.escaped(verdict.text)}" for verdict in judge(block)), ""])
 

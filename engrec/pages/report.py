@@ -28,8 +28,10 @@ td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11r
 </style>"""
 
 
-def write(blocks: Sequence[Comparison], path: Path, title: str = "Results") -> None:
-    write_text(path, html(blocks, title))
+def write(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
+    """The tables, and the page summary.html."""
+    write_text(folder / "summary.html", html(blocks))
+    return [*tables.write_tables(blocks, folder), folder / "summary.html"]
 
 
 def html(blocks: Sequence[Comparison], title: str = "Results") -> str:

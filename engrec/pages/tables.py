@@ -14,7 +14,7 @@ from engrec.machine.files import write_text
 from engrec.metrics import compared
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
-    from engrec.evidence.comparison import Comparison
+    from engrec.evidence.comparison import Comparison, Difference
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
 Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
@@ -97,12 +97,15 @@ def _per_cent(value: float | None) -> str:
 
 
 def difference_rows(block: "Comparison") -> list[list[Cell]]:
+    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared()))
+
+
+def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
     from engrec.evidence.statistics import p_text
 
-    rows: list[list[Cell]] = [["difference", *compared(), "McNemar"]]
-    for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in compared()]
-        rows.append([(f"{difference.one} −", difference.other), *cells, p_text(difference.mcnemar)])
+    rows: list[list[Cell]] = [["difference", *scores, "McNemar"]]
+    for found in differences:
+        rows.append([(f"{found.one} −", found.other), *map(found.cell, scores), p_text(found.mcnemar)])
     return rows
 
 

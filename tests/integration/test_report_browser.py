@@ -67,7 +67,7 @@ def opened(tmp_path_factory):
             p = np.stack([1 - engaged, engaged], 1)
             write_run(folder / "runs" / f"{stage}-{fold}", faces, p, stage, fold)
     blocks = comparison.build(read_groups(find_runs([folder / "runs"])), 200)
-    report.write(blocks, folder / "summary.html")
+    report.write(blocks, folder)
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-component-update", "--disable-dev-shm-usage", "--virtual-time-budget=10000"]
     command += [

@@ -2,22 +2,19 @@
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from engrec.datasets import synthetic
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, describe, pool, read_groups
-from engrec.pages import panels
 from engrec.pages.dashboard.records import Entry, Outputs, read_history
 from engrec.pages.faces import mistakes, prepared_faces
 from engrec.pages.learning import learning_curve, metric_title
-from engrec.pages.panels import Look, short, text
+from engrec.pages.panels import Chart, Look, assign_looks, look, short, text
 from engrec.runs.reading import MOST_BYTES, number, read_text
 from engrec.runs.record import Run, read_run
 
@@ -40,27 +37,17 @@ class Details:
 
     def __init__(self, outputs: Outputs, all_faces: bool) -> None:
         self.outputs, self.all_faces = outputs, all_faces
-        self.lock = Lock()  # two threads ask
-        self.kept: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
+        self.kept = lru_cache(MOST_KEPT)(self._ask)
 
     def answer(self, question: str, key: str) -> dict[str, Any]:
         """{"why": …} where there is nothing to show. Raises KeyError for what does not exist."""
-        entries = self._entries(question, key)
-        state = (question, key, *(str((entry.files, entry.record.get("state"))) for entry in entries))
-        with self.lock:
-            answer = self.kept.get(state)
-        if answer is None:
-            answer = self._ask(question, [entries] if question in ("group", "intervals") else entries)
-        with self.lock:
-            self.kept[state] = answer
-            self.kept.move_to_end(state)
-            while len(self.kept) > MOST_KEPT:
-                self.kept.popitem(last=False)
-        return answer
+        state = [str((entry.files, entry.record.get("state"))) for entry in self._entries(question, key)]
+        return self.kept(question, key, tuple(state))
 
-    def _ask(self, question: str, arguments: Sequence[Any]) -> dict[str, Any]:
+    def _ask(self, question: str, key: str, _state: tuple[str, ...]) -> dict[str, Any]:
+        entries = self._entries(question, key)
         try:
-            return getattr(self, question)(*arguments)
+            return getattr(self, question)(*([entries] if question in ("group", "intervals") else entries))
         except (ValueError, OSError) as error:
             return {"why": " ".join(str(error).split())}
         except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -166,19 +153,19 @@ class Details:
         first = sorted(groups.values(), key=_rank)[:MOST_ROWS]
         names = group_names([members[0] for members in first])
         answers = [self.answer("group", members[0].record["group"]) for members in first]
-        rows: list[tuple[str, panels.Look, dict[str, Figure]]] = []
+        rows: list[tuple[str, Look, dict[str, Figure]]] = []
         for name, answer in zip(names, answers, strict=True):
             for label, scores in answer.get("figures", {}).items():
                 model = label in answer["models"]
                 if model or len(first) <= WITH_CONTROLS:
                     known = {score: Figure(**_with_nan(numbers)) for score, numbers in scores.items()}
-                    look = panels.look(0) if model else panels.Look()
-                    rows.append((f"{name if model else label}{answer['sign']}", look, known))
+                    style = look(0) if model else Look()
+                    rows.append((f"{name if model else label}{answer['sign']}", style, known))
         if not rows:
             raise ValueError("no group of runs can be pooled yet")
         grey = "Grey: the controls, on the same test images. " if len(rows) > len(first) else ""
         few = FEW if any(answer.get("sign") for answer in answers) else ""
-        chart = panels.Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
+        chart = Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
         return {"chart": vars(chart)}
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
@@ -213,7 +200,7 @@ def _tested_group(entry: Entry, name: str = "") -> Group:
 def _charts(block: Any) -> dict[str, dict[str, Any]]:
     from engrec.pages.figures import of_test
 
-    return {heading: vars(chart) for heading, chart in of_test(block, panels.assign_looks(block.labels)).items()}
+    return {heading: vars(chart) for heading, chart in of_test(block, assign_looks(block.labels)).items()}
 
 
 def group_names(entries: Sequence[Entry]) -> list[str]:
@@ -247,10 +234,7 @@ def _intervals(block: Any) -> dict[str, Any]:
     from engrec.pages.tables import legend
 
     few = 2 <= block.draws.num_groups < ENOUGH
-    return {
-        "legend": f"{FEW} {legend(block)}" if few else legend(block),
-        "sign": " †" if few else "",
-    }
+    return {"legend": f"{FEW} {legend(block)}" if few else legend(block), "sign": " †" if few else ""}
 
 
 def complete_seeds(latest: Mapping[tuple[Any, Any], Entry]) -> list[Entry]:

@@ -499,6 +499,7 @@ def test_a_damaged_history_is_said(tmp_path, text):
 
 
 def test_the_page_is_written_whole(page, tmp_path):
-    report.write(page[0], tmp_path / "new" / "summary.html", "Title")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["summary.html"]
+    names = ["differences.csv", "subjects.csv", "summary.csv", "summary.html", "summary.md"]
+    assert sorted(path.name for path in report.write(page[0], tmp_path / "new")) == names
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
     assert (tmp_path / "new" / "summary.html").read_text(encoding="utf-8").startswith("<!doctype html>")
