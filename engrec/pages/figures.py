@@ -200,23 +200,15 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
         places = np.flatnonzero(counts[order][:, of].sum(1))
         people = order[places]
         for i, label in enumerate(block.labels):
-            hover = [
-                f"{text(label)}<br>{text(names[k])}: {_shares(first.class_names, right[label][k], counts[k])}"
-                for k in people
-            ]
+            recalls = [_shares(first.class_names, right[label][k], counts[k]) for k in people]
+            hover = [f"{text(label)}<br>{text(names[k])}: {said}" for k, said in zip(people, recalls, strict=True)]
             images = counts[people, of].sum(1)
             area = {"size": images.tolist(), "sizemode": "area", "sizeref": largest, "sizemin": 3, "opacity": 0.8}
-            style = {
-                "mode": "markers",
-                "name": text(label),
-                "legendgroup": label,
-                "showlegend": panel == 0,
-                "cliponaxis": False,
-            }
             x = short(places + 0.5 * ((i + 0.5) / len(block.labels) - 0.5))
             y = short(100 * right[label][people, of].sum(1) / images)
-            dots = {"x": x, "y": y, "marker": looks[label].marker() | area, "hovertext": hover, "hoverinfo": "text"}
-            panels.add(panel, **dots, **style)
+            dots = {"x": x, "y": y, "mode": "markers", "marker": looks[label].marker() | area, "cliponaxis": False}
+            about = {"name": text(label), "legendgroup": label, "showlegend": panel == 0}
+            panels.add(panel, **dots, **about, hovertext=hover, hoverinfo="text")
         panels.y(panel, title=text(title), range=[-6, 106])
         last = panel == len(shown) - 1
         panels.x(panel, range=[-0.7, len(names) - 0.3], showticklabels=last, **({"matches": "x"} if panel else {}))

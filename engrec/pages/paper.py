@@ -97,15 +97,11 @@ def figure_rows(block: Comparison, present: Sequence[str]) -> list[list[str]]:
 
 
 def legend(block: Comparison) -> str:
-    people = f"{block.draws.num_groups:,} people"
-    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
-    several = any(len(g.seeds) > 1 for g in block.groups)
-    seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""
     levels = len(block.groups[0].class_names)
     other = f" They have two classes, so they cannot be compared with {levels}." if levels > 2 else ""
     return (
-        f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. The paper's figures are of "
-        f"{PAPERS_DATA}; what it calls AUC is balanced accuracy.{other}"
+        f"{tables.interval_legend(block, ', which share one pre-training')} The paper's figures are of {PAPERS_DATA}; "
+        f" what it calls AUC is balanced accuracy.{other}"
     )
 
 

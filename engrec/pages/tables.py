@@ -121,24 +121,25 @@ def format_rows(block: "Comparison") -> list[list[Cell]]:
 def legend(block: "Comparison") -> str:
     if block.draws.num_groups < 2:
         return "In per cent. Only one person is tested: no interval, and no conclusion about others."
-    over = (
-        f"{block.draws.num_groups:,} people"
-        if block.groups[0].by_subject
-        else "images (the data set has no subject ids)"
-    )
-    seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
-    ece = "ECE: lower is better; resampling raises it, and so shifts its interval upwards."
-    pooled = (
-        " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
-    )
-    pooled += "mean of each fold's own AUC, over the folds that test every class."
-    auc = pooled if block.fold_auc else ""
-    svm = (
-        " HOG + SVM's probabilities are calibrated already."
-        if any(g.name["model"] == "hog_svm" for g in block.groups)
-        else ""
-    )
-    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
+    sentences = [interval_legend(block)]
+    if block.fold_auc:
+        sentences.append(
+            "AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
+            "mean of each fold's own AUC, over the folds that test every class."
+        )
+    sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
+    if any(group.name["model"] == "hog_svm" for group in block.groups):
+        sentences.append("HOG + SVM's probabilities are calibrated already.")
+    return " ".join(sentences)
+
+
+def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
+    """of_seeds: what to say of several."""
+    people = f"{block.draws.num_groups:,} people"
+    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
+    several = any(len(group.seeds) > 1 for group in block.groups)
+    seeds = f"; ± is the standard deviation over seeds{of_seeds}" if several else ""
+    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}."
 
 
 def difference_legend(block: "Comparison") -> str:
