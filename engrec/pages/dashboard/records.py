@@ -39,7 +39,6 @@ DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
-STATES = (*statuses.STATES, "unknown")
 
 Seen = dict[str, tuple[int, int]]  # name of a file to when it was written, in ns, and its size
 
@@ -177,13 +176,11 @@ def _read_status(folder: Path, files: Seen) -> tuple[dict[str, Any], Problem | N
             statuses.read(folder)
         status = statuses.status_of(folder)
         at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
-        at |= {"state": word(status.state), "command": word(status.command)}
+        at |= {"state": status.state, "command": word(status.command)}
         at["error"] = " ".join(word(status.error).split())
         at["choices"] = words(status.choices)
     except Exception as error:  # of whatever a damaged file makes of it
         return at, Problem("damaged", name, f"{name} cannot be read: {type(error).__name__}")
-    if at["state"] not in STATES:
-        return at | {"state": "unknown"}, Problem("damaged", name, f"{name} has an unknown state")
     return at, None
 
 

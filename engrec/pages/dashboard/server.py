@@ -101,13 +101,12 @@ class Server:
             await self.look()
         thread = self.looking if question in LIGHT else self.computing
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(thread, self.text, question, key)
+            answer = await asyncio.get_running_loop().run_in_executor(
+                thread, lambda: html.compact(self.details.answer(question, key))
+            )
         except KeyError:
             raise web.HTTPNotFound from None
         return web.Response(text=answer, content_type="application/json")
-
-    def text(self, question: str, key: str) -> str:
-        return html.compact(self.details.answer(question, key))
 
 
 async def protect(_: web.Request, response: web.StreamResponse) -> None:

@@ -234,10 +234,8 @@ function runTable(onselect) {
     for (const id of changed) {
       const row = table.row(`#${id}`);
       const run = runs.get(id);
-      if (run && row.any()) {
-        row.data(run);
-        if (row.node()) mark(row.node(), id);
-      } else if (run) fresh.push(run);
+      if (run && row.any()) row.data(run);
+      else if (run) fresh.push(run);
       else if (row.any()) row.remove();
     }
     if (fresh.length) table.rows.add(fresh);

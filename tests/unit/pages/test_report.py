@@ -1,10 +1,10 @@
 """The page says what the blocks say: every part where there is something to show, none where there is not."""
 
-import csv
 import json
 import re
 from html import unescape
 
+import finished_runs
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -17,7 +17,7 @@ from engrec.evidence.verdicts import judge
 from engrec.metrics import compared, expected_calibration_error
 from engrec.pages import faces, figures, learning, panels, report, tables
 from engrec.runs import reading
-from engrec.runs.record import find_runs
+from engrec.runs.record import Predictions, find_runs
 
 CLASSES = ("bored", "calm", "keen")
 
@@ -40,12 +40,8 @@ def random_probabilities(images, num_classes, seed=0, skill=1.0):
 
 
 def write_predictions(path, images, probabilities, class_names=CLASSES):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in class_names)])
-        for (source, who, kind, y), row in zip(images, probabilities, strict=True):
-            writer.writerow([source, who, kind, class_names[y], *(f"{p:.9g}" for p in row)])
+    columns = map(np.array, zip(*images, strict=True))
+    finished_runs.write_predictions(path, Predictions(class_names, *columns, probabilities))
 
 
 def write_run(folder, images, probabilities, class_names=CLASSES, controls=None, config="", epochs=4, **result):
