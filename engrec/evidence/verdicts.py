@@ -23,8 +23,8 @@ class Verdict:
 
 def judge(comparison: Comparison) -> list[Verdict]:
     """Everything that can be said of each group, the leakage check included. A leakage check itself is not judged."""
-    fine_tuned = {label: group for label, group in _results(comparison).items() if group.name["stage"] != "pretrain"}
-    return judge_alone(comparison) + [leakage_check(comparison, *item) for item in fine_tuned.items()]
+    judged = {label: group for label, group in _results(comparison).items() if group.name["stage"] != "pretrain"}
+    return judge_alone(comparison) + [leakage_check(comparison, *item) for item in judged.items()]
 
 
 def judge_alone(comparison: Comparison) -> list[Verdict]:

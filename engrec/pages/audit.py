@@ -296,7 +296,7 @@ def _bars(names: Sequence[str], series: Sequence[str], counts: np.ndarray) -> st
         panels.add(0, type="bar", name=text(name), x=list(map(text, names)), y=row, marker=colour)
     panels.x(0, type="category")
     panels.y(0, title="images")
-    panels.layout["barmode"] = "stack"
+    panels.layout |= {"barmode": "stack", "legend": {"traceorder": "normal"}}
     return page.figure(panels.figure(340, legend=len(series) > 1))
 
 

@@ -9,12 +9,12 @@ function groupsView(place) {
   let round = 0;
   const body = h("div");
   const chart = h("div");
-  const about = note(
+  const intro = note(
     "Each row is a group of runs that differ only in fold and seed: folds are pooled, seeds averaged. ",
     "Scores in per cent, with 95 % intervals in brackets. ",
     "The remarks of a row say what the intervals are over and whether the model beats its controls.",
   );
-  place.replaceChildren(section("Folds and seeds together", about, body), section("Intervals", chart));
+  place.replaceChildren(section("Folds and seeds together", intro, body), section("Intervals", chart));
 
   async function fill() {
     const mine = ++round;
