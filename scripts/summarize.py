@@ -29,9 +29,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     blocks = comparison.build(read_groups(find_runs(options.folders)), options.resamples)
     print(tables.text(blocks))
-    written = tables.write_tables(blocks, options.out)
-    report.write(blocks, options.out / "summary.html")
-    print("written:", *map(str, written), options.out / "summary.html")
+    print("written:", *report.write(blocks, options.out))
 
 
 if __name__ == "__main__":
