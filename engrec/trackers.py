@@ -75,6 +75,8 @@ class WandbRun(WandbLogger):
             raise ValueError(f"logger.images={images} must be one of auto, true, false")
         if min(init_timeout, finish_timeout) <= 0:
             raise ValueError("logger.init_timeout and logger.finish_timeout must be more than 0 seconds")
+        check_environment(offline)
+        self.disabled = os.environ.get("WANDB_MODE") == "disabled"  # nothing is logged then, and no file written
         self.stage, self.folder, self.images, self.checkpoint = stage, Path(folder), images, checkpoint
         self.opened: Any = None  # the client's run, once `begin` has opened it
         self.waiting: tuple[Any, int | None] | None = None  # epoch and step of a row that has only validation metrics
@@ -103,8 +105,6 @@ class WandbRun(WandbLogger):
             },
         )
         init_arguments(self).pop("anonymous", None)  # deprecated: wandb warns of it even if it is None
-        if not offline:
-            check_key()
 
     def begin(self, config: dict[str, Any], history: Epochs | None) -> None:
         """Open the run (offline if the server cannot be reached) and record the checkpoint that it starts from."""
@@ -168,6 +168,8 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """One row for each epoch: validation metrics come first and are held until the training metrics arrive, with
         the learning rate and the best epoch so far."""
+        if self.disabled:
+            return
         with errors_as_warnings(), uninterrupted():
             validated, trained = (any(name.startswith(split) for name in metrics) for split in ("val/", "train/"))
             self.waiting = (metrics.get("epoch"), step) if validated and not trained else None
@@ -278,7 +280,7 @@ def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None
     """Open the run at Weights & Biases, and close it with the exit status of this run. If it stayed open, the next
     trial of a sweep would be logged to it."""
     first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
-    runs = [logger for logger in trainer.loggers if first and isinstance(logger, WandbRun)]
+    runs = runs_of(trainer) if first else []
     status = 1
     try:
         for run in runs:
@@ -297,15 +299,29 @@ def record(
     trainer: pl.Trainer, faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor, result: dict[str, Any]
 ) -> None:
     """Log the test to each tracker; WandbRun.record documents the arguments."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbRun):
-            with errors_as_warnings():
-                logger.record(faces, index, logits, labels, result)
+    for run in runs_of(trainer):
+        with errors_as_warnings():
+            run.record(faces, index, logits, labels, result)
 
 
-def check_key() -> None:
-    """Raise ValueError if WANDB_API_KEY is malformed, before the run's folder is created."""
-    key, online = os.environ.get("WANDB_API_KEY"), os.environ.get("WANDB_MODE", "online") == "online"
+def runs_of(trainer: pl.Trainer) -> list[WandbRun]:
+    """Without those that WANDB_MODE=disabled turns off."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun) and not logger.disabled]
+
+
+def check_environment(offline: bool) -> None:
+    """Raise ValueError, before anything is written, for a variable WANDB_… that the client would refuse later."""
+    import wandb
+    from pydantic import ValidationError  # wandb's settings are checked by it
+
+    settings = wandb.Settings()
+    try:
+        settings.update_from_env_vars(dict(os.environ))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = f"WANDB_{problem['loc'][0]}".upper()
+        raise ValueError(f"{name}={problem['input']}: {problem['msg']}") from error
+    key, online = settings.api_key, not offline and settings.mode == "online"
     if key and online and (problem := key_problem(key)):
         raise ValueError(f"Weights & Biases: {problem} {NO_KEY}")
 
