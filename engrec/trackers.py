@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 import numpy as np
 import pytorch_lightning as pl
@@ -75,7 +76,10 @@ class WandbRun(WandbLogger):
             raise ValueError(f"logger.images={images} must be one of auto, true, false")
         if min(init_timeout, finish_timeout) <= 0:
             raise ValueError("logger.init_timeout and logger.finish_timeout must be more than 0 seconds")
-        check_environment(offline)
+        self.url = check_environment(offline)
+        # The client waits for a server that accepts requests and is silent for minutes, so it is asked only after such
+        # a question, for which a part of each timeout is reserved.
+        self.question = {name: min(10.0, t / 2) for name, t in (("init", init_timeout), ("finish", finish_timeout))}
         self.disabled = os.environ.get("WANDB_MODE") == "disabled"  # nothing is logged then, and no file written
         self.stage, self.folder, self.images, self.checkpoint = stage, Path(folder), images, checkpoint
         self.opened: Any = None  # the client's run, once `begin` has opened it
@@ -98,8 +102,8 @@ class WandbRun(WandbLogger):
             tags=[tag for tag in tags if tag is not None],
             mode="offline" if offline else None,
             settings={
-                "init_timeout": init_timeout,
-                "finish_timeout": finish_timeout,
+                "init_timeout": init_timeout - self.question["init"],
+                "finish_timeout": finish_timeout - self.question["finish"],
                 "finish_timeout_raises": True,
                 "quiet": True,
             },
@@ -115,6 +119,7 @@ class WandbRun(WandbLogger):
         self.monitor = config["monitor"]
         self.history = history
         try:
+            self.check_answers("init")
             self.opened = run = self.experiment
         except Exception as error:
             self.opened = run = self.open_offline(error)
@@ -135,11 +140,20 @@ class WandbRun(WandbLogger):
 
         if isinstance(error, AuthenticationError):
             raise ValueError(f"Weights & Biases: {first_line(error)} {NO_KEY}") from error
-        if not isinstance(error, CommError):
+        if not isinstance(error, CommError | TimeoutError):
             raise error
         log.warning("Weights & Biases did not open the run (%s): continuing offline", first_line(error))
         init_arguments(self)["mode"] = "offline"
         return self.experiment
+
+    def check_answers(self, when: str) -> None:
+        """Raise TimeoutError if the server is silent; a server that cannot be reached is left to the client."""
+        try:
+            if self.url is not None and (self.opened is None or not self.opened.offline):
+                urlopen(self.url, timeout=self.question[when]).close()
+        except OSError as error:
+            if isinstance(getattr(error, "reason", error), TimeoutError):
+                raise TimeoutError(f"{self.url} does not answer") from error
 
     def log_input(self, checkpoint: Path) -> None:
         """Record another run's checkpoint as the input of this run, if that run was logged to Weights & Biases."""
@@ -199,6 +213,7 @@ class WandbRun(WandbLogger):
 
         index (N,): the tested images in `faces`, with their logits (N, K) and labels (N,); result: as in result.json.
         """
+        self.check_answers("finish")
         run, names = self.experiment, faces.class_names
         charts = {
             "test/confusion": confusion_chart(logits, labels, names),
@@ -309,8 +324,9 @@ def runs_of(trainer: pl.Trainer) -> list[WandbRun]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbRun) and not logger.disabled]
 
 
-def check_environment(offline: bool) -> None:
-    """Raise ValueError, before anything is written, for a variable WANDB_… that the client would refuse later."""
+def check_environment(offline: bool) -> str | None:
+    """The address of the server, None if it is not asked. Raises ValueError, before anything is written, for a variable
+    WANDB_… that the client would refuse later."""
     import wandb
     from pydantic import ValidationError  # wandb's settings are checked by it
 
@@ -321,9 +337,11 @@ def check_environment(offline: bool) -> None:
         problem = error.errors()[0]
         name = f"WANDB_{problem['loc'][0]}".upper()
         raise ValueError(f"{name}={problem['input']}: {problem['msg']}") from error
-    key, online = settings.api_key, not offline and settings.mode == "online"
-    if key and online and (problem := key_problem(key)):
+    if offline or settings.mode != "online":
+        return None
+    if settings.api_key and (problem := key_problem(settings.api_key)):
         raise ValueError(f"Weights & Biases: {problem} {NO_KEY}")
+    return settings.base_url
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from engrec.config import composed, composed_dataset
+from engrec.config import check, composed, composed_dataset
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
 from engrec.runs.settings import differences
@@ -202,6 +202,14 @@ def default_out(name: str, given: Sequence[str]) -> Path:
     faces = composed_dataset(joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
     suffix = "" if name == "small" else f"-{name}"
     return Path("outputs/paper_table") / f"{faces.name}-{len(faces.class_names)}{suffix}"
+
+
+def check_rows(runs: Iterable[Run]) -> None:
+    """Raise ValueError for what train.py would refuse, once for each row: its runs differ in seed and fold."""
+    for run in {run.row: run for run in runs}.values():
+        overrides = [o for o in run.overrides if not o.startswith("init_from=")]
+        stage = ["stage=scratch"] if run.row != "pretrain" else []  # there is no checkpoint to start from yet
+        check(composed([*overrides, *stage, f"output_dir={run.folder}"]))
 
 
 def check_settings(run: Run) -> None:

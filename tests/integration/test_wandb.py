@@ -333,7 +333,7 @@ def test_a_silent_server_costs_no_more_than_the_two_timeouts(tmp_path, when):
         closing = lasted(started)
     print(f"{when}: {opening:.1f} s to the first checkpoint, {closing:.1f} s from the predictions to the end")
     assert opening < patience + 20, opening  # of it the process's own start
-    assert closing < patience + 6, closing
+    assert closing < patience + 20, closing  # of it the pictures, and the end of the client's own process
     assert len(rows(run / "metrics.csv")) == 4
 
 
