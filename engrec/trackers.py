@@ -214,9 +214,11 @@ class WandbRun(WandbLogger):
         index (N,): the tested images in `faces`, with their logits (N, K) and labels (N,); result: as in result.json.
         """
         self.check_answers("finish")
-        run, names = self.experiment, faces.class_names
-        charts = {
-            "test/confusion": confusion_chart(logits, labels, names),
+        import wandb
+
+        run, names, predictions = self.experiment, list(faces.class_names), logits.argmax(1).tolist()
+        charts: dict[str, Any] = {
+            "test/confusion": wandb.plot.confusion_matrix(None, labels.tolist(), predictions, names),
             "test/roc": roc_chart(logits, labels, names),
         }
         if self.images is True or (self.images == "auto" and faces.recipe.get("importer") == "synthetic"):
@@ -401,13 +403,6 @@ def define_metrics(run: Any) -> None:
             run.define_metric(f"{split}/{score}", step_metric="epoch", summary=best)
     run.define_metric("lr", step_metric="epoch")
     run.define_metric("best/*", step_metric="epoch", hidden=True)
-
-
-def confusion_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:
-    import wandb
-
-    predictions = logits.argmax(1).tolist()
-    return wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=predictions, class_names=list(class_names))
 
 
 def roc_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:

@@ -696,7 +696,8 @@ def panels(
     images, with the line through the origin, and images per second by batch size."""
     figure = Figure(figsize=(11, 7), facecolor="white", layout="constrained")
     (ways, parts), (growth, sizes) = figure.subplots(2, 2)
-    ways.bar_label(ways.barh([*speed], [statistics.median(v) for v in speed.values()], color="tab:blue"), fmt="{:,.0f}")
+    bars = ways.barh([*speed], [statistics.median(values) for values in speed.values()], color="tab:blue")
+    ways.bar_label(bars, fmt="{:,.0f}", label_type="center", color="white")
     for name, values in speed.items():
         ways.plot(values, [name] * len(values), "|", color="black", markersize=12)
     ways.set(xlabel="images per second (median, and each repeat)")
