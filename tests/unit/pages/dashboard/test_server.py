@@ -165,7 +165,7 @@ def test_the_command_prints_its_address_serves_and_ends_quietly(tmp_path):
             assert hostile.recv(100).startswith(b"HTTP/1.")
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out, errors) == (0, "", "")
+    assert (process.returncode, out, errors) == (130, "", "")
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(tmp_path):
