@@ -6,12 +6,14 @@ import netrc
 import os
 import pkgutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -122,7 +124,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     Registered()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    started = GlobalHydra.instance().is_initialized()  # by train.py, before the first run of a sweep
+    with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
@@ -258,5 +261,5 @@ def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield key, node
-        for name in node:
-            yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
+        for name, inner in node.items_ex(resolve=False):
+            yield from _targets(inner, f"{key}.{name}".lstrip("."))

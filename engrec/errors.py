@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import Container, OmegaConf
 
+from engrec.machine.streams import unbreakable_output
+
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
 BAD_CHECKPOINT, DISK_FULL = 65, 74  # exit statuses that a search acts upon: EX_DATAERR and EX_IOERR of sysexits.h
@@ -49,9 +51,13 @@ def shell_line(arguments: Iterable[str]) -> str:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print a user's mistake as one line and exit with its status; hydra.verbose=true shows the traceback too."""
+    """What every command runs in: a user's mistake is printed as one line and becomes the exit status, Ctrl-C is 130.
+
+    hydra.verbose=true shows the traceback too.
+    """
     try:
-        yield
+        with unbreakable_output():
+            yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

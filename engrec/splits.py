@@ -79,7 +79,7 @@ class KFold:
             raise ValueError(
                 f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}"
             )
-        _check_fold(self.fold, self.num_folds)
+        check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
         rest, test = list(folds.split(labels, labels, groups))[self.fold]
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
@@ -96,7 +96,7 @@ class LeaveOneSubjectOut:
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         names, group = np.unique(_required(subjects), return_inverse=True)
-        _check_fold(self.fold, len(names))
+        check_fold(self.fold, len(names))
         rest, test = np.flatnonzero(group != self.fold), np.flatnonzero(group == self.fold)
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
 
@@ -199,7 +199,7 @@ def _required(subjects: np.ndarray | None) -> np.ndarray:
     return subjects
 
 
-def _check_fold(fold: int, num_folds: int) -> None:
+def check_fold(fold: int, num_folds: int) -> None:
     if not 0 <= fold < num_folds:
         raise ValueError(
             f"split.fold={fold} must be from 0 to {num_folds - 1}, such as split.fold=0 "

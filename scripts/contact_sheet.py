@@ -8,14 +8,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from engrec.config import composed_dataset
 from engrec.errors import errors_in_one_line
-from engrec.pages.contact_sheet import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str]) -> None:
+    from engrec.config import composed_dataset
+    from engrec.pages.contact_sheet import contact_sheet
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: dataset=synthetic, dataset.path=data/mine.npz")
     parser.add_argument("--out", type=Path, help="the PNG (default: outputs/contact_sheets/NAME.png)")

@@ -11,6 +11,7 @@ import numpy as np
 
 from engrec.datasets.faults import mark_faults
 from engrec.datasets.prepared import SPLITS, Faces, excludable
+from engrec.errors import errors_in_one_line
 from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
 
 EXAMPLES = {
@@ -175,4 +176,5 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        sys.exit(main())

@@ -171,17 +171,14 @@ def _pairwise(faces: Faces, pairs: np.ndarray, score: np.ndarray) -> Duplicates:
 def _duplicates(faces: Faces, images: np.ndarray, group: np.ndarray, score: np.ndarray) -> Duplicates:
     first, joined = images[np.searchsorted(group, group)], {}
 
-    def differ(values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
+    def differ(values: np.ndarray) -> np.ndarray:
         return np.bincount(group, values[images] != values[first], minlength=len(score)) > 0
 
     if faces.splits is not None:
         on = {s: np.bincount(group, faces.splits[images] == s, len(score)) > 0 for s in SPLITS if s in faces.splits}
         joined = {(a, b): int((on[a] & on[b]).sum()) for a, b in combinations(on, 2)}
-    conflicts = differ(faces.labels)
-    assert conflicts is not None
-    return Duplicates(images, group, score, conflicts, differ(faces.splits), differ(faces.subjects), joined)
+    splits, subjects = (None if values is None else differ(values) for values in (faces.splits, faces.subjects))
+    return Duplicates(images, group, score, differ(faces.labels), splits, subjects, joined)
 
 
 def _counts(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 
@@ -24,6 +25,15 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def write_text(path: str | Path, text: str) -> None:
     with atomic_write(path) as file:
         file.write(text)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder. Raises ValueError if no file can be written to it, before the work that it is for."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
 
 
 def lock(descriptor: int) -> bool:

@@ -393,6 +393,16 @@ def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
     assert done.stdout.count("test: ") == 2
 
 
+def test_a_sweep_whose_last_run_would_be_refused_starts_none(empty):
+    kfold = ["split=kfold", "split.num_folds=3", "split.fold=0,1,3", "seed=1,-1", "hydra.sweep.dir=sweep"]
+    done = empty.command("-m", "stage=scratch", *SMALL, *FEW, *kfold)
+    assert done.status == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: split.fold=3 must be from 0 to 2")
+    assert line.endswith("; seed=-1 must be from 0 to 4294967295")
+    assert not (empty.path / "sweep").exists()
+
+
 def test_a_sweep_over_several_devices_is_refused(empty):
     done = empty.command("-m", "seed=0,1", *PRETRAIN, "trainer.devices=2", "hydra.sweep.dir=sweep")
     assert done.status == 1
