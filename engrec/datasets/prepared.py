@@ -86,8 +86,8 @@ class Faces:
 
     @property
     def ordered(self) -> bool:
-        """Whether the classes are three or more levels in order: of two, order says nothing."""
-        return len(self.class_names) > 2 and self.recipe.get("ordered", "levels" in self.recipe)
+        """Whether the classes are three or more levels in order."""
+        return are_levels(self.class_names, self.recipe)
 
     def select(self, index: np.ndarray) -> Self:
         """Images at `index` (integers or a mask), with their labels and all other arrays."""
@@ -100,6 +100,11 @@ class Faces:
         arrays |= {"class_names": np.array(self.class_names), "recipe": np.array(json.dumps(self.recipe))}
         with atomic_write(path, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
+
+
+def are_levels(class_names: Sequence[str], recipe: Mapping[str, Any]) -> bool:
+    """Whether these classes of a data set are three or more levels in order: of two, order says nothing."""
+    return len(class_names) > 2 and bool(recipe.get("ordered", "levels" in recipe))
 
 
 def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, exclude: Sequence[str] = ()) -> Faces:

@@ -179,10 +179,10 @@ def run(plan: Baseline, faces: Faces) -> None:
         tqdm.write(f"test{f' of fold {folder.name}' if folder != plan.folder else ''}: {message}")
 
 
-def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, float]:
-    """The test metrics, named as those of a network."""
-    values = score_all(logits_of(probabilities), torch.from_numpy(labels))
-    recalls = zip(class_names, values.pop("recalls").tolist(), strict=True)
+def scores(probabilities: np.ndarray, faces: Faces, index: np.ndarray) -> dict[str, float]:
+    """The test metrics of the images at `index`, named as those of a network."""
+    values = score_all(logits_of(probabilities), torch.from_numpy(faces.labels[index]), faces.ordered)
+    recalls = zip(faces.class_names, values.pop("recalls").tolist(), strict=True)
     named = {f"test/{name}": value.item() for name, value in values.items()}
     return named | {f"test/recall/{name}": value for name, value in recalls}
 
@@ -195,7 +195,7 @@ def write_run(
     about: more keys of result.json. Returns the test metrics.
     """
     folder, node, split = fold
-    metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
+    metrics = scores(probabilities, faces, split.test)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
     config |= {"baseline": {"name": plan.baseline, **SETTINGS}, "output_dir": str(folder)}

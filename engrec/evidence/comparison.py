@@ -11,7 +11,7 @@ import torch
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
 from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
-from engrec.metrics import auc, compared, logits_of
+from engrec.metrics import auc, logits_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class Comparison:
         )
 
     @cached_property
+    def ordered(self) -> bool:
+        return all(group.ordered for group in self.groups)
+
+    @cached_property
     def labels(self) -> list[str]:
         """Each group's name: stage and model, and whatever else is not the same in all groups here."""
         keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
@@ -94,12 +98,14 @@ class Comparison:
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its values for each seed (num_seeds,), on all images."""
-        return {name: scores_by_seed(p, self.groups[0].labels) for name, p in self.predictors.items()}
+        labels = self.groups[0].labels
+        return {name: scores_by_seed(p, labels, self.ordered) for name, p in self.predictors.items()}
 
     @cached_property
     def resampled(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its mean over seeds on each draw (R,)."""
-        return {name: mean_scores(p, self.groups[0].labels, self.draws) for name, p in self.predictors.items()}
+        labels = self.groups[0].labels
+        return {name: mean_scores(p, labels, self.draws, self.ordered) for name, p in self.predictors.items()}
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Figure]]:
@@ -127,7 +133,7 @@ class Comparison:
 
     def difference(self, one: str, other: str) -> Difference:
         number, figures = self.draws.num_groups, {}
-        for score in compared():
+        for score in self.points[one]:
             drawn = self.resampled[one][score] - self.resampled[other][score]
             value = float(self.points[one][score].mean() - self.points[other][score].mean())
             figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
@@ -151,7 +157,11 @@ class Comparison:
             part = Draws.sample(self.groups[0].people[inside], len(self.draws.counts))
             for label in (*self.labels, *(n for n in self.predictors if n == CONTROLS["file_format"])):
                 labels, seeds = self.groups[0].labels[inside], self.predictors[label][:, inside]
-                figures = _figures(scores_by_seed(seeds, labels), mean_scores(seeds, labels, part), part)
+                points, resampled = (
+                    scores_by_seed(seeds, labels, self.ordered),
+                    mean_scores(seeds, labels, part, self.ordered),
+                )
+                figures = _figures(points, resampled, part)
                 without_sd = {score: replace(figure, sd=np.nan) for score, figure in figures.items()}
                 rows.append((label, name or "unknown", int(count), without_sd))
         return rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engrec.datasets.prepared import are_levels
 from engrec.runs.reading import format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
 from engrec.runs.settings import is_setting
@@ -40,6 +41,11 @@ class Group(Predictions):
     def leaks(self) -> bool:
         """Whether its split puts one person into train and test on purpose: a leakage check, not a result."""
         return self.name["split"] == "random"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are levels in order, which have scores of their own."""
+        return all(are_levels(self.class_names, run.result.get("dataset") or {}) for run in self.runs)
 
     def same_images(self, other: "Group") -> bool:
         return (

@@ -84,30 +84,34 @@ class Drawn:
         return np.array(found)
 
 
-def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
+def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws, ordered: bool = False) -> dict[str, np.ndarray]:
     """Label to values on each draw, (R,), of each metric that is compared; NaN where a draw leaves it undefined.
 
-    probabilities: (N, K); labels: (N,). The prediction is the most probable class.
+    probabilities: (N, K); labels: (N,). The prediction is the most probable class. ordered: whether the classes are
+    levels in order.
     """
     drawn = Drawn(probabilities, labels, draws)
     fast = {METRICS[key].label: function for key, function in FAST.items() if key in METRICS}
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            label: fast[label](drawn) if label in fast else drawn.each(metric) for label, metric in compared().items()
+            label: fast[label](drawn) if label in fast else drawn.each(metric)
+            for label, metric in compared(ordered).items()
         }
 
 
-def scores_by_seed(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def scores_by_seed(probabilities: np.ndarray, labels: np.ndarray, ordered: bool = False) -> dict[str, np.ndarray]:
     """Label to the score of each seed, (num_seeds,), on the samples as they are; probabilities (num_seeds, N, K)."""
     once = Draws.all_once(len(labels))
-    each = [scores(p, labels, once) for p in probabilities]
-    return {label: np.concatenate([one[label] for one in each]) for label in compared()}
+    each = [scores(p, labels, once, ordered) for p in probabilities]
+    return {label: np.concatenate([one[label] for one in each]) for label in each[0]}
 
 
-def mean_scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
+def mean_scores(
+    probabilities: np.ndarray, labels: np.ndarray, draws: Draws, ordered: bool = False
+) -> dict[str, np.ndarray]:
     """Label to the mean over seeds on each draw, (R,); probabilities (num_seeds, N, K)."""
-    each = [scores(p, labels, draws) for p in probabilities]
-    return {label: np.mean([one[label] for one in each], axis=0) for label in compared()}
+    each = [scores(p, labels, draws, ordered) for p in probabilities]
+    return {label: np.mean([one[label] for one in each], axis=0) for label in each[0]}
 
 
 def accuracy(drawn: Drawn) -> np.ndarray:
@@ -131,6 +135,26 @@ def auc(drawn: Drawn) -> np.ndarray:
         np.concatenate([_area(ranked_by[:, k], labels == k, weights) for weights in draws.weights()]) for k in classes
     ]
     return np.mean(areas, axis=0)
+
+
+def quadratic_weighted_kappa(drawn: Drawn) -> np.ndarray:
+    by_chance = (
+        drawn.confusion.sum(2)[:, :, None]
+        * drawn.confusion.sum(1)[:, None]
+        / drawn.confusion.sum((1, 2))[:, None, None]
+    )
+    distances = _distances(drawn) ** 2
+    return 1 - (distances * drawn.confusion).sum((1, 2)) / (distances * by_chance).sum((1, 2))
+
+
+def mean_absolute_error(drawn: Drawn) -> np.ndarray:
+    return (_distances(drawn) * drawn.confusion).sum((1, 2)) / drawn.confusion.sum((1, 2))
+
+
+def _distances(drawn: Drawn) -> np.ndarray:
+    """Of label and prediction, in levels (K, K)."""
+    level = np.arange(drawn.confusion.shape[1])
+    return np.abs(level[:, None] - level)
 
 
 def _area(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -159,6 +183,8 @@ FAST: dict[str, Callable[[Drawn], np.ndarray]] = {
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
     "auc": auc,
+    "qwk": quadratic_weighted_kappa,
+    "mae": mean_absolute_error,
     "ece": expected_calibration_error,
 }
 

@@ -37,11 +37,12 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
 
     reference: score to the value of its dotted line.
     """
-    high = [metric.higher_is_better for metric in compared().values()]
-    titles = [score if up else f"{score} (lower is better)" for score, up in zip(compared(), high, strict=True)]
+    scores = {score: metric for score, metric in compared(ordered=True).items() if score in rows[0][2]}
+    high = [metric.higher_is_better for metric in scores.values()]
+    titles = [score if up else f"{score} (lower is better)" for score, up in zip(scores, high, strict=True)]
     places = [(0, i if up else i + 1) for i, up in enumerate(high)]  # a gap before those of which less is better
     panels = Panels(places, [1] * sum(high) + [0.06] + [1] * (len(high) - sum(high)), (0.018, 0), titles)
-    for panel, score in enumerate(compared()):
+    for panel, score in enumerate(scores):
         for y, (name, style, figures) in enumerate(rows):
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
             ends, line = short([100 * f.low, 100 * f.high]), {"color": style.colour, "width": 2}

@@ -104,7 +104,7 @@ def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = page.figure(intervals(rows, dict.fromkeys(compared(), 0.0)))
+    forest = page.figure(intervals(rows, dict.fromkeys(compared(block.ordered), 0.0)))
     note = "If an interval includes 0, either of the two may be the better one. "
     return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 

@@ -76,7 +76,7 @@ def text(blocks: Iterable["Comparison"]) -> str:
 
 
 def figure_rows(block: "Comparison") -> list[list[Cell]]:
-    scores = list(compared())
+    scores = list(compared(block.ordered))
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
     rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
@@ -97,7 +97,7 @@ def _per_cent(value: float | None) -> str:
 
 
 def difference_rows(block: "Comparison") -> list[list[Cell]]:
-    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared()))
+    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared(block.ordered)))
 
 
 def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
@@ -127,6 +127,8 @@ def legend(block: "Comparison") -> str:
             "AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
             "mean of each fold's own AUC, over the folds that test every class."
         )
+    if block.ordered:
+        sentences.append("Mean absolute error: in hundredths of a level, lower is better.")
     sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
     if any(group.name["model"] == "hog_svm" for group in block.groups):
         sentences.append("HOG + SVM's probabilities are calibrated already.")

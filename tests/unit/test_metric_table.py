@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from finished_runs import some_images, write_run
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 
 from engrec import metrics
 from engrec.callbacks import History
@@ -110,11 +110,11 @@ def test_draw_by_draw_the_tables_functions_say_what_the_fast_ones_do(num_classes
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(num_classes, size=60), rng.dirichlet(np.ones(num_classes), 60)
     draws = Draws.sample(rng.integers(8, size=60), 50)
-    fast = scores(probabilities, labels, draws)
+    fast = scores(probabilities, labels, draws, ordered=True)
     assert FAST.keys() <= METRICS.keys()
     for key in list(FAST):
         monkeypatch.delitem(FAST, key)
-    slow = scores(probabilities, labels, draws)
+    slow = scores(probabilities, labels, draws, ordered=True)
     assert list(slow) == list(fast)
     for label, values in fast.items():
         np.testing.assert_allclose(slow[label], values, rtol=1e-9, atol=1e-12, err_msg=label)
@@ -127,6 +127,35 @@ def test_directions_and_names_for_people():
     expected = ["validation balanced accuracy", "train loss", "validation AUC", "F1", "lr", "validation some thing"]
     assert [metrics.display_name(name) for name in names] == expected
     assert json.loads(json.dumps(metrics.described())) == metrics.described()
+
+
+LEVELS = ("low", "middle", "high")
+
+
+def as_levels(folder, name="wacv2016", **fact):
+    """The run's result says so."""
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"dataset": {"name": name, **fact}}))
+
+
+@pytest.mark.parametrize("fact", [{"ordered": True}, {"levels": {"1": "low"}}, {}])
+def test_levels_are_compared_by_metrics_of_their_own_and_other_classes_are_not(tmp_path, fact):
+    images = some_images(class_names=LEVELS)
+    for stage, seed in (("finetune", 0), ("scratch", 1)):
+        predictions = some_images(class_names=LEVELS, seed=seed)
+        as_levels(write_run(tmp_path / "runs" / stage, predictions, stage=stage), **fact)
+    blocks = comparison.build(read_groups(find_runs([tmp_path / "runs"])), 200)
+    tables.write_tables(blocks, tmp_path / "out")
+    with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        found = {row["score"]: float(row["value"]) for row in reversed(list(csv.DictReader(file))) if not row["within"]}
+    page, predicted = unescape(report.html(blocks)), images.probabilities.argmax(1)
+    labels = [METRICS[key].label for key in ("qwk", "mae")]
+    for label in labels:
+        assert (label in found) == (label in page) == bool(fact), label
+    if fact:
+        kappa = cohen_kappa_score(images.labels, predicted, weights="quadratic")
+        expected = (kappa, mean_absolute_error(images.labels, predicted))
+        assert [found[label] for label in labels] == pytest.approx(expected, rel=1e-5)
 
 
 def test_metrics_of_levels_are_kept_apart():
