@@ -127,6 +127,7 @@ class EngagementModule(Classifier):
         return [p for p in self.backbone.parameters() if p.requires_grad and p.ndim > 1]
 
     def on_fit_start(self) -> None:
+        self.train()  # whatever was tried with the backbone before
         if self.l2_sp is not None:
             start = self.start or [p.detach().clone() for p in self.pulled()]
             self.start = [tensor.to(self.device) for tensor in start]

@@ -115,6 +115,7 @@ def test_the_backbone_learns_stage_by_stage(engagement):
 
 def test_frozen_statistics_stay_while_all_weights_learn(engagement, make_data, make_trainer):
     module = engagement(freeze_backbone="statistics")
+    module.backbone.train()  # as somebody may who tries the backbone alone
     before = {name: value.clone() for name, value in module.state_dict().items()}
     make_trainer(2).fit(module, make_data())
     statistics = ("running_mean", "running_var", "num_batches_tracked")
