@@ -102,3 +102,15 @@ def test_what_does_not_go_together_is_said_in_one_line(folder, more, said):
     assert done.status == 1
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_two_processes_train_as_one_that_has_their_batches(folder):
+    """Without dropout, with the pull, stages, people in balance; frozen statistics depend on no batch."""
+    start = [*TUNE, "augment=none", "model.block_dropout=0", "trainer.precision=32-true", "max_epochs=2", "tta=none"]
+    sizes = {"alone": ["batch_size=8"], "ranks": ["batch_size=4", "trainer=ddp", "trainer.devices=2"]}
+    for name, more in sizes.items():
+        done = folder.command(*start, *more, f"output_dir={name}")
+        assert done.status == 0, done.stderr[-3000:]
+    one, two = (torch.load(folder.path / name / "last.ckpt", weights_only=True) for name in sizes)
+    torch.testing.assert_close(one["state_dict"], two["state_dict"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(one["start"], two["start"], rtol=0, atol=0)
