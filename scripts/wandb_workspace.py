@@ -26,12 +26,12 @@ def build(entity: str, project: str, name: str) -> Any:
 
     tests = [
         wr.BarPlot(title=f"test {score} by {kind}", metrics=[f"test/{score}"], groupby=wr.Config(f"choices.{kind}"))
-        for score in scores()
+        for score in scores(ordered=True)
         for kind in ("model", "stage")
     ]
     curves = [
         wr.LinePlot(title=f"{side} {score}", x="epoch", y=[f"{side}/{score}"], groupby="Group", smoothing_factor=0.0)
-        for score in ("loss", *scores())
+        for score in ("loss", *scores(ordered=True))
         for side in ("train", "val")
     ]
     column = wr.ParallelCoordinatesPlotColumn  # pyright: ignore[reportPrivateImportUsage]
