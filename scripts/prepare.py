@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from engrec.datasets.faults import mark_faults
-from engrec.datasets.prepared import SPLITS, Faces, excludable
+from engrec.datasets.prepared import Faces, excludable
+from engrec.datasets.schema import SPLITS
 from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
 
 EXAMPLES = {

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from engrec.datasets.prepared import SPLITS, Faces
+from engrec.datasets.prepared import Faces
+from engrec.datasets.schema import SPLITS
 
 SIZE = 48
 PIXEL = np.float32(2 / SIZE)

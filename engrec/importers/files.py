@@ -6,6 +6,7 @@ import hashlib
 import io
 import lzma
 import os
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -34,7 +35,7 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pp
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
-DAMAGE = (EOFError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+DAMAGE = (EOFError, OSError, struct.error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 
@@ -116,6 +117,7 @@ def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> 
         raise ValueError(f"{where} is empty (0 bytes): download it again or remove it")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a palette or a tag that Pillow can do without
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
@@ -141,7 +143,7 @@ def recipe(
     return {
         "name": name or importer,
         "importer": importer,
-        "source": source.resolve().name,
+        "source": source.resolve().name.encode(errors="backslashreplace").decode(),
         "sha256": sha256(source),
         "size": [size, size],
         "colour": colour,
@@ -165,12 +167,13 @@ def sha256(source: Path) -> str:
     listing = sorted(
         f"{path.relative_to(source).as_posix()} {path.stat().st_size}" for path in source.rglob("*") if path.is_file()
     )
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+    return hashlib.sha256("\n".join(listing).encode(errors="surrogateescape")).hexdigest()
 
 
 def inside(path: Path, root: Path) -> bool:
     """Whether a path is inside `root` once its links are resolved."""
-    return path.resolve().is_relative_to(root.resolve())
+    # Not Path.resolve, which raises RuntimeError for links that name each other.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def read(
         rows = _from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
     elif root is not None:
-        raise ValueError("--root is for the paths of a CSV, and {source.name} is not one: remove --root")
+        raise ValueError(f"--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
         rows, images, notes = _from_folders(source, size, colour)
     if subject_regex is not None:

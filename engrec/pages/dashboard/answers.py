@@ -137,7 +137,7 @@ class Details:
         group = _tested_group(entry)
         wrong = surest_mistakes(group)
         faces = faces_of(_run(entry))
-        synthetic = faces.recipe.get("importer") == "synthetic"
+        synthetic = faces.is_synthetic
         if not (synthetic or self.all_faces):
             raise ValueError("real faces are shown on this machine only; --faces includes them in the page")
         where = {source: i for i, source in enumerate(faces.sources.tolist())}
