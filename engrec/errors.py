@@ -30,7 +30,8 @@ def nearest(word: str, options: Any) -> str:
 
 def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
     """The message for a value of a file that does not fit: file, field, value expected, value found (shortened)."""
-    text = found if isinstance(found, str) and found.isprintable() and found.strip() else repr(found)
+    plain = isinstance(found, str) and found.isprintable() and found == found.strip() != ""
+    text = found if plain else repr(found)
     return f"{where}: {field} must be {expected}, found {text if len(text) <= 120 else text[:117] + '…'}"
 
 

@@ -104,7 +104,7 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     Raises ValueError if the file is missing or damaged, or lacks a class or kind that these two name.
     """
     path = Path(path)
-    if not is_file(path):
+    if not files.is_file(path):
         raise ValueError(
             f"{path} does not exist: make it with python scripts/prepare.py (see --help), or set dataset.path=…"
         )
@@ -119,14 +119,6 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
         ) from error
     faces = faces if classes is None else regroup(faces, classes)
     return without(faces, exclude) if exclude else faces
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a plain file; False also for a path that no file can have."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _read(path: Path) -> Faces:

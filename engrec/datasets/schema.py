@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from engrec.errors import expectation_line
 
 SPLITS = ("train", "val", "test")
 MOST_LETTERS, MOST_CLASSES = 4096, 1000  # in a text; in a data set
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-FILE_NAME_RULE = "1 to 100 letters, digits, _, - and ., no . or - first"
+FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+FILE_NAME_RULE = "1 to 100 letters, digits, _, - and ., no . first"
 SUM_TOLERANCE = 1e-3  # of soft labels, which are float32
 
 
@@ -24,7 +25,7 @@ class Array:
 
     dtype: str
     axes: str
-    fits: Callable[[str], bool] | None = None
+    fits: Callable[[str], bool] = bool
     rule: str = ""
 
 
@@ -45,7 +46,7 @@ ARRAYS = {
     "labels": Array("int64", "N"),
     "class_names": Array("str", "K", *NAME),
     "sources": Array("str", "N", *TEXT),
-    "recipe": Array("str", ""),
+    "recipe": Array("str", "", bool, "JSON"),
     "subjects": Array("str", "N", *NAME),
     "splits": Array("str", "N", lambda text: text in SPLITS, f"one of {', '.join(SPLITS)}"),
     "soft_labels": Array("float32", "NK"),
@@ -116,13 +117,11 @@ def check_array(name: str, array: np.ndarray, sizes: Mapping[str, int], where: s
     if dtype != form.dtype or array.shape != shape:
         found, expected = f"{dtype} {array.shape}", f"{form.dtype} {shape}, for {sizes['N']} images"
         raise ValueError(expectation_line(where, name, found, expected))
-    if form.fits is None:
+    if form.dtype != "str":
         return
-    try:
-        texts = array.tolist()
-    except ValueError as error:  # numbers that are no characters
-        raise ValueError(expectation_line(where, name, str(error), form.rule)) from error
-    wrong = next((text for text in dict.fromkeys(texts) if not form.fits(text)), None)
+    if np.ascontiguousarray(array.reshape(-1)).view(np.uint32).max(initial=0) > sys.maxunicode:
+        raise ValueError(expectation_line(where, name, "numbers that are no letters", form.rule))
+    wrong = next((text for text in dict.fromkeys(array.reshape(-1).tolist()) if not form.fits(text)), None)
     if wrong is not None:
         raise ValueError(expectation_line(where, name, wrong, form.rule))
 

@@ -104,7 +104,7 @@ def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:
@@ -168,6 +168,14 @@ def sha256(source: Path) -> str:
         f"{path.relative_to(source).as_posix()} {path.stat().st_size}" for path in source.rglob("*") if path.is_file()
     )
     return hashlib.sha256("\n".join(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file; False also for a path that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def inside(path: Path, root: Path) -> bool:

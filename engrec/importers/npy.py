@@ -26,7 +26,7 @@ def read(file: IO[bytes], size: int) -> np.ndarray:
     if claimed != size - used:
         raise ValueError(f"its header claims {claimed:,} bytes for {dtype} {shape}, but it has {size - used:,}")
     raw = np.empty(claimed, np.uint8)
-    filled, view = 0, memoryview(raw)
+    filled, view = 0, raw.data
     while filled < claimed:
         part = file.read(min(1 << 20, claimed - filled))
         if not part:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engrec.datasets.prepared import is_file
 from engrec.evidence.groups import Group
+from engrec.importers import files
 from engrec.runs.record import Run
 
 
@@ -25,7 +25,7 @@ def prepared_path(run: Run) -> Path:
     target, path = run.settings.get("dataset._target_"), Path(str(run.settings.get("dataset.path")))
     if target != "engrec.datasets.prepared.load":
         raise ValueError(f"the data set is not a prepared file ({target or 'the run does not name it'})")
-    if not is_file(path):
+    if not files.is_file(path):
         raise ValueError(f"{path} does not exist (in {Path.cwd()})")
     return path
 
