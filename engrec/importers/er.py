@@ -92,7 +92,8 @@ def _to_grey(image: np.ndarray, where: str) -> np.ndarray:
     values = image.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"{where} has NaN or infinite values: remove it")
-    norm = np.linalg.norm(values.clip(-1e6, 1e6))  # of anything larger the square may be infinite
+    values = values.clip(-1e6, 1e6)  # of anything larger, which is refused as well, the square may be infinite
+    norm = np.linalg.norm(values)
     if abs(values.mean()) > 1e-3 or not (norm == 0 or abs(norm - NORM) < 1e-2):
         raise ValueError(
             f"{where} has mean {values.mean():.3g} and norm {norm:.4g}, expected uint8, "

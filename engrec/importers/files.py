@@ -35,7 +35,16 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pp
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
-DAMAGE = (EOFError, OSError, struct.error, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    EOFError,
+    OSError,
+    UnicodeDecodeError,
+    struct.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 
@@ -226,7 +235,9 @@ def _folder(source: Path) -> Entries:
         for name in sorted(names) + [name for name in folders if Path(folder, name).is_symlink()]:
             path = Path(folder, name)
             relative = path.relative_to(source).as_posix()
-            if _is_hidden(name) or not path.is_file() or not inside(path, source):
+            if _is_hidden(name):  # whatever its name is made of
+                continue
+            if not path.is_file() or not inside(path, source):
                 yield relative, None
                 continue
             with path.open("rb") as file:

@@ -110,7 +110,8 @@ def test_manifest(folder, content, name):
 LEVELS = [f"dataset/{level}/img{subject}_{frame}.jpg" for level in "123" for subject in (1, 12) for frame in (1, 2)]
 CLASSES = [f"{split}/{label}/s{subject}.png" for split in ("train", "test") for label in "ab" for subject in (1, 2)]
 ODD_NAMES = (
-    "img1_1.jpg", "dataset/4/img1_1.jpg", "dataset/1/img" + "9" * 200 + "_1.jpg", "dataset/1/img٣_1.jpg", "a.png", "a/b/c/d.png",
+    "img1_1.jpg", "dataset/4/img1_1.jpg", "dataset/1/img" + "9" * 200 + "_1.jpg", "dataset/1/img٣_1.jpg", "a.png",
+    "a/b/c/d.png",
     "../a.png", "/a.png", "C:/a.png", "a//b.png", "a/./b.png", "train/a/ .png", "train/ /x.png", "train/a/\u202e.png",
     "x" * 300 + ".png", "train/a", "train/a/.png", ".hidden/x.png", "\x00.png", "train/a/\n.png", "test/c/1.png",
 )  # fmt: skip
@@ -177,10 +178,14 @@ def test_a_zip_whose_names_are_not_utf8(pack, picture):
 
 ARRAYS = {"X": np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8), "Y": np.array([0, 1, 0, 1])}
 ODD_ARRAYS = (
-    np.array(1), np.array([0, 1, np.nan, 1]), np.array([0, 1, np.inf, 1]), np.array([0, 1, 2, 1]), np.array(["0", "1", "0", "1"]),
-    np.array([0, 1, None, 1], dtype=object), np.zeros((4, 48, 48)), np.full((4, 48, 48), 1e300), np.full((4, 48, 48), np.nan),
-    np.zeros((0, 48, 48), np.uint8), np.zeros((4, 0), np.uint8), np.zeros((4, 48, 48), bool), np.zeros((4, 48, 48), "c16"),
-    np.full((4, 48, 48), -1e308), np.array([True, False, True, False]), np.zeros((4, 48, 48, 1), np.float16), np.zeros(4, ">i8"),
+    np.array(1), np.array([0, 1, np.nan, 1]), np.array([0, 1, np.inf, 1]), np.array([0, 1, 2, 1]),
+    np.array(["0", "1", "0", "1"]),
+    np.array([0, 1, None, 1], dtype=object), np.zeros((4, 48, 48)), np.full((4, 48, 48), 1e300),
+    np.full((4, 48, 48), np.nan),
+    np.zeros((0, 48, 48), np.uint8), np.zeros((4, 0), np.uint8), np.zeros((4, 48, 48), bool),
+    np.zeros((4, 48, 48), "c16"),
+    np.full((4, 48, 48), -1e308), np.array([True, False, True, False]), np.zeros((4, 48, 48, 1), np.float16),
+    np.zeros(4, ">i8"),
     np.zeros((4, 2304), np.uint8), np.zeros((4, 48, 48, 3), np.uint8), np.array([b"a"] * 4), np.zeros(4, [("a", "i4")]),
 )  # fmt: skip
 
@@ -282,7 +287,7 @@ def test_root_without_a_csv_names_the_source(tmp_path):
 
 @pytest.mark.parametrize("text", ["a{99999999999}", "(" * 5000 + ")" * 5000])
 def test_an_expression_that_cannot_be_compiled(text):
-    with pytest.raises(ValueError, match="--subject-regex .* is not a regular expression"):
+    with pytest.raises(ValueError, match=r"--subject-regex .* is not a regular expression"):
         manifest._pattern(text)
 
 
