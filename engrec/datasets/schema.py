@@ -31,7 +31,7 @@ class Array:
 
 def is_text(text: str) -> bool:
     """Whether UTF-8 can represent it, and it has a sensible length."""
-    return 0 < len(text) <= MOST_LETTERS and (text.isprintable() or not re.search("[\ud800-\udfff]", text))
+    return len(text) <= MOST_LETTERS and (text.isprintable() or not re.search("[\ud800-\udfff]", text))
 
 
 def is_name(text: str) -> bool:
@@ -39,7 +39,7 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= 100 and text.isprintable() and text == text.strip()
 
 
-TEXT = (is_text, f"texts of 1 to {MOST_LETTERS} letters")
+TEXT = (is_text, f"texts of at most {MOST_LETTERS} letters")
 NAME = (is_name, "names of 1 to 100 printable letters, no space first or last")
 ARRAYS = {
     "images": Array("uint8", "NCHW"),

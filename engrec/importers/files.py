@@ -59,6 +59,8 @@ def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """
     if not source.exists():
         raise ValueError(f"{source} does not exist: give the path of a folder or file")
+    if not (source.is_dir() or source.is_file()):
+        raise ValueError(f"{source} is a pipe or device: give the path of a folder or file")
     seen: set[str] = set()
     with _damage_in_words(source), closing(_opener(source)(source)) as entries:
         for raw_name, file in tqdm(entries, desc=source.name, unit=" files", disable=None, delay=1, leave=False):
