@@ -17,14 +17,6 @@ from engrec.machine.files import atomic_write
 
 MOST_RATIO, MOST_UNPACKED = 100, 2**26  # unpacked bytes for each byte of the file; bytes that are always allowed
 EXCLUDABLE = ("blank", "test_duplicates", "conflicts", "near_duplicates", "placeholders")
-PER_IMAGE = (
-    "sources",
-    "subjects",
-    "splits",
-    "formats",
-    "near_duplicates",
-    "placeholders",
-)  # independent of the classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,13 +222,5 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
         votes = soft.sum(1, keepdims=True)
         soft = np.where(votes > 0, soft / np.where(votes > 0, votes, 1), np.eye(len(classes), dtype=soft.dtype)[labels])
     keep = labels >= 0
-    per_image = {
-        name: None if (array := getattr(faces, name)) is None else array[keep] for name in ("images", *PER_IMAGE)
-    }
-    return replace(
-        faces,
-        labels=labels[keep],
-        class_names=tuple(classes),
-        soft_labels=None if soft is None else soft[keep],
-        **per_image,
-    )
+    changed = faces.arrays() | {"labels": labels} | ({} if soft is None else {"soft_labels": soft})
+    return replace(faces, class_names=tuple(classes), **{name: array[keep] for name, array in changed.items()})

@@ -6,7 +6,6 @@ import hashlib
 import io
 import lzma
 import os
-import struct
 import tarfile
 import warnings
 import zipfile
@@ -35,16 +34,7 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pp
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
-DAMAGE = (
-    EOFError,
-    OSError,
-    UnicodeDecodeError,
-    struct.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-)
+DAMAGE = (EOFError, OSError, UnicodeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 
