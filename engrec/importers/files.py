@@ -244,7 +244,7 @@ def _give_up(error: OSError) -> None:
 def _zip(source: Path) -> Entries:
     with zipfile.ZipFile(source) as archive:
         for entry in archive.infolist():
-            if not entry.is_dir():
+            if not entry.filename.endswith("/"):  # not is_dir(), which fails for an empty name
                 with archive.open(entry) as file:
                     yield entry.filename.replace("\\", "/"), file
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-DRAWS = int(os.environ.get("ENGREC_DRAWS", "200"))  # 2000 looks longer: ENGREC_DRAWS=2000 python -m pytest …
+DRAWS = int(os.environ.get("DRAWS", "200"))  # DRAWS=2000 python -m pytest … looks longer
 drawn = settings(
     max_examples=DRAWS, deadline=None, database=None, suppress_health_check=[*HealthCheck]
 )  # a fixture of one function is shared by its draws on purpose: each writes its own file

@@ -113,7 +113,7 @@ ODD_NAMES = (
     "img1_1.jpg", "dataset/4/img1_1.jpg", "dataset/1/img" + "9" * 200 + "_1.jpg", "dataset/1/img٣_1.jpg", "a.png",
     "a/b/c/d.png",
     "../a.png", "/a.png", "C:/a.png", "a//b.png", "a/./b.png", "train/a/ .png", "train/ /x.png", "train/a/\u202e.png",
-    "x" * 300 + ".png", "train/a", "train/a/.png", ".hidden/x.png", "\x00.png", "train/a/\n.png", "test/c/1.png",
+    "x" * 300 + ".png", "train/a", "train/a/.png", ".hidden/x.png", "a\x00.png", "train/a/\n.png", "test/c/1.png",
 )  # fmt: skip
 
 
@@ -289,6 +289,13 @@ def test_root_without_a_csv_names_the_source(tmp_path):
 def test_an_expression_that_cannot_be_compiled(text):
     with pytest.raises(ValueError, match=r"--subject-regex .* is not a regular expression"):
         manifest._pattern(text)
+
+
+def test_a_zip_with_an_empty_name(pack, picture):
+    source = pack({name: picture(0) for name in [*CLASSES, "EMPTYNAME"]}, "zip")
+    source.write_bytes(source.read_bytes().replace(b"EMPTYNAME", b"\0MPTYNAME"))
+    with pytest.raises(ValueError, match=r"faces\.zip: '' is not a printable UTF-8 name"):
+        manifest.read(source, "mine")
 
 
 def test_zip_directories_are_no_files(tmp_path):
