@@ -81,9 +81,7 @@ def _from_csv(source: Path, root: Path) -> list[Row]:
                 "move the images into it, or set --root to their folder"
             )
         if not files.is_file(path):
-            raise ValueError(
-                f"{row.where}: {row.path[:200]} is not in {root}: correct the path, or set --root to its folder"
-            )
+            raise ValueError(f"{row.where}: {row.path} is not in {root}: correct the path, or set --root to its folder")
         if (first := seen.setdefault(os.path.realpath(path), row)) is not row:
             raise ValueError(f"{row.where}: {row.path} is in {first.where} already: delete one of the two rows")
     if not rows:

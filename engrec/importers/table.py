@@ -6,6 +6,8 @@ from pathlib import Path
 
 from engrec.importers import files
 
+MOST_LETTERS = 1000  # of a cell, so that it can be shown in a message
+
 
 def read(source: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str]]]:
     """Each row that is not empty: its place for messages, and its cells by column, in lower case and without spaces.
@@ -27,6 +29,8 @@ def read(source: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> I
                         f"{where} has {len(cells)} cells, expected {len(header)}: quote cells that contain the "
                         "separator, or download the file again"
                     )
+                if (longest := max(map(len, cells))) > MOST_LETTERS:
+                    raise ValueError(f"{where} has a cell of {longest} letters, allowed: {MOST_LETTERS}; shorten it")
                 row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
                 yield where, {column: row[column] for column in (*needed, *optional) if column in row}
     except UnicodeDecodeError as error:

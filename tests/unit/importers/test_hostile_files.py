@@ -256,10 +256,12 @@ def test_links_that_name_each_other(tmp_path):
 
 
 def test_a_path_that_is_too_long(tmp_path):
-    table = write(tmp_path / "faces.csv", b"path,label\n" + b"x" * 5000 + b".png,x\nb.png,y\n")
-    with pytest.raises(ValueError, match=r"line 2: x{200} is not in") as error:
+    table = write(tmp_path / "faces.csv", b"path,label\n" + b"x" * 900 + b".png,x\nb.png,y\n")
+    with pytest.raises(ValueError, match=r"line 2: x{900}\.png is not in"):
         manifest.read(table, "mine")
-    assert len(str(error.value)) < 1000
+    table.write_bytes(b"path,label\n" + b"x" * 5000 + b".png,x\nb.png,y\n")
+    with pytest.raises(ValueError, match=r"line 2 has a cell of 5004 letters, allowed: 1000"):
+        manifest.read(table, "mine")
 
 
 def test_a_folder_with_a_name_that_is_not_utf8(tmp_path, picture):
