@@ -31,6 +31,13 @@ def nearest(word: str, options: Any) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
+    """The message for a value of a file that does not fit: file, field, value expected, value found (shortened)."""
+    plain = isinstance(found, str) and found.isprintable() and found == found.strip() != ""
+    text = found if plain else repr(found)
+    return f"{where}: {field} must be {expected}, found {text if len(text) <= 120 else text[:117] + '…'}"
+
+
 def quoted(path: Path | str) -> str:
     """A path, quoted for Hydra's command line if it needs to be."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):

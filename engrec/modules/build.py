@@ -68,7 +68,7 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     module = get_object(saved["module"])(**saved["hyper_parameters"])
     module.load_state_dict(saved["state_dict"])
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
-        if data.faces.recipe["importer"] == "synthetic":
+        if data.faces.is_synthetic:
             raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
     elif saved.get("seen") not in (None, data.seen):
