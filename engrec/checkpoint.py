@@ -1,5 +1,6 @@
 """Loading checkpoints safely; transferring the backbone from stage 1 to stage 2."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,19 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
             raise CheckpointError(
                 f"{path} was trained with {key}={before}, this run has {key}={now}: resume with the same settings"
             )
+
+
+def check_best(
+    checkpoint: dict[str, Any], path: str | Path, best: Mapping[str, float], last: dict[str, Any] | None = None
+) -> None:
+    """Raise CheckpointError unless the checkpoint is of the best epoch, given with its metrics; empty where there is
+    none. last: the checkpoint that a run resumes from; a killed run may have saved a better epoch after it."""
+    newer = last is not None and checkpoint["epoch"] > last["epoch"]
+    if best and checkpoint["epoch"] != best["epoch"] and not newer:
+        raise CheckpointError(
+            f"{path} is of epoch {checkpoint['epoch'] + 1}, but the best epoch of this run is {best['epoch'] + 1}: put "
+            "the file of that epoch back, or train again in another output_dir"
+        )
 
 
 def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
