@@ -1,19 +1,163 @@
 """Loading checkpoints safely; transferring the backbone from stage 1 to stage 2."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from torch import nn
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field
+from torch import Tensor, nn
 
 from engrec.errors import CONF, CheckpointError
+from engrec.schema import Record, misfit, one_line, plain, shown
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    """The same tensor. Raises ValueError for one that is not numbers on the host, or stands for more than is stored."""
+    usual = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not usual or tensor.is_complex() or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError(f"is {tensor.layout}, {tensor.dtype}: it must be a tensor of numbers that are all in the file")
+    return tensor
+
+
+def _single(tensor: Tensor) -> Tensor:
+    if tensor.shape != ():
+        raise ValueError(f"has the shape {tuple(tensor.shape)}: it must be a single number")
+    return tensor
+
+
+def _unique(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError("has a name twice, or an empty one")
+    return names
+
+
+def _path(path: str) -> str:
+    if path and Path(path).suffix != ".ckpt":
+        raise ValueError(f"is {shown(path)}: it must be a file that ends in .ckpt")
+    return path
+
+
+Weights = Annotated[Tensor, AfterValidator(_strided)]
+Single = Annotated[Tensor, AfterValidator(_strided), AfterValidator(_single)]
+Saved = Annotated[str, AfterValidator(_path)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Size = Annotated[int, Field(ge=1, le=2**14)]
+Undefined = Annotated[float, AllowInfNan()]  # a metric without images is NaN
+Word = Annotated[str, AfterValidator(one_line)]
+
+
+class Model(Record):
+    target: Word = Field(alias="_target_")
+
+
+class Preprocessing(Record):
+    channels: Size
+    height: Size
+    width: Size
+    normalize: Word
+
+
+class HyperParameters(Record):
+    model: Model
+    class_names: Annotated[list[str], Field(min_length=1, max_length=1000), AfterValidator(_unique)]
+    preprocessing: Preprocessing
+
+
+class Checkpoint(Record):
+    """What a checkpoint holds of the network, in whatever stage it was trained."""
+
+    state_dict: dict[str, Weights]
+    hyper_parameters: Annotated[HyperParameters, BeforeValidator(one_line)]
+    module: Word
+    epoch: Count = 0
+    task: Literal["expression", "engagement"] | None = None
+    dataset: Word | None = None
+    seen: Word | None = None
+
+
+class History(Record):
+    epochs: list[dict[str, Undefined]]
+    seconds: list[float]
+    num_images: list[Count]
+
+
+class Kept(Record):
+    """The state of Lightning's ModelCheckpoint."""
+
+    best_model_path: Saved
+    kth_best_model_path: Saved
+    last_model_path: Saved
+    best_model_score: Single | None
+    kth_value: Single
+    best_k_models: dict[Saved, Single]
+
+
+class Patience(Record):
+    """The state of Lightning's EarlyStopping."""
+
+    wait_count: Count
+    stopped_epoch: Count
+    patience: Count
+    best_score: Single
+
+
+STATES = {"History": History, "ModelCheckpoint": Kept, "EarlyStopping": Patience}
+
+
+def _known(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for key, state in states.items():
+        record = STATES.get(key.partition("{")[0])
+        if record and (found := misfit(record, state)):
+            raise ValueError(f".{key.partition('{')[0]}.{found}")
+    return states
+
+
+class Group(Record):
+    params: list[Count]
+    lr: Annotated[float, Field(ge=0)]
+
+
+class Optimizer(Record):
+    state: dict[int, dict[str, Any]]
+    param_groups: list[Group]
+
+
+class Schedule(Record):
+    last_epoch: Count = 0
+    rates: list[float] = Field([], alias="_last_lr")
+
+
+class Training(Checkpoint):
+    """What a checkpoint holds from which training resumes."""
+
+    callbacks: Annotated[dict[str, dict[str, Any]], AfterValidator(_known)]
+    optimizer_states: list[Optimizer]
+    lr_schedulers: Annotated[list[Schedule], BeforeValidator(plain)]
+    loops: Annotated[dict[str, dict[str, Any]], AfterValidator(plain)]
+    lightning: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")] = Field(alias="pytorch-lightning_version")
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else."""
+    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else, and for a
+    file that cannot be opened."""
     try:
+        with Path(path).open("rb") as file:
+            if not file.read(1):
+                raise CheckpointError(f"{path} is empty: the disk was full, or its copy was not completed")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path} is a folder: name the checkpoint in it, such as {path}/best.ckpt") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > Path(path).stat().st_size:  # torch does not compress; a small file could otherwise fill the memory
+            raise ValueError("it is compressed")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
         raise CheckpointError(f"{path} cannot be read safely: it is damaged, or not a checkpoint of engrec") from error
@@ -21,10 +165,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
         )
-    if lacking := {"model", "class_names", "preprocessing"} - checkpoint["hyper_parameters"].keys():
-        raise CheckpointError(
-            f"{path} is not an engrec checkpoint: its hyper_parameters lack {', '.join(sorted(lacking))}"
-        )
+    if found := misfit(Training if "optimizer_states" in checkpoint else Checkpoint, checkpoint):
+        raise CheckpointError(f"{path} is not an engrec checkpoint, or damaged: {found}")
     return checkpoint
 
 
@@ -73,6 +215,12 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
     return ""
 
 
+def check_network(module: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Raise CheckpointError unless the checkpoint has the tensors of this module, backbone and head."""
+    if difference := _difference(module.state_dict(), checkpoint["state_dict"]):
+        raise CheckpointError(f"{path} is damaged: its weights are not those of its network ({difference})")
+
+
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
     """Raise CheckpointError unless the checkpoint was trained on images prepared in the same way."""
     theirs = checkpoint["hyper_parameters"]["preprocessing"]
@@ -114,11 +262,12 @@ def check_best(
 ) -> None:
     """Raise CheckpointError unless the checkpoint is of the best epoch, given with its metrics; empty where there is
     none. last: the checkpoint that a run resumes from; a killed run may have saved a better epoch after it."""
-    newer = last is not None and checkpoint["epoch"] > last["epoch"]
-    if best and checkpoint["epoch"] != best["epoch"] and not newer:
+    epoch, expected = checkpoint.get("epoch", 0), best.get("epoch")
+    newer = last is not None and epoch > last.get("epoch", 0)
+    if expected is not None and epoch != expected and not newer:
         raise CheckpointError(
-            f"{path} is of epoch {checkpoint['epoch'] + 1}, but the best epoch of this run is {best['epoch'] + 1}: put "
-            "the file of that epoch back, or train again in another output_dir"
+            f"{path} is of epoch {epoch + 1}, but the best epoch of this run is {expected + 1}: put the file of that "
+            "epoch back, or train again in another output_dir"
         )
 
 

@@ -4,18 +4,19 @@ import importlib
 import inspect
 import logging
 import re
+from functools import partial
 from typing import Any
 
+import torch
 from hydra.utils import get_object, instantiate
 
 from engrec import checkpoint
 from engrec.data import DataModule
 from engrec.errors import CheckpointError
-from engrec.machine.hardware import (
-    LAYOUTS,
-)
+from engrec.machine.hardware import LAYOUTS
 from engrec.modules.classifier import Classifier
 from engrec.plan import Backbone, Plan, Resume, Test
+from engrec.schema import arguments, misfit
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
     if isinstance(start, Resume):
         checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
         checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
+        checkpoint.check_network(module, start.saved, start.path)
     if isinstance(start, Backbone):
         checkpoint.load_backbone(module.backbone, start.saved, start.path, data.preprocessing)
     return module
@@ -62,10 +64,7 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     """The module that a checkpoint describes, with its weights; only classes of engrec are built."""
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
-    named = {saved["module"]: "engrec.modules", saved["hyper_parameters"]["model"]["_target_"]: "engrec.models"}
-    if foreign := [name for name, package in named.items() if not is_class_of(package, name)]:
-        raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
-    module = get_object(saved["module"])(**saved["hyper_parameters"])
+    module = described_module(path, saved)
     module.load_state_dict(saved["state_dict"])
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
         if data.faces.recipe["importer"] == "synthetic":
@@ -78,10 +77,40 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     return module
 
 
+def described_module(path: str, saved: dict[str, Any]) -> Classifier:
+    """The module that a checkpoint describes, with random weights. Nothing in it is resolved or instantiated: classes
+    of engrec are called with plain values of the types that their constructors name.
+
+    Raises CheckpointError for other classes and for values that do not fit, before memory is taken for them.
+    """
+    parameters = saved["hyper_parameters"]
+    model, kind = parameters["model"], saved["module"]
+    named = {kind: "engrec.modules", model["_target_"]: "engrec.models"}
+    if foreign := [name for name, package in named.items() if not is_class_of(package, name)]:
+        raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
+    untrained = {"optimizer": {}, "lr_scheduler": {}}  # no part of it that only training needs
+    given = {
+        kind: parameters | untrained,
+        model["_target_"]: {name: value for name, value in model.items() if name != "_target_"},
+    }
+    for name, values in given.items():
+        if found := misfit(arguments(get_object(name)), values):
+            raise CheckpointError(f"{path} does not fit {name}: {found}")
+    build = partial(get_object(kind), **parameters | untrained)
+    try:
+        with torch.device("meta"):  # shapes alone
+            shapes = build().eval()
+            shapes(shapes.example_input_array)
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
+    checkpoint.check_network(shapes, saved, path)
+    return build()
+
+
 def is_class_of(package: str, name: str) -> bool:
     """Whether the name is that of a class written in a file of the package, not merely one to be reached through it."""
     module, _, attribute = name.rpartition(".")
-    if not re.fullmatch(rf"{package}\.\w+\.\w+", name):
+    if not re.fullmatch(rf"{package}\.\w+\.[A-Za-z]\w*", name):
         return False
     try:
         found = getattr(importlib.import_module(module), attribute, None)

@@ -76,7 +76,9 @@ def test_a_best_checkpoint_of_another_epoch_is_found_before_training_goes_on(tra
     other = next(epoch for epoch in range(EPOCHS - 1) if epoch != best["epoch"])
     torch.save(best | {"epoch": other}, folder / "best.ckpt")
     log = (folder / "metrics.csv").read_bytes()
-    with pytest.raises(CheckpointError, match=rf"best\.ckpt is of epoch {other + 1}, but the best .* {best['epoch'] + 1}"):
+    with pytest.raises(
+        CheckpointError, match=rf"best\.ckpt is of epoch {other + 1}, but the best .* {best['epoch'] + 1}"
+    ):
         train(folder, "ckpt_path=last")
     assert (folder / "metrics.csv").read_bytes() == log
     (folder / "best.ckpt").unlink()
