@@ -45,7 +45,8 @@ def _in_words(place: Sequence[int | str], message: str, value: Any) -> str:
     if message == "Field required":
         return f"it lacks {'.'.join(map(_word, place))}"
     if message.startswith("Value error, "):
-        return f"{name}{message.removeprefix('Value error,')}".strip()
+        ours = message.removeprefix("Value error, ")
+        return f"{name}{ours}" if ours.startswith(".") else f"{name} {ours}"
     message = message.partition(" or instance of ")[0]
     for theirs, ours in WORDS.items():
         message = message.replace(theirs, ours)
@@ -80,7 +81,7 @@ def plain(value: Any) -> Any:
             waiting += [(f"{place}.{_word(key)}", depth + 1, part) for key, inner in items for part in (inner, key)]
         elif node is not None and type(node) not in (bool, int, float, str):
             raise ValueError(f"{place} is {shown(node)}: it must be text, a number, or a few of them")
-    raise ValueError(" has more values than any run writes")
+    raise ValueError("has more values than any run writes")
 
 
 def one_line(value: Any) -> Any:
@@ -92,7 +93,7 @@ def one_line(value: Any) -> Any:
         if isinstance(node, dict | list | tuple):
             waiting += [*node, *node.values()] if isinstance(node, dict) else node
         elif isinstance(node, str) and not (node.isprintable() and len(node) <= MOST_LETTERS):
-            raise ValueError(f" is {shown(node)}: it must be short text without control characters")
+            raise ValueError(f"has {shown(node)}: it must be short text without control characters")
     return value
 
 

@@ -102,7 +102,8 @@ def described_module(path: str, saved: dict[str, Any]) -> Classifier:
             shapes = build().eval()
             shapes(shapes.example_input_array)
     except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} describes a network that cannot be built: {reason}") from error
     checkpoint.check_network(shapes, saved, path)
     return build()
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,14 @@ def finished(folder: Path) -> dict[str, float]:
     return {name: math.nan if value is None else float(value) for name, value in metrics.items()}
 
 
+class Log(logging.FileHandler):
+    """train.log. On a full disk a line is lost: the run itself says why it ends, in one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def open_log(folder: Path, first: bool) -> None:
     """Open train.log in the first process; the others log only errors."""
     root = logging.getLogger()
@@ -55,7 +64,7 @@ def open_log(folder: Path, first: bool) -> None:
         return
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)  # the previous trial's
-    handler = logging.FileHandler(folder / "train.log")
+    handler = Log(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
 

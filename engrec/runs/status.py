@@ -85,8 +85,13 @@ def reported(folder: Path, command: str, choices: Mapping[str, str | None] | Non
             error = explain(raised) or type(raised).__name__
             raise
         finally:
-            with suppress(OSError):  # a full disk is reported by the run itself
-                write(folder, replace(status, state=state, ended=time.time(), error=error))
+            ended = replace(status, state=state, ended=time.time(), error=error)
+            try:
+                write(folder, ended)
+            except OSError:  # the disk is full, which the run itself reports: the old file has room for a new text
+                with suppress(OSError), (folder / FILE).open("r+", encoding="utf-8") as file:
+                    file.write(as_text(ended))
+                    file.truncate()
 
 
 @contextmanager
@@ -109,7 +114,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write(folder: Path, status: Status) -> None:
-    write_text(folder / FILE, json.dumps(asdict(status) | {"process": process(os.getpid())}))
+    write_text(folder / FILE, as_text(status))
+
+
+def as_text(status: Status) -> str:
+    return json.dumps(asdict(status) | {"process": process(os.getpid())})
 
 
 def status_of(folder: Path) -> Status:
