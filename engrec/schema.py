@@ -79,9 +79,14 @@ def plain(value: Any) -> Any:
                 break
             items = node.items() if isinstance(node, dict) else enumerate(node)
             waiting += [(f"{place}.{_word(key)}", depth + 1, part) for key, inner in items for part in (inner, key)]
-        elif node is not None and type(node) not in (bool, int, float, str):
+        elif node is not None and (type(node) not in (bool, int, float, str) or is_huge(node)):
             raise ValueError(f"{place} is {shown(node)}: it must be text, a number, or a few of them")
     raise ValueError("has more values than any run writes")
+
+
+def is_huge(value: Any) -> bool:
+    """Whether it is a whole number of more digits than Python turns into text."""
+    return isinstance(value, int) and value.bit_length() > 2**12
 
 
 def one_line(value: Any) -> Any:

@@ -113,8 +113,8 @@ def read_yaml(path: Path, links: bool = False) -> dict[str, Any]:
     except FileError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError) as error:
-        reason = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
-        raise FileError("damaged", path, f"is damaged ({reason})") from error
+        reason = str(error if type(error) is ValueError else getattr(error, "problem", type(error).__name__))
+        raise FileError("damaged", path, f"is damaged ({reason.lstrip('.')})") from error
     if not isinstance(node, dict) or not node:
         raise FileError("damaged", path, "is damaged (it has no settings)")
     return node
