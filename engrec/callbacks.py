@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -68,16 +67,16 @@ class MovedFolder(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         states = checkpoint["callbacks"]
-        for callback in callbacks(trainer):
-            if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-                states[callback.state_key] = moved(states[callback.state_key], str(callback.dirpath))
+        for kept in (callback for callback in callbacks(trainer) if isinstance(callback, ModelCheckpoint)):
+            if kept.state_key in states:
+                states[kept.state_key] = moved(states[kept.state_key], str(kept.dirpath))
 
 
 def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     """The state of a ModelCheckpoint with all its files in this folder."""
 
     def here(path: str) -> str:
-        return path and os.path.join(folder, os.path.basename(path))  # noqa: PTH118, PTH119 (Lightning compares text)
+        return path and str(Path(folder, Path(path).name))
 
     paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
     best = {here(path): score for path, score in state["best_k_models"].items()}

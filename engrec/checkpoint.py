@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,20 +12,15 @@ from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field
 from torch import Tensor, nn
 
 from engrec.errors import CONF, CheckpointError
-from engrec.schema import Record, misfit, one_line, plain, shown
+from engrec.schema import Record, misfit, plain
 
 
-def _strided(tensor: Tensor) -> Tensor:
+def _stored(tensor: Tensor) -> Tensor:
     """The same tensor. Raises ValueError for one that is not numbers on the host, or stands for more than is stored."""
-    usual = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    if not usual or tensor.is_complex() or tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise ValueError(f"is {tensor.layout}, {tensor.dtype}: it must be a tensor of numbers that are all in the file")
-    return tensor
-
-
-def _single(tensor: Tensor) -> Tensor:
-    if tensor.shape != ():
-        raise ValueError(f"has the shape {tuple(tensor.shape)}: it must be a single number")
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        raise ValueError(f"is {tensor.layout}, {tensor.dtype}: it must be a tensor of real numbers")
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError("is a tensor that has more values than the file")
     return tensor
 
 
@@ -34,19 +30,13 @@ def _unique(names: list[str]) -> list[str]:
     return names
 
 
-def _path(path: str) -> str:
-    if path and Path(path).suffix != ".ckpt":
-        raise ValueError(f"is {shown(path)}: it must be a file that ends in .ckpt")
-    return path
-
-
-Weights = Annotated[Tensor, AfterValidator(_strided)]
-Single = Annotated[Tensor, AfterValidator(_strided), AfterValidator(_single)]
-Saved = Annotated[str, AfterValidator(_path)]
+ForMessages = BeforeValidator(partial(plain, for_messages=True))
+Word = Annotated[str, ForMessages]
+Weights = Annotated[Tensor, AfterValidator(_stored)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Size = Annotated[int, Field(ge=1, le=2**14)]
-Undefined = Annotated[float, AllowInfNan()]  # a metric without images is NaN
-Word = Annotated[str, AfterValidator(one_line)]
+File = Annotated[str, Field(pattern=r"^$|\.ckpt$")]
+Number = Annotated[float, AllowInfNan()]  # a metric without images is NaN
 
 
 class Model(Record):
@@ -70,16 +60,15 @@ class Checkpoint(Record):
     """What a checkpoint holds of the network, in whatever stage it was trained."""
 
     state_dict: dict[str, Weights]
-    hyper_parameters: Annotated[HyperParameters, BeforeValidator(one_line)]
+    hyper_parameters: Annotated[HyperParameters, ForMessages]
     module: Word
     epoch: Count = 0
     task: Literal["expression", "engagement"] | None = None
     dataset: Word | None = None
-    seen: Word | None = None
 
 
 class History(Record):
-    epochs: list[dict[str, Undefined]]
+    epochs: list[dict[str, Number]]
     seconds: list[float]
     num_images: list[Count]
 
@@ -87,80 +76,49 @@ class History(Record):
 class Kept(Record):
     """The state of Lightning's ModelCheckpoint."""
 
-    best_model_path: Saved
-    kth_best_model_path: Saved
-    last_model_path: Saved
-    best_model_score: Single | None
-    kth_value: Single
-    best_k_models: dict[Saved, Single]
-
-
-class Patience(Record):
-    """The state of Lightning's EarlyStopping."""
-
-    wait_count: Count
-    stopped_epoch: Count
-    patience: Count
-    best_score: Single
-
-
-STATES = {"History": History, "ModelCheckpoint": Kept, "EarlyStopping": Patience}
+    best_model_path: File
+    kth_best_model_path: File
+    last_model_path: File
+    best_k_models: dict[File, Weights]
 
 
 def _known(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for key, state in states.items():
-        record = STATES.get(key.partition("{")[0])
+        name = key.partition("{")[0]
+        record = {"History": History, "ModelCheckpoint": Kept}.get(name)
         if record and (found := misfit(record, state)):
-            raise ValueError(f".{key.partition('{')[0]}.{found}")
+            raise ValueError(f".{name}.{found}")
     return states
-
-
-class Group(Record):
-    params: list[Count]
-    lr: Annotated[float, Field(ge=0)]
 
 
 class Optimizer(Record):
     state: dict[int, dict[str, Any]]
-    param_groups: list[Group]
-
-
-class Schedule(Record):
-    last_epoch: Count = 0
-    rates: list[float] = Field([], alias="_last_lr")
+    param_groups: list[dict[str, Any]]
 
 
 class Training(Checkpoint):
-    """What a checkpoint holds from which training resumes."""
+    """What a checkpoint holds from which training resumes; Lightning reads the inside of its own parts."""
 
     callbacks: Annotated[dict[str, dict[str, Any]], AfterValidator(_known)]
     optimizer_states: list[Optimizer]
-    lr_schedulers: Annotated[list[Schedule], BeforeValidator(plain)]
+    lr_schedulers: list[dict[str, Any]]
     loops: Annotated[dict[str, dict[str, Any]], AfterValidator(plain)]
-    lightning: Annotated[str, Field(pattern=r"^\d+(\.\d+)+")] = Field(alias="pytorch-lightning_version")
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else, and for a
-    file that cannot be opened."""
-    try:
-        with Path(path).open("rb") as file:
-            if not file.read(1):
-                raise CheckpointError(f"{path} is empty: the disk was full, or its copy was not completed")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path} is a folder: name the checkpoint in it, such as {path}/best.ckpt") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > Path(path).stat().st_size:  # torch does not compress; a small file could otherwise fill the memory
-            raise ValueError("it is compressed")
+        if size > Path(path).stat().st_size:
+            raise zipfile.BadZipFile("compressed, which torch does not do: it could fill the memory")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
     except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
-        raise CheckpointError(f"{path} cannot be read safely: it is damaged, or not a checkpoint of engrec") from error
+        empty = Path(path).stat().st_size == 0
+        reason = "is empty" if empty else "cannot be read safely: it is damaged, or not a checkpoint of engrec"
+        raise CheckpointError(f"{path} {reason}") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
         raise CheckpointError(
             f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"

@@ -1,18 +1,21 @@
 """Values from a file, held against a description of it: what does not fit is said in words, on one line."""
 
 import inspect
+import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-MOST_VALUES, DEEPEST, MOST_LETTERS = 100_000, 12, 1000  # of plain values
-WORDS = {
+MOST_VALUES, DEEPEST = 100_000, 12  # of plain values
+WORDS = {  # of pydantic, as regular expressions, and ours
+    " or instance of .*": "",
     "Input should": "it must",
-    "a valid integer": "a whole number",
-    "a valid dictionary": "a mapping",
     "a valid string": "text",
-    "a valid ": "a ",
+    "a valid dictionary": "a mapping",
+    "a valid integer": "a whole number",
+    "a valid": "a",
     "Extra inputs are not permitted": "there is no such setting",
 }
 
@@ -34,27 +37,22 @@ def misfit(record: type[BaseModel], value: Any) -> str:
 
 
 def _in_words(place: Sequence[int | str], message: str, value: Any) -> str:
-    found = []
-    for key in place:  # after the keys of the file come names that pydantic has for the alternatives of a type
+    if message == "Field required":
+        return f"it lacks {_name(place)}"
+    for number, key in enumerate(place):
         try:
             value = value[key]
-        except (LookupError, TypeError):
-            break
-        found.append(key)
-    name = ".".join(map(_word, found))
-    if message == "Field required":
-        return f"it lacks {'.'.join(map(_word, place))}"
-    if message.startswith("Value error, "):
-        ours = message.removeprefix("Value error, ")
-        return f"{name}{ours}" if ours.startswith(".") else f"{name} {ours}"
-    message = message.partition(" or instance of ")[0]
+        except (LookupError, TypeError):  # after the keys of the file come pydantic's names for alternatives of a type
+            place = place[:number]
+    if message.startswith("Value error, "):  # one of ours
+        return f"{_name(place)}{message.removeprefix('Value error,')}".replace(" .", ".")
     for theirs, ours in WORDS.items():
-        message = message.replace(theirs, ours)
-    return f"{name or 'it'} is {shown(value)}: {message}"
+        message = re.sub(theirs, ours, message)
+    return f"{_name(place) or 'it'} is {shown(value)}: {message}"
 
 
-def _word(key: Any) -> str:
-    return shown(key).strip("'\"")
+def _name(place: Sequence[Any]) -> str:
+    return ".".join(shown(key).strip("'\"") for key in place)
 
 
 def shown(value: Any) -> str:
@@ -66,45 +64,32 @@ def shown(value: Any) -> str:
     return "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, for_messages: bool = False) -> Any:
     """The same value. Raises ValueError unless it is nested dicts and lists of texts, numbers, true, false and None,
-    not so many and not so deep that walking over them takes long."""
-    waiting: list[tuple[str, int, Any]] = [("", 0, value)]
+    not so many and not so deep that walking over them takes long. for_messages: nor a text longer than a line."""
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), value)]
     for number in range(MOST_VALUES):
         if not waiting:
             return value
-        place, depth, node = waiting.pop()
-        if isinstance(node, dict | list | tuple) and depth < DEEPEST:
+        place, node = waiting.pop()
+        if isinstance(node, dict | list | tuple) and len(place) < DEEPEST:
             if len(waiting) + 2 * len(node) > MOST_VALUES - number:
                 break
             items = node.items() if isinstance(node, dict) else enumerate(node)
-            waiting += [(f"{place}.{_word(key)}", depth + 1, part) for key, inner in items for part in (inner, key)]
-        elif node is not None and (type(node) not in (bool, int, float, str) or is_huge(node)):
-            raise ValueError(f"{place} is {shown(node)}: it must be text, a number, or a few of them")
+            waiting += [((*place, key), part) for key, inner in items for part in (inner, key)]
+        elif node is not None and type(node) not in (bool, int, float, str):
+            raise ValueError(f".{_name(place)} is {shown(node)}: it must be text, a number, or a few of them")
+        elif isinstance(node, int) and node.bit_length() > 2**12:  # Python does not turn it into text
+            raise ValueError(f".{_name(place)} is a huge number")
+        elif isinstance(node, str) and for_messages and not (node.isprintable() and len(node) < 1000):
+            raise ValueError(f".{_name(place)} is {shown(node)}: it must be short text without control characters")
     raise ValueError("has more values than any run writes")
 
 
-def is_huge(value: Any) -> bool:
-    """Whether it is a whole number of more digits than Python turns into text."""
-    return isinstance(value, int) and value.bit_length() > 2**12
-
-
-def one_line(value: Any) -> Any:
-    """The same plain value. Raises ValueError where a text in it cannot be part of a message in one line."""
-    plain(value)
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict | list | tuple):
-            waiting += [*node, *node.values()] if isinstance(node, dict) else node
-        elif isinstance(node, str) and not (node.isprintable() and len(node) <= MOST_LETTERS):
-            raise ValueError(f"has {shown(node)}: it must be short text without control characters")
-    return value
-
-
+@cache
 def arguments(function: Any) -> type[BaseModel]:
     """The description of what a class or a function is called with: its signature."""
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()

@@ -23,7 +23,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         partial.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # the system does not name the file for which there was no room
+        if error.errno is not None and error.filename is None:  # the system does not name a file that finds no room
+            error.filename = str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)

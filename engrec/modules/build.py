@@ -83,20 +83,16 @@ def described_module(path: str, saved: dict[str, Any]) -> Classifier:
 
     Raises CheckpointError for other classes and for values that do not fit, before memory is taken for them.
     """
-    parameters = saved["hyper_parameters"]
-    model, kind = parameters["model"], saved["module"]
-    named = {kind: "engrec.modules", model["_target_"]: "engrec.models"}
-    if foreign := [name for name, package in named.items() if not is_class_of(package, name)]:
+    # Optimizer and schedule are left out: only training needs them.
+    parameters = saved["hyper_parameters"] | {"optimizer": {}, "lr_scheduler": {}}
+    model = dict(parameters["model"])
+    named = {saved["module"]: ("engrec.modules", parameters), model.pop("_target_"): ("engrec.models", model)}
+    if foreign := [name for name, (package, _) in named.items() if not is_class_of(package, name)]:
         raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
-    untrained = {"optimizer": {}, "lr_scheduler": {}}  # no part of it that only training needs
-    given = {
-        kind: parameters | untrained,
-        model["_target_"]: {name: value for name, value in model.items() if name != "_target_"},
-    }
-    for name, values in given.items():
+    for name, (_, values) in named.items():
         if found := misfit(arguments(get_object(name)), values):
             raise CheckpointError(f"{path} does not fit {name}: {found}")
-    build = partial(get_object(kind), **parameters | untrained)
+    build = partial(get_object(saved["module"]), **parameters)
     try:
         with torch.device("meta"):  # shapes alone
             shapes = build().eval()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,11 +16,11 @@ from engrec.errors import explain
 from engrec.machine.files import lock, write_text
 from engrec.machine.processes import process
 from engrec.runs.reading import FileError, read_json
-from engrec.schema import Record, misfit
+from engrec.schema import Record, arguments, misfit
 
 FILE = "status.json"
-State = Literal["running", "finished", "stopped", "failed"]
-STATES: tuple[str, ...] = get_args(State)
+State = Literal["running", "finished", "stopped", "failed", "unknown"]
+Time = Annotated[float, Field(ge=0, le=1e11)]
 KILLED = "killed: its process is gone"
 CHANGING = ("metrics.csv", "train.log", FILE)
 SILENCE = 24 * 3600.0  # seconds, after which a run on another machine no longer counts as running
@@ -34,14 +34,14 @@ class Status:
     when it was last resumed; earlier: seconds of work before that.
     """
 
-    state: str
-    started: float | None = None
-    ended: float | None = None
+    state: State
+    started: Time | None = None
+    ended: Time | None = None
     error: str | None = None
     command: str | None = None
     host: str | None = None
-    begun: float | None = None
-    earlier: float = 0.0
+    begun: Time | None = None
+    earlier: Time = 0.0
     choices: dict[str, str] | None = None  # the option of each config group
 
     @property
@@ -62,7 +62,8 @@ def reported(folder: Path, command: str, choices: Mapping[str, str | None] | Non
 
     Raises ValueError if another process runs in this folder.
     """
-    state, error = "failed", None
+    state: State = "failed"
+    error = None
     with alone(folder):
         now, before = time.time(), status_of(folder) if (folder / "last.ckpt").is_file() else Status("unknown")
         started, earlier = before.started or now, before.seconds or 0.0
@@ -151,33 +152,18 @@ def last_written(folder: Path) -> float:
     return max(written)
 
 
-Time = Annotated[float, Field(ge=0, le=1e11)]
-
-
 class Process(Record):
     pid: Annotated[int, Field(gt=0, lt=2**31)]
 
 
-class Written(Record):
-    """What status.json holds: the fields of Status, and the process."""
-
-    state: State
+class Owner(Record):
     process: Process | None
-    started: Time | None = None
-    ended: Time | None = None
-    begun: Time | None = None
-    earlier: Time = 0.0
-    error: str | None = None
-    command: str | None = None
-    host: str | None = None
-    choices: dict[str, str] | None = None
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
     """The process and the state in status.json. Raises FileError for anything that no run writes."""
-    path = folder / FILE
-    record = read_json(path)
-    if found := misfit(Written, record):
-        raise FileError("damaged", path, f"is damaged ({found})")
-    names = record.keys() & {field.name for field in fields(Status)}
-    return record["process"], Status(**{name: record[name] for name in names})
+    record = read_json(folder / FILE)
+    known = {field.name: record[field.name] for field in fields(Status) if field.name in record}
+    if found := misfit(arguments(Status), known) or misfit(Owner, record):
+        raise FileError("damaged", folder / FILE, f"is damaged ({found})")
+    return record["process"], Status(**known)

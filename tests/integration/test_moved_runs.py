@@ -82,7 +82,7 @@ def test_a_best_checkpoint_of_another_epoch_is_found_before_training_goes_on(tra
         train(folder, "ckpt_path=last")
     assert (folder / "metrics.csv").read_bytes() == log
     (folder / "best.ckpt").unlink()
-    with pytest.raises(CheckpointError, match=r"best\.ckpt does not exist"):
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be opened: No such file"):
         train(folder, "ckpt_path=last")
 
 

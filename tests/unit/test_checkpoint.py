@@ -3,7 +3,6 @@
 import os
 import pickle
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -161,15 +160,16 @@ def test_a_file_of_torch_that_is_no_checkpoint_is_refused(path, other):
 
 
 def test_a_file_that_cannot_be_opened_is_not_called_damaged(path, tmp_path, monkeypatch):
-    assert refused(checkpoint.read, tmp_path / "none.ckpt") == f"{tmp_path / 'none.ckpt'} does not exist"
-    assert "is a folder: name the checkpoint in it, such as " in refused(checkpoint.read, tmp_path)
+    said = {"none.ckpt": "cannot be opened: No such file or directory", "empty.ckpt": "is empty"}
     (tmp_path / "empty.ckpt").touch()
-    assert "empty.ckpt is empty: the disk was full" in refused(checkpoint.read, tmp_path / "empty.ckpt")
+    for name, expected in said.items():
+        assert refused(checkpoint.read, tmp_path / name) == f"{tmp_path / name} {expected}"
+    assert refused(checkpoint.read, tmp_path) == f"{tmp_path} cannot be opened: Is a directory"
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(zipfile, "ZipFile", denied)  # the tests may run as root, for whom nothing is closed
     assert refused(checkpoint.read, path) == f"{path} cannot be opened: Permission denied"
 
 
@@ -184,7 +184,7 @@ def test_a_small_file_does_not_fill_the_memory(content, path):
     assert "cannot be read safely" in refused(checkpoint.read, path.with_name("small.ckpt"))
     huge = torch.zeros(1).expand(10**12)
     torch.save(content | {"state_dict": content["state_dict"] | {"head.bias": huge}}, path)
-    assert "state_dict.head.bias is torch.strided" in refused(checkpoint.read, path)
+    assert "state_dict.head.bias is a tensor that has more values than the file" in refused(checkpoint.read, path)
 
 
 @pytest.mark.parametrize(
