@@ -95,13 +95,16 @@ def described_module(path: str, saved: dict[str, Any]) -> Classifier:
     build = partial(get_object(saved["module"]), **parameters)
     try:
         with torch.device("meta"):  # shapes alone
-            shapes = build().eval()
-            shapes(shapes.example_input_array)
+            checkpoint.check_network(build(), saved, path)
+        module = build().eval()
+        with torch.inference_mode():
+            module(module.example_input_array)
+    except CheckpointError:
+        raise
     except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} describes a network that cannot be built: {reason}") from error
-    checkpoint.check_network(shapes, saved, path)
-    return build()
+    return module
 
 
 def is_class_of(package: str, name: str) -> bool:

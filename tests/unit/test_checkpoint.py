@@ -320,7 +320,7 @@ def test_only_training_uses_the_optimizer_of_a_checkpoint(content, path, data):
         ({"width": 1e4}, "its weights are not those of its network"),
         ({"width": 1e300}, "cannot be built"),
         ({"dense": [10**9, 10**9]}, "its weights are not those of its network"),
-        ({"in_channels": 3}, "cannot be built"),
+        ({"in_channels": 3}, "its weights are not those of its network"),
         ({"in_channels": -1}, "cannot be built"),
         ({"depth": 3}, "depth is 3: there is no such setting"),
     ],
@@ -329,6 +329,14 @@ def test_a_network_that_does_not_fit_its_weights_takes_no_memory(content, path, 
     parameters = content["hyper_parameters"]
     torch.save(content | {"hyper_parameters": parameters | {"model": MODEL | model}}, path)
     assert said in refused(tested, path, data)
+
+
+def test_a_network_for_other_images_is_refused(content, path, data):
+    module = ExpressionModule(MODEL | {"in_channels": 3}, {}, {}, NAMES, IMAGES)
+    torch.save(content | {"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
+    assert "describes a network that cannot be built: Given groups=1, weight of size [3, 3, 3, 3]" in refused(
+        tested, path, data
+    )
 
 
 def test_a_training_goes_on_only_as_it_was(content, path):
