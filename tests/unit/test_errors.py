@@ -1,5 +1,6 @@
 """Private parts of Hydra and OmegaConf that error messages need, and what they are for."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from engrec import errors
+from engrec.config import check
 
 
 def job(number, error):
@@ -59,3 +61,19 @@ def test_keys_of_all_sections_are_listed_whatever_their_values_are():
     config = OmegaConf.create({"seed": 0, "module": None, "model": {"width": "???", "norm": {"name": "${seed}"}}})
     keys = ["seed", "module", "model", "model.width", "model.norm", "model.norm.name"]
     assert errors._keys(OmegaConf.to_container(config)) == keys
+
+
+@pytest.mark.parametrize(("override", "option"), [("model=null", "vgg_small"), ("optimizer=null", "adamw")])
+def test_a_group_that_is_null_is_answered_with_its_options(compose, monkeypatch, override, option):
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1", override, "model.width=1"])
+    with pytest.raises(Exception, match="Config group override") as error:
+        compose(override)
+    message = errors.explain(error.value)
+    assert message.startswith(f"{override} must be one of ")
+    assert option in message
+    assert "seed" not in message
+
+
+def test_a_run_cannot_do_without_a_node(compose):
+    with pytest.raises(ValueError, match="module=null: a run cannot do without it"):
+        check(compose("module=null"))
