@@ -37,7 +37,7 @@ many = settings(
 )
 SECRET = "only in the environment"
 NESTED = []
-for _ in range(200):
+for _ in range(50):
     NESTED = [NESTED]
 REPEATED = ["x"] * 10
 for _ in range(9):
@@ -56,46 +56,33 @@ ODD_TENSORS = [
 ]  # fmt: skip
 
 
-@st.composite
-def changed(draw, value, odd):
+def changed(random, value, odd):
     """The nested value with one to three values replaced, removed or added, at random depths."""
     value = copy.deepcopy(value)
-    for _ in range(draw(st.integers(1, 3))):
-        node = value
-        while True:
-            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            if isinstance(node[key], dict | list) and node[key] and draw(st.integers(0, 4)):
-                node = node[key]
-                continue
-            other = copy.deepcopy(draw(st.sampled_from(odd)))
-            match draw(st.integers(0, 5)):
-                case 0:
-                    del node[key]
-                case 1 if isinstance(node, dict):
-                    node[draw(st.sampled_from(["x", "_args_", "_partial_", "epoch", 3, "\n"]))] = draw(
-                        st.sampled_from(odd)
-                    )
-                case _:
-                    node[key] = other
-            break
+    for _ in range(random.randint(1, 3)):
+        node, key = value, None
+        while isinstance(node, dict | list) and node and (key is None or random.random() < 0.8):
+            parent, key = node, random.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            node = parent[key]
+        if key is None:
+            continue
+        other, kind = copy.deepcopy(random.choice(odd)), random.randint(0, 5)
+        if kind == 0:
+            del parent[key]
+        elif kind == 1 and isinstance(parent, dict):
+            parent[random.choice(["x", "_args_", "_partial_", "epoch", 3, "\n"])] = other
+        else:
+            parent[key] = other
     return value
 
 
-@st.composite
-def damaged(draw, content):
+def damaged(random, content):
     """The bytes with a few of them replaced, or cut off."""
-    content = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(content) - 1))
-        if draw(st.integers(0, 3)):
-            content[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
-        else:
-            del content[at:]
-        content = content or bytearray(b" ")
-    return bytes(content)
+    for _ in range(random.randint(1, 4)):
+        at = random.randrange(max(1, len(content)))
+        rest = content[at + random.randint(0, 2) :] if random.random() < 0.75 else b""
+        content = content[:at] + random.randbytes(random.randint(0, 3)) + rest
+    return content
 
 
 def ours(function, *arguments):
@@ -166,29 +153,29 @@ def test_the_file_that_is_changed_fits(trained, data, tmp_path):
 
 
 @many
-@given(draw=st.data())
-def test_a_checkpoint(trained, data, tmp_path, monkeypatch, draw):
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint(trained, data, tmp_path, monkeypatch, random):
     monkeypatch.setenv("SECRET", SECRET)
-    torch.save(draw.draw(changed(trained, [*ODD, *ODD_TENSORS])), tmp_path / "last.ckpt")
+    torch.save(changed(random, trained, [*ODD, *ODD_TENSORS]), tmp_path / "last.ckpt")
     used(tmp_path / "last.ckpt", data)
 
 
 @many
-@given(draw=st.data())
-def test_a_checkpoint_with_other_settings(trained, data, tmp_path, monkeypatch, draw):
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint_with_other_settings(trained, data, tmp_path, monkeypatch, random):
     """Changes in what describes its network alone."""
     monkeypatch.setenv("SECRET", SECRET)
-    parameters = draw.draw(changed(trained["hyper_parameters"], [*ODD, *ODD_TENSORS]))
+    parameters = changed(random, trained["hyper_parameters"], [*ODD, *ODD_TENSORS])
     torch.save(trained | {"hyper_parameters": parameters}, tmp_path / "last.ckpt")
     used(tmp_path / "last.ckpt", data)
 
 
 @many
-@given(draw=st.data())
-def test_a_checkpoint_with_damaged_bytes(trained, data, tmp_path, draw):
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint_with_damaged_bytes(trained, data, tmp_path, random):
     path = tmp_path / "last.ckpt"
     torch.save(trained, path)
-    path.write_bytes(draw.draw(damaged(path.read_bytes())))
+    path.write_bytes(damaged(random, path.read_bytes()))
     used(path, data)
 
 
@@ -243,18 +230,18 @@ def reread(run, tmp_path):
 
 
 @many
-@given(draw=st.data())
+@given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml", "metrics.csv", "predictions.csv"])
-def test_a_file_of_a_run_with_damaged_bytes(run, reread, name, draw):
-    reread(name, draw.draw(damaged((run / name).read_bytes())))
+def test_a_file_of_a_run_with_damaged_bytes(run, reread, name, random):
+    reread(name, damaged(random, (run / name).read_bytes()))
 
 
 @many
-@given(draw=st.data())
+@given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml"])
-def test_a_file_of_a_run_with_other_values(run, reread, name, draw):
+def test_a_file_of_a_run_with_other_values(run, reread, name, random):
     read, written = (yaml.safe_load, yaml.safe_dump) if name == "config.yaml" else (json.loads, json.dumps)
-    value = draw.draw(changed(read((run / name).read_text()), ODD))
+    value = changed(random, read((run / name).read_text()), ODD)
     reread(name, written(value).encode())
 
 
@@ -262,9 +249,9 @@ CELLS = ["", "x", "nan", "inf", "-1", "1e400", "0.5", '"', "\n", "\r", ",", "\x0
 
 
 @many
-@given(draw=st.data())
+@given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["metrics.csv", "predictions.csv"])
-def test_a_table_of_a_run_with_other_cells(run, reread, name, draw):
+def test_a_table_of_a_run_with_other_cells(run, reread, name, random):
     rows = [line.split(",") for line in (run / name).read_text().splitlines()]
-    lines = [",".join(map(str, row)) for row in draw.draw(changed(rows, [*CELLS, ["x"]]))]
+    lines = [",".join(map(str, row)) for row in changed(random, rows, [*CELLS, ["x"]])]
     reread(name, "\n".join(lines).encode())
