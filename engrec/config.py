@@ -146,6 +146,9 @@ def check_missing(node: DictConfig, optional: Collection[str] = ()) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
     check_missing(cfg)
+    nodes = ("model", "dataset", "split", "augment", "optimizer", "callbacks", "trainer", "speed")
+    if null := [name for name in (*nodes, *(["module"] if cfg.stage != "test" else [])) if cfg[name] is None]:
+        raise ValueError(f"{null[0]}=null: a run cannot do without it, remove the override")
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
 

@@ -151,6 +151,8 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} must be one of {', '.join(options)}{nearest(found[2], options)}"
+    if text.startswith("Config group override must be a string or a list"):
+        return "; ".join(filter(None, map(_without_option, sys.argv[1:]))) or text
     if re.search(r"Could not load 'hydra/launcher/", text):
         return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
     if "are you indeed on a slurm cluster" in text:
@@ -168,6 +170,13 @@ def _unparsed(override: str) -> str:
     if not equals or not value or re.fullmatch(r"[\w.@/+~-]+", key) is None:
         return f"{override}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return f"{override} has characters that need quotes: {in_shell(f'{key}={quoted(value)}')}"
+
+
+def _without_option(override: str) -> str:
+    """What a group of options can be, if an override gives it something that is not the name of an option."""
+    group, _, value = override.partition("=")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []
+    return f"{override} must be one of {', '.join(options)}" if options and value not in options else ""
 
 
 def _nearest_key(key: str, error: BaseException) -> str:

@@ -150,8 +150,9 @@ def plan(cfg: DictConfig) -> Plan | Finished:
     why = choose_for_machine(cfg, before)
     if isinstance(start, Test):
         cfg.task = checkpoint.task_of(start.saved)
-        cfg.model = start.saved["hyper_parameters"]["model"]
     config = plain(cfg)
+    if isinstance(start, Test):  # after the configuration is resolved: a checkpoint could ask for environment variables
+        config["model"] = start.saved["hyper_parameters"]["model"]
     if before is not None:
         config["init_from"] = before.get("init_from")  # a resumed run started there all the same
     return Plan(typed, folder, cfg.stage, cfg.task, start, resumed, instantiate(config["speed"]), why, config)

@@ -37,6 +37,8 @@ class EngagementModule(Classifier):
         backbone_lr_factor: NotNegative = 1.0,
     ) -> None:
         super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)
+        if len(class_counts) != len(class_names):
+            raise ValueError(f"class_counts has {len(class_counts)} numbers for {len(class_names)} classes")
         self.label_smoothing, self.backbone_lr_factor = label_smoothing, backbone_lr_factor
         self.freeze_backbone = freeze_backbone
         self.register_buffer("class_weights", weights_of_classes(class_weights, class_counts), persistent=False)
