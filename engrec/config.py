@@ -195,8 +195,8 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield "batch_size=1 leaves batch normalisation nothing to average over: set batch_size=2 or more"
     for name in ("best", "last"):  # the first is tested, the second resumed
         node = cfg.callbacks.get(name)
-        if node and (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
-            yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not set its filename and dirpath"
+        if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
+            yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not change its filename and dirpath"
 
 
 def _start_problem(cfg: DictConfig) -> str:
