@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -54,6 +54,33 @@ class SameConfiguration(Callback):
                     f"process {rank} has {name}={theirs.get(name)}, process 0 has {name}={everyones[0].get(name)}: "
                     "start all processes with the same command"
                 )
+
+
+class MovedFolder(Callback):
+    """A run resumes with its best score though its folder was moved, renamed or copied.
+
+    ModelCheckpoint forgets its best score where its folder has another name, with no more than a warning, and a worse
+    epoch would then become best.ckpt. So the names in the checkpoint are made those of this run's folder.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint["callbacks"]
+        for kept in (callback for callback in callbacks(trainer) if isinstance(callback, ModelCheckpoint)):
+            if kept.state_key in states:
+                states[kept.state_key] = moved(states[kept.state_key], str(kept.dirpath))
+
+
+def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a ModelCheckpoint with all its files in this folder."""
+
+    def here(path: str) -> str:
+        return path and str(Path(folder, Path(path).name))
+
+    paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return state | {"dirpath": folder, "best_k_models": best} | paths
 
 
 class History(Checkpoint):
@@ -107,7 +134,7 @@ class History(Checkpoint):
     def best(self, monitor: str) -> dict[str, float]:
         """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
         sign = 1 if higher_is_better(monitor) else -1
-        defined = [row for row in self.epochs if not math.isnan(row[monitor])]
+        defined = [row for row in self.epochs if math.isfinite(row.get(monitor, math.nan))]
         return max(defined, key=lambda row: sign * row[monitor], default={})
 
     def state_dict(self) -> dict[str, Any]:

@@ -149,6 +149,9 @@ def check_missing(node: DictConfig, optional: Collection[str] = ()) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
     check_missing(cfg)
+    nodes = ("model", "dataset", "split", "augment", "optimizer", "callbacks", "trainer", "speed")
+    if null := [name for name in (*nodes, *(["module"] if cfg.stage != "test" else [])) if cfg[name] is None]:
+        raise ValueError(f"{null[0]}=null: a run cannot do without it, remove the override")
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
 
@@ -197,8 +200,8 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield "batch_size=1 leaves batch normalisation nothing to average over: set batch_size=2 or more"
     for name in ("best", "last"):  # the first is tested, the second resumed
         node = cfg.callbacks.get(name)
-        if node and (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
-            yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not set its filename and dirpath"
+        if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
+            yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not change its filename and dirpath"
 
 
 def _start_problem(cfg: DictConfig) -> str:

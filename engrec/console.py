@@ -113,7 +113,7 @@ def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) ->
     log.info("for comparison: %s", describe_controls(data, tested.controls))
     log.info("calibration: %s", describe_calibration(tested.calibration))
     log.info("results are in %s", plan.folder)
-    synthetic = data.faces.recipe["importer"] == "synthetic"
+    synthetic = data.faces.is_synthetic
     if synthetic:
         prepare, train = REAL_DATA[plan.task]
         log.info("This run used synthetic faces. To use real data: %s, then %s", prepare, train)

@@ -31,6 +31,13 @@ def nearest(word: str, options: Any) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
+    """The message for a value of a file that does not fit: file, field, value expected, value found (shortened)."""
+    plain = isinstance(found, str) and found.isprintable() and found == found.strip() != ""
+    text = found if plain else repr(found)
+    return f"{where}: {field} must be {expected}, found {text if len(text) <= 120 else text[:117] + '…'}"
+
+
 def quoted(path: Path | str) -> str:
     """A path, quoted for Hydra's command line if it needs to be."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
@@ -144,6 +151,8 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} must be one of {', '.join(options)}{nearest(found[2], options)}"
+    if text.startswith("Config group override must be a string or a list"):
+        return "; ".join(filter(None, map(_without_option, sys.argv[1:]))) or text
     if re.search(r"Could not load 'hydra/launcher/", text):
         return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
     if "are you indeed on a slurm cluster" in text:
@@ -161,6 +170,13 @@ def _unparsed(override: str) -> str:
     if not equals or not value or re.fullmatch(r"[\w.@/+~-]+", key) is None:
         return f"{override}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
     return f"{override} has characters that need quotes: {in_shell(f'{key}={quoted(value)}')}"
+
+
+def _without_option(override: str) -> str:
+    """What a group of options can be, if an override gives it something that is not the name of an option."""
+    group, _, value = override.partition("=")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []
+    return f"{override} must be one of {', '.join(options)}" if options and value not in options else ""
 
 
 def _nearest_key(key: str, error: BaseException) -> str:

@@ -32,6 +32,17 @@ class Range:
             return f"{kind} {first} and below {self.high}"
         return f"{kind} {first} and at most {self.high}" if self.above else f"{kind} {first} to {self.high}"
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """For the values of a checkpoint, which engrec.schema holds against the same signatures."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: float) -> float:
+        if value not in self:
+            raise ValueError(f"is {value}: it must be {self}")
+        return value
+
 
 Share = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, below=True)]  # of dropping, or of noise: at 1 nothing is left

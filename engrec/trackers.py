@@ -221,7 +221,7 @@ class WandbRun(WandbLogger):
             "test/confusion": wandb.plot.confusion_matrix(None, labels.tolist(), predictions, names),
             "test/roc": roc_chart(logits, labels, names),
         }
-        if self.images is True or (self.images == "auto" and faces.recipe.get("importer") == "synthetic"):
+        if self.images is True or (self.images == "auto" and faces.is_synthetic):
             charts["test/faces"] = faces_table(faces, index, logits, labels)
         run.log(charts)
         cost = ("epochs", "seconds", "num_parameters", "train_images_per_second")

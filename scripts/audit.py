@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
     found = audit(faces, options.near)
-    folder = options.out or CONF.parent / "outputs" / "audit" / found.title.replace(" ", "-")
+    folder = options.out or CONF.parent / "outputs" / "audit" / faces.file_name
     text = markdown(found)
     write_text(folder / "audit.md", text)
     write_text(folder / "audit.html", html(found, faces))

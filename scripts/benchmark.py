@@ -147,7 +147,7 @@ def random_faces(num_images: int) -> Faces:
         labels=rng.permutation(np.arange(num_images) % len(CLASSES)),
         class_names=CLASSES,
         sources=np.arange(num_images).astype(str),
-        recipe={"name": "random images", "importer": "benchmark"},
+        recipe={"name": "random_images", "importer": "benchmark"},
         splits=np.repeat(list(SIZES), list(SIZES.values()))[:num_images],
     )
 

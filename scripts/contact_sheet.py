@@ -24,14 +24,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: 0)")
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset(options.overrides)
-    name = " ".join(filter(None, (faces.name, faces.recipe.get("task"))))
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects)):,} people"
     path = contact_sheet(
         faces.images,
         faces.labels,
         faces.class_names,
-        options.out or ROOT / "outputs" / "contact_sheets" / f"{name.replace(' ', '-')}.png",
-        title=f"{name}: {len(faces):,} faces{people}",
+        options.out or ROOT / "outputs" / "contact_sheets" / f"{faces.file_name}.png",
+        title=f"{faces.title}: {len(faces):,} faces{people}",
         per_class=options.per_class,
         captions=faces.subjects,
         seed=options.seed,

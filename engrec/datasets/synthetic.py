@@ -22,7 +22,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from engrec.datasets.prepared import SPLITS, Faces
+from engrec.datasets.prepared import Faces
+from engrec.datasets.schema import SPLITS
 from engrec.ranges import Count, Probability, Range, Seed
 
 SIZE = 48

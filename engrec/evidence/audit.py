@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
 from engrec.datasets.faults import NEAR, low_contrast, near_pairs, placeholders, to_grey
-from engrec.datasets.prepared import SPLITS, Faces, blank, excludable, identical
+from engrec.datasets.prepared import Faces, blank, excludable, identical
+from engrec.datasets.schema import SPLITS
 
 MOST_PAIRS = 5_000_000
 RARE = 0.01  # share of images: rarer sizes are counted together
@@ -116,7 +117,7 @@ def audit(faces: Faces, near: float = NEAR) -> Audit:
     kinds = excludable(faces) if splits else {}
     people, person = ((), None) if faces.subjects is None else np.unique(faces.subjects, return_inverse=True)
     return Audit(
-        title=" ".join(filter(None, (faces.name, faces.recipe.get("task")))),
+        title=faces.title,
         size=f"{'×'.join(map(str, faces.images.shape[2:]))}, {'grey' if faces.images.shape[1] == 1 else 'colour'}",
         class_names=faces.class_names,
         splits=splits,

@@ -60,6 +60,8 @@ class EngagementModule(Classifier):
         logit_adjustment: Positive | None = None,
     ) -> None:
         super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)
+        if len(class_counts) != len(class_names):
+            raise ValueError(f"class_counts has {len(class_counts)} numbers for {len(class_names)} classes")
         self.label_smoothing, self.backbone_lr_factor = label_smoothing, backbone_lr_factor
         self.freeze_backbone, self.layer_decay, self.l2_sp = freeze_backbone, layer_decay, l2_sp
         self.logit_adjustment, self.start = logit_adjustment, list[Tensor]()

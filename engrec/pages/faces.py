@@ -9,6 +9,7 @@ from PIL import Image
 from engrec.datasets import prepared
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group
+from engrec.importers import files
 from engrec.pages import page
 from engrec.runs.record import Run
 
@@ -46,7 +47,7 @@ def prepared_faces(run: Run) -> Faces:
     target, path = run.settings.get("dataset._target_"), Path(str(run.settings.get("dataset.path")))
     if target != "engrec.datasets.prepared.load":
         raise ValueError(f"the data set is not a prepared file ({target or 'the run does not name it'})")
-    if not path.is_file():
+    if not files.is_file(path):
         raise ValueError(f"{path} does not exist (in {Path.cwd()})")
     return _load(path, path.stat().st_mtime_ns)
 

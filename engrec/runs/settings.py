@@ -49,7 +49,9 @@ def is_setting(key: str) -> bool:
 def with_selected(settings: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys and values, with "selected" for those that scripts/nested.py has chosen for each fold by itself: the
     folds of such runs belong together although their values differ."""
-    chosen = tuple(settings.get("selected") or ())
+    chosen = settings.get("selected")
+    if not isinstance(chosen, list):
+        return settings
     return {
         key: "selected" if any(key == one or key.startswith(f"{one}.") for one in chosen) else value
         for key, value in settings.items()

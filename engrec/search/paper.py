@@ -1,6 +1,5 @@
 """The runs of the paper's table: planned, run in parallel, resumed."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from engrec.config import check, composed, composed_dataset
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
+from engrec.runs.reading import FileError
+from engrec.runs.record import read_result
 from engrec.runs.settings import differences
 from engrec.search.local import Job, Launcher
 from engrec.search.progress import span
@@ -104,8 +105,8 @@ class Run:
     @property
     def seconds(self) -> float:
         """How long it took; NaN if unknown."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            return float(json.loads((self.folder / "result.json").read_text(encoding="utf-8"))["seconds"])
+        with suppress(FileError):
+            return read_result(self.folder / "result.json").get("seconds") or float("nan")
         return float("nan")
 
 

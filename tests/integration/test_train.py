@@ -436,6 +436,7 @@ def files(folder, pretrained):
         ("model.widht=2", "width"),
         ("+model.widht=2", "width"),
         ("batch_size=many", "batch_size=many"),
+        ("model=[vgg]", "model=[vgg] is a list: a run has one model"),
         ("batch_size=0 max_epochs=0", "max_epochs=0"),
         ("monitor=val/acc", "must be one of val/accuracy, "),
         ("optimizer.lr=high", "optimizer.lr=high must be a number above 0"),

@@ -1,6 +1,7 @@
 """Private parts of Hydra and OmegaConf that error messages need, and what they are for."""
 
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from engrec import errors
+from engrec.config import check
 
 
 def job(number, error):
@@ -86,3 +88,19 @@ def test_running_out_of_memory_is_one_line_with_what_to_set():
         assert "set a smaller batch_size=" in errors.explain(error)
         assert errors._is_users(error)
     assert not errors._is_users(RuntimeError("shapes do not fit"))
+
+
+@pytest.mark.parametrize(("override", "option"), [("model=null", "vgg_small"), ("optimizer=null", "adamw")])
+def test_a_group_that_is_null_is_answered_with_its_options(compose, monkeypatch, override, option):
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1", override, "model.width=1"])
+    with pytest.raises(Exception, match="Config group override") as error:
+        compose(override)
+    message = errors.explain(error.value)
+    assert message.startswith(f"{override} must be one of ")
+    assert option in message
+    assert "seed" not in message
+
+
+def test_a_run_cannot_do_without_a_node(compose):
+    with pytest.raises(ValueError, match="module=null: a run cannot do without it"):
+        check(compose("module=null"))

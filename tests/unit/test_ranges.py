@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from engrec.models.vgg import VGG
 from engrec.ranges import Count, NotNegative, Positive, Probability, Range, Share, Width, expected, problems
+from engrec.schema import arguments, misfit
 
 NUMBERS = [-1, 0, 0.5, 1, 2, 1e9, math.nan, math.inf, -math.inf, True, "1", [1], None]
 
@@ -53,3 +55,10 @@ def test_arguments_of_a_class_and_of_a_function():
             "model.size=0 must be a whole number of at least 1"
         ]
     assert not list(problems(Thing, {"size": 1, "name": 3, "other": [1]}, "model"))
+
+
+def test_a_checkpoints_values_are_held_against_the_same_ranges():
+    found = misfit(arguments(VGG), {"width": -1})
+    assert found == "width is -1.0: it must be a number above 0 and at most 16"
+    assert misfit(arguments(VGG), {"dense": [0]}) == "dense.0 is 0: it must be a whole number from 1 to 65536"
+    assert not misfit(arguments(VGG), {"width": 0.5, "dense": [8], "norm": "batch"})

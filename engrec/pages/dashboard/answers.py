@@ -112,7 +112,7 @@ class Details:
     def mistakes(self, entry: Entry) -> dict[str, Any]:
         """The images that the run is surest of and wrong about."""
         group, faces = _tested_group(entry), faces_of(_run(entry))
-        synthetic = faces.recipe.get("importer") == "synthetic"
+        synthetic = faces.is_synthetic
         if not (synthetic or self.all_faces):
             raise ValueError("real faces are shown on this machine only; --faces includes them in the page")
         wrong, shown = mistakes(group, faces, MOST_MISTAKES)

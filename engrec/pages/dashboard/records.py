@@ -30,7 +30,7 @@ from engrec.runs.reading import (
     read_text,
     word,
 )
-from engrec.runs.record import STAGES
+from engrec.runs.record import STAGES, read_result
 from engrec.runs.settings import is_setting
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
@@ -168,20 +168,15 @@ def _read_status(folder: Path, files: Seen) -> tuple[dict[str, Any], Problem | N
     """What status.json says, checked against the process that it names."""
     at: dict[str, Any] = dict.fromkeys(("started", "ended", "begun", "earlier"))
     at |= {"state": "unknown", "error": "", "command": "", "choices": {}}
-    name = statuses.FILE
-    if not 0 <= files.get(name, (0, 0))[1] <= MOST_BYTES[name]:
-        return at, Problem("refused", name, f"{name} is not a plain file, or larger than any run writes")
     try:
-        if name in files:
+        if statuses.FILE in files:
             statuses.read(folder)
-        status = statuses.status_of(folder)
-        at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
-        at |= {"state": status.state, "command": word(status.command)}
-        at["error"] = " ".join(word(status.error).split())
-        at["choices"] = words(status.choices)
-    except Exception as error:  # of whatever a damaged file makes of it
-        return at, Problem("damaged", name, f"{name} cannot be read: {type(error).__name__}")
-    return at, None
+    except FileError as error:
+        return at, error.problem
+    status = statuses.status_of(folder)
+    at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
+    at |= {"state": status.state, "command": word(status.command), "choices": words(status.choices)}
+    return at | {"error": " ".join(word(status.error).split())}, None
 
 
 def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
@@ -189,7 +184,7 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
     settings, result = {}, {}
     try:
         settings = read_settings(folder / "config.yaml") if "config.yaml" in files else {}
-        result = read_json(folder / "result.json") if "result.json" in files else {}
+        result = read_result(folder / "result.json") if "result.json" in files else {}
         if "result.json" in files and not {"stage", "metrics"} <= result.keys():
             raise FileError("damaged", folder / "result.json", "is not that of a run")
         if "config.yaml" in files and "stage" not in settings:

@@ -386,6 +386,8 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
         ("dataset: {_target_: os.system, path: FILE}", "the data set is not a prepared file (os.system)"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: BROKEN}", "is not a prepared data set"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: LOCKED}", "password"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: " + "x" * 5000 + "}", "does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: OTHER}", "has no image "),
     ],
 )
@@ -394,7 +396,11 @@ def test_why_there_are_no_pictures_is_said(tmp_path, config, reason):
     write_faces(tmp_path / "faces.npz", images)
     write_faces(tmp_path / "other.npz", [(f"another-{source}", *rest) for source, *rest in images])
     (tmp_path / "broken.npz").write_bytes(b"PK")
-    for word in ("FILE", "BROKEN", "OTHER"):
+    locked = bytearray((tmp_path / "faces.npz").read_bytes())
+    locked[6] |= 1  # the flag of an encrypted member, in the member and in the directory
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.npz").write_bytes(locked)
+    for word in ("FILE", "BROKEN", "OTHER", "LOCKED"):
         config = config.replace(word, str(tmp_path / f"{word.replace('FILE', 'faces').lower()}.npz"))
     write_run(tmp_path / "run", images, random_probabilities(images, 3), config=config)
     text = report.html(blocks_of(tmp_path))
