@@ -23,7 +23,7 @@ from engrec.machine import cluster, gpus
 log = logging.getLogger(__name__)
 
 STAGES = ("pretrain", "finetune", "scratch", "test")
-TTA = ("none", "flip", "ten_crop")
+TTA = ("none", "flip", "ten_crop", "ten_crop_zoom")
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
@@ -52,6 +52,7 @@ class Config:
     dataset: Any = MISSING
     split: Any = MISSING
     augment: Any = MISSING
+    mixup: Any = MISSING
     optimizer: Any = MISSING
     lr_scheduler: Any = MISSING
     module: Any = MISSING

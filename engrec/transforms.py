@@ -1,15 +1,17 @@
 """Functions from an image batch (B, C, H, W) to an image batch, on the batch's device; randomness is per image.
 
-Order of use: to_float, Augment (training only), standardize. flip_views and ten_crop_views return several batches for
-one; each is standardised afterwards.
+Order of use: to_float, Augment (training only), standardize, Mixup (training only). The functions of views return
+several batches for one; each is standardised afterwards.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 from torch.nn import functional as F
 
 
@@ -33,22 +35,32 @@ def pad_crop(images: Tensor, padding: int) -> Tensor:
     return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
-def affine(images: Tensor, flip: float, rotation: float, scale: float, translation: float) -> Tensor:
-    """Mirror, rotate, zoom and shift in one bilinear sampling; what comes from outside repeats the nearest edge pixel,
-    as black corners would shift the mean that standardize subtracts.
+def affine(
+    images: Tensor,
+    flip: float,
+    rotation: float,
+    scale: float,
+    translation: float,
+    mirrored: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Mirror, rotate, zoom, shift and resize in one bilinear sampling; what comes from outside repeats the nearest edge
+    pixel, as black corners would shift the mean that standardize subtracts.
 
     flip: probability. rotation: at most this many degrees either way. scale: zoom between 1 - scale and 1 + scale.
-    translation: at most this fraction of the side either way.
+    translation: at most this fraction of the side either way. mirrored: which images are mirrored (B,), in the place of
+    a probability. size: height and width of the result, by default those of the images.
     """
     height, width = images.shape[2:]
+    rows, columns = size or (height, width)
     draw = torch.rand(5, len(images), 1, dtype=images.dtype, device=images.device)
-    mirror = torch.where(draw[0] < flip, -1, 1)
+    mirror = torch.where(draw[0] < flip if mirrored is None else mirrored[:, None], -1, 1)
     turn, zoom, right, down = 2 * draw[1:] - 1
     angle, zoom = math.radians(rotation) * turn, 1 + scale * zoom
     cos, sin, right, down = angle.cos() / zoom, angle.sin() / zoom, 2 * translation * right, 2 * translation * down
     # The place in the input, -1 … 1 along each axis, that an output pixel is read from: what its column gives plus what
     # its row gives. F.affine_grid's matrix product takes thirty times as long on a CPU.
-    x, y = (torch.arange(1, 2 * side, 2, dtype=draw.dtype, device=draw.device) / side - 1 for side in (width, height))
+    x, y = (torch.arange(1, 2 * side, 2, dtype=draw.dtype, device=draw.device) / side - 1 for side in (columns, rows))
     by_column = torch.stack((mirror * cos * x + right, width / height * sin * x + down), dim=2)
     by_row = torch.stack((-height / width * mirror * sin * y, cos * y), dim=2)
     grid = by_row[:, :, None] + by_column[:, None]
@@ -99,20 +111,143 @@ class Augment:
     erase: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
-            if not 0 <= value <= limit or (name == "scale" and value == 1):
-                allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
-                raise ValueError(f"augment.{name}={value} must be {allowed}")
+        for name in NUMBERS:
+            check_number(name, getattr(self, name))
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, mirrored: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """mirrored and size: as in affine."""
         if self.padding:
             images = pad_crop(images, self.padding)
-        if self.flip or self.rotation or self.scale or self.translation:
-            images = affine(images, self.flip, self.rotation, self.scale, self.translation)
+        resizes = size is not None and size != images.shape[2:]
+        if self.flip or self.rotation or self.scale or self.translation or mirrored is not None or resizes:
+            images = affine(images, self.flip, self.rotation, self.scale, self.translation, mirrored, size)
         if self.brightness or self.contrast or self.gamma:
             images = contrast(images, self.brightness, self.contrast, self.gamma)
         return erase(images, self.erase) if self.erase else images
+
+
+NUMBERS = tuple(field.name for field in fields(Augment))
+
+
+def check_number(name: str, value: float, key: str = "augment") -> None:
+    """Raise ValueError for a number of Augment that is not in its range; key: where the user sets it."""
+    limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
+    if not 0 <= value <= limit or value == math.inf or (name == "scale" and value == 1):
+        allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
+        raise ValueError(f"{key}.{name}={value} must be {allowed}")
+
+
+@dataclass(frozen=True)
+class Progressive(Augment):
+    """An augmentation that changes with the epochs: the size of the images, its strength, and what is mirrored.
+
+    sizes: pairs of a share of all epochs and the height in pixels of training images from there on, the width in
+    proportion; empty: their own. The affine sampling makes them, so that resizing is not a pass of its own.
+    late: "start", a share of all epochs, and the numbers above that have other values from there on.
+    alternate: each image is mirrored in every other epoch, in the first with probability flip (Jordan 2024, arXiv
+    2404.00498); otherwise with probability flip in each.
+
+    A share of all epochs is rounded to whole epochs. Raises ValueError for numbers out of their range.
+    """
+
+    sizes: Sequence[Sequence[float]] = ()
+    late: Mapping[str, float] | None = None
+    alternate: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.alternate, bool):
+            raise ValueError(f"augment.alternate={self.alternate} must be true or false")
+        self._check_sizes()
+        self._check_late()
+
+    def _check_sizes(self) -> None:
+        sizes = [list(pair) if isinstance(pair, Sequence) else pair for pair in self.sizes or ()]
+        said = f"augment.sizes={sizes}"
+        if any(not isinstance(pair, list) or len(pair) != 2 for pair in sizes):
+            raise ValueError(f"{said} must be pairs of a share of the epochs and pixels, such as [[0,32],[0.5,48]]")
+        shares = [share for share, _ in sizes]
+        if shares != sorted(set(shares)) or not all(0 <= share < 1 for share in shares) or (sizes and shares[0] != 0):
+            raise ValueError(f"{said} must have rising shares of the epochs, the first 0 and all below 1")
+        if not all(isinstance(side, int) and side >= 8 for _, side in sizes):
+            raise ValueError(f"{said} must have whole numbers of at least 8 pixels")
+
+    def _check_late(self) -> None:
+        if self.late is None:
+            return
+        allowed = ("start", *NUMBERS)
+        if unknown := sorted(self.late.keys() - set(allowed)):
+            raise ValueError(f"augment.late.{unknown[0]} must be one of {', '.join(allowed)}")
+        if "start" not in self.late:
+            raise ValueError("augment.late needs a start, a share of all epochs: augment.late.start=0.9")
+        check_share("augment.late.start", self.late["start"])
+        for name in self.late.keys() - {"start"}:
+            check_number(name, self.late[name], "augment.late")
+
+    def at(self, epoch: int, max_epochs: int) -> Augment:
+        """The augmentation of an epoch."""
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        if self.late is not None and epoch >= round(self.late["start"] * max_epochs):
+            numbers |= {name: value for name, value in self.late.items() if name != "start"}
+        return Augment(**numbers)
+
+    def size(self, epoch: int, max_epochs: int, full: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of training images in an epoch; full: those of the stored images."""
+        sides = [side for share, side in self.sizes or () if epoch >= round(share * max_epochs)]
+        return (int(sides[-1]), round(sides[-1] * full[1] / full[0])) if sides else full
+
+
+def check_share(key: str, value: float, what: str = "a share of all epochs") -> None:
+    """Raise ValueError for a value that is not from 0 to 1."""
+    if not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise ValueError(f"{key}={value} must be {what}, from 0 to 1")
+
+
+def mirrored_at_first(number: int, flip: float, seed: int) -> Tensor:
+    """Which of so many images are mirrored in the first epoch (N,), where flips alternate; the seed alone decides."""
+    return torch.rand(number, generator=torch.Generator().manual_seed(epoch_seed(seed, 0))) < flip
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412) of standardised images and of their losses.
+
+    An image x becomes λ x + (1 - λ) x', where x' is another image of the batch and λ ≥ ½ the larger part of a draw from
+    Beta(alpha, alpha). share: of the images that are mixed; the others keep λ = 1. start, end: shares of all epochs,
+    rounded to whole epochs, from which on and before which images are mixed.
+
+    Raises ValueError for numbers out of their range.
+    """
+
+    alpha: float = 0.2
+    share: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"mixup.alpha={self.alpha} must be above 0 and finite (mixup=none turns it off)")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"mixup.share={self.share} must be above 0 and at most 1 (mixup=none turns it off)")
+        for name in ("start", "end"):
+            check_share(f"mixup.{name}", getattr(self, name))
+        if self.start >= self.end:
+            raise ValueError(f"mixup.end={self.end} must be above mixup.start={self.start}")
+
+    def active(self, epoch: int, max_epochs: int) -> bool:
+        return round(self.start * max_epochs) <= epoch < round(self.end * max_epochs)
+
+    def __call__(self, batch: "Batch") -> "Batch":
+        """The batch with mixed images, λ (B,) as "mixed", and the labels of the other images as "other_…"."""
+        images = batch["images"]
+        number, device = len(images), images.device
+        alpha = torch.full((number,), float(self.alpha), device=device)
+        part = Beta(alpha, alpha, validate_args=False).sample()  # a check would wait for the device
+        part = torch.where(torch.rand(number, device=device) < self.share, torch.maximum(part, 1 - part), 1.0)
+        order = torch.randperm(number, device=device)
+        others = {f"other_{name}": batch[name][order] for name in ("labels", "soft_labels") if name in batch}
+        mixed = torch.lerp(images[order], images, part[:, None, None, None])
+        return batch | others | {"images": mixed, "mixed": part}
 
 
 def flip_views(images: Tensor) -> list[Tensor]:
@@ -133,6 +268,18 @@ def ten_crop_views(images: Tensor) -> list[Tensor]:
     places = [(down, right), (0, 0), (0, 2 * right), (2 * down, 0), (2 * down, 2 * right)]
     crops = [padded[:, :, top : top + height, left : left + width] for top, left in places]
     return [view for crop in crops for view in flip_views(crop)]
+
+
+def ten_crop_zoom_views(images: Tensor) -> list[Tensor]:
+    """Ten views: the centre and four corner crops of 11/12 of the side (44 pixels at 48), zoomed to the size of the
+    image, each also mirrored."""
+    height, width = images.shape[2:]
+    tall, wide = height - round(height / 12), width - round(width / 12)
+    down, right = height - tall, width - wide
+    places = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
+    crops = [images[:, :, top : top + tall, left : left + wide] for top, left in places]
+    zoomed = [F.interpolate(crop, (height, width), mode="bilinear", align_corners=False) for crop in crops]
+    return [view for crop in zoomed for view in flip_views(crop)]
 
 
 Batch = dict[str, Tensor]

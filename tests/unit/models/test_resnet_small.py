@@ -39,9 +39,7 @@ def test_parameters_counted_by_hand():
     assert count(64, 128, 256) == stem + one + two + three == 1_958_912
 
 
-@pytest.mark.parametrize(
-    ("widths", "millions"), [((64, 128, 256), 2.0), ((80, 160, 320), 3.1), ((128, 256, 512), 7.8)]
-)
+@pytest.mark.parametrize(("widths", "millions"), [((64, 128, 256), 2.0), ((80, 160, 320), 3.1), ((128, 256, 512), 7.8)])
 def test_the_variants_have_the_size_that_is_said(widths, millions):
     assert round(count(*widths) / 1e6, 1) == millions
 
