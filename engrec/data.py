@@ -155,6 +155,13 @@ class DataModule(pl.LightningDataModule):
         channels, height, width = self.faces.images.shape[1:]
         return {"channels": channels, "height": height, "width": width, "normalize": "image"}
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of all that the network is given: training images by epoch, and those of evaluation."""
+        height, width = self.faces.images.shape[2:]
+        sides = [side for _, side in self.augment.sizes or ()] if isinstance(self.augment, Progressive) else []
+        return [*((int(side), round(side * width / height)) for side in sides), (height, width)]
+
     @cached_property
     def seen(self) -> str:
         """A checksum of the images in training and validation."""

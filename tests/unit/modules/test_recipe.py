@@ -10,10 +10,12 @@ from engrec import experiment
 from engrec.callbacks import EMA
 from engrec.callbacks import callbacks as run_callbacks
 from engrec.data import DataModule
+from engrec.modules.build import check_sizes
 from engrec.modules.expression import ExpressionModule
 from engrec.plan import plan
 from engrec.runs.folder import write_config
 from engrec.splits import Split
+from engrec.transforms import Progressive
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:.*LeafSpec")
 NUM_EPOCHS = 6
@@ -156,6 +158,14 @@ def test_the_average_is_that_of_its_definition(fit, monkeypatch):
         for later in weights[13:]:
             average = 0.8 * average + 0.2 * later[name]
         torch.testing.assert_close(value, average, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_of_one_image_size_is_refused_smaller_images(expression, make_data):
+    data = make_data()
+    check_sizes(expression(), data, "vgg")
+    data.augment = Progressive(sizes=[[0, 8]])
+    with pytest.raises(ValueError, match=r"model=vgg does not take images of 8×8: set augment\.sizes=\[\]"):
+        check_sizes(expression(), data, "vgg")
 
 
 @pytest.mark.parametrize(
