@@ -1,5 +1,6 @@
 """What changes with the epochs: the size of training images, their augmentation, what is mirrored, what is mixed."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from test_steps import Reads, Waits
 from torch.nn import functional as F
 
 from engrec.data import DataModule
@@ -229,6 +231,25 @@ def test_images_are_mixed_in_their_epochs_of_training_alone(make_data):
     assert [any("mixed" in batch for batch in trained_on(data, epoch)) for epoch in (1, 2, 7, 8)] == [0, 1, 1, 0]
     data.trainer.training, data.trainer.current_epoch = False, 5
     assert "mixed" not in data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+
+
+def test_on_an_accelerator_batches_that_are_made_together_are_as_large_and_as_mixed(make_data, monkeypatch):
+    monkeypatch.setattr(DataModule, "on_accelerator", True)
+    data = make_data(Progressive(sizes=[[0, 16]], alternate=True), Mixup(alpha=5.0))
+    batches = trained_on(data, 1)
+    assert [batch["images"].shape for batch in batches] == [(8, 1, 16, 16)] * 4
+    assert all(len(batch[name]) == 8 for batch in batches for name in ("mixed", "other_labels"))
+    assert sorted(i for batch in batches for i in batch["index"].tolist()) == list(range(32))
+
+
+def test_no_batch_waits_for_the_device(make_data):
+    augment = replace(composed("augment", "progressive"), sizes=[[0, 16]], alternate=True)
+    data = make_data(augment, Mixup(), soft_labels=np.full((40, 2), 0.5, np.float32))
+    [batch, *_] = data.train_dataloader()
+    trained_on(data, 0)
+    with Waits() as waited, Reads() as read:
+        data.on_after_batch_transfer(batch, 0)
+    assert not waited.seen + read.seen
 
 
 @pytest.mark.parametrize(
