@@ -7,6 +7,7 @@ several batches for one; each is standardised afterwards.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,8 @@ NUMBERS = tuple(field.name for field in fields(Augment))
 def check_number(name: str, value: float, key: str = "augment") -> None:
     """Raise ValueError for a number of Augment that is not in its range; key: where the user sets it."""
     limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
-    if not 0 <= value <= limit or value == math.inf or (name == "scale" and value == 1):
+    number = isinstance(value, int | float)
+    if not number or not 0 <= value <= limit or value == math.inf or (name == "scale" and value == 1):
         allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
         raise ValueError(f"{key}.{name}={value} must be {allowed}")
 
@@ -162,10 +164,13 @@ class Progressive(Augment):
         self._check_late()
 
     def _check_sizes(self) -> None:
-        sizes = [list(pair) if isinstance(pair, Sequence) else pair for pair in self.sizes or ()]
+        given = self.sizes or ()
+        sizes = [list(pair) if is_list(pair) else pair for pair in given] if is_list(given) else given
         said = f"augment.sizes={sizes}"
-        if any(not isinstance(pair, list) or len(pair) != 2 for pair in sizes):
+        if not is_list(sizes) or not all(is_list(pair) and len(pair) == 2 for pair in sizes):
             raise ValueError(f"{said} must be pairs of a share of the epochs and pixels, such as [[0,32],[0.5,48]]")
+        if not all(isinstance(share, int | float) for share, _ in sizes):
+            raise ValueError(f"{said} must have shares of the epochs that are numbers")
         shares = [share for share, _ in sizes]
         if shares != sorted(set(shares)) or not all(0 <= share < 1 for share in shares) or (sizes and shares[0] != 0):
             raise ValueError(f"{said} must have rising shares of the epochs, the first 0 and all below 1")
@@ -195,6 +200,10 @@ class Progressive(Augment):
         """Height and width of training images in an epoch; full: those of the stored images."""
         sides = [side for share, side in self.sizes or () if epoch >= round(share * max_epochs)]
         return (int(sides[-1]), round(sides[-1] * full[1] / full[0])) if sides else full
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def check_share(key: str, value: float, what: str = "a share of all epochs") -> None:
