@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -28,8 +28,9 @@ from engrec.machine.hardware import synchronize
 from engrec.metrics import confusion_matrix, fit_temperature, higher_is_better
 from engrec.modules.classifier import Classifier
 from engrec.modules.scores import Scores
+from engrec.ranges import Count, Probability, Share
 from engrec.runs.record import write_predictions
-from engrec.transforms import Batch, check_share, standardize, to_float
+from engrec.transforms import Batch, standardize, to_float
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,33 @@ class SameConfiguration(Callback):
                     f"process {rank} has {name}={theirs.get(name)}, process 0 has {name}={everyones[0].get(name)}: "
                     "start all processes with the same command"
                 )
+
+
+class MovedFolder(Callback):
+    """A run resumes with its best score though its folder was moved, renamed or copied.
+
+    ModelCheckpoint forgets its best score where its folder has another name, with no more than a warning, and a worse
+    epoch would then become best.ckpt. So the names in the checkpoint are made those of this run's folder.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint["callbacks"]
+        for kept in (callback for callback in callbacks(trainer) if isinstance(callback, ModelCheckpoint)):
+            if kept.state_key in states:
+                states[kept.state_key] = moved(states[kept.state_key], str(kept.dirpath))
+
+
+def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The state of a ModelCheckpoint with all its files in this folder."""
+
+    def here(path: str) -> str:
+        return path and str(Path(folder, Path(path).name))
+
+    paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {here(path): score for path, score in state["best_k_models"].items()}
+    return state | {"dirpath": folder, "best_k_models": best} | paths
 
 
 class History(Checkpoint):
@@ -107,7 +135,7 @@ class History(Checkpoint):
     def best(self, monitor: str) -> dict[str, float]:
         """The epoch with the best value of the monitored metric, the lowest of a loss; empty before the first."""
         sign = 1 if higher_is_better(monitor) else -1
-        defined = [row for row in self.epochs if not math.isnan(row[monitor])]
+        defined = [row for row in self.epochs if math.isfinite(row.get(monitor, math.nan))]
         return max(defined, key=lambda row: sign * row[monitor], default={})
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,16 +152,9 @@ class EMA(EMAWeightAveraging):
 
     decay: of the average, for each update. every: steps between two updates. start: the share of all steps after which
     the average begins; until then it is the network itself, which Lightning's own would leave at its first weights.
-
-    Raises ValueError for numbers out of their range.
     """
 
-    def __init__(self, decay: float = 0.998, start: float = 0.0, every: int = 1) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"callbacks.ema.decay={decay} must be from 0 to below 1")
-        check_share("callbacks.ema.start", start, "a share of all steps")
-        if not (isinstance(every, int) and every >= 1):
-            raise ValueError(f"callbacks.ema.every={every} must be a whole number of steps of at least 1")
+    def __init__(self, decay: Probability = 0.998, start: Share = 0.0, every: Count = 1) -> None:
         super().__init__(decay=decay, update_every_n_steps=every)
         self.start = start
 

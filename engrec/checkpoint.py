@@ -1,29 +1,130 @@
 """Loading checkpoints safely; transferring the backbone from stage 1 to stage 2."""
 
+import zipfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from torch import nn
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field
+from torch import Tensor, nn
 
 from engrec.errors import CONF, CheckpointError
+from engrec.schema import Record, misfit, plain
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """The same tensor. Raises ValueError for one that is not numbers on the host, or stands for more than is stored."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        raise ValueError(f"is {tensor.layout}, {tensor.dtype}: it must be a tensor of real numbers")
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError("is a tensor that has more values than the file")
+    return tensor
+
+
+def _unique(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError("has a name twice, or an empty one")
+    return names
+
+
+ForMessages = BeforeValidator(partial(plain, for_messages=True))
+Word = Annotated[str, ForMessages]
+Weights = Annotated[Tensor, AfterValidator(_stored)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Size = Annotated[int, Field(ge=1, le=2**14)]
+File = Annotated[str, Field(pattern=r"^$|\.ckpt$")]
+Number = Annotated[float, AllowInfNan()]  # a metric without images is NaN
+
+
+class Model(Record):
+    target: Word = Field(alias="_target_")
+
+
+class Preprocessing(Record):
+    channels: Size
+    height: Size
+    width: Size
+    normalize: Word
+
+
+class HyperParameters(Record):
+    model: Model
+    class_names: Annotated[list[str], Field(min_length=1, max_length=1000), AfterValidator(_unique)]
+    preprocessing: Preprocessing
+
+
+class Checkpoint(Record):
+    """What a checkpoint holds of the network, in whatever stage it was trained."""
+
+    state_dict: dict[str, Weights]
+    hyper_parameters: Annotated[HyperParameters, ForMessages]
+    module: Word
+    epoch: Count = 0
+    task: Literal["expression", "engagement"] | None = None
+    dataset: Word | None = None
+
+
+class History(Record):
+    epochs: list[dict[str, Number]]
+    seconds: list[float]
+    num_images: list[Count]
+
+
+class Kept(Record):
+    """The state of Lightning's ModelCheckpoint."""
+
+    best_model_path: File
+    kth_best_model_path: File
+    last_model_path: File
+    best_k_models: dict[File, Weights]
+
+
+def _known(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for key, state in states.items():
+        name = key.partition("{")[0]
+        record = {"History": History, "ModelCheckpoint": Kept}.get(name)
+        if record and (found := misfit(record, state)):
+            raise ValueError(f".{name}.{found}")
+    return states
+
+
+class Optimizer(Record):
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+class Training(Checkpoint):
+    """What a checkpoint holds from which training resumes; Lightning reads the inside of its own parts."""
+
+    callbacks: Annotated[dict[str, dict[str, Any]], AfterValidator(_known)]
+    optimizer_states: list[Optimizer]
+    lr_schedulers: list[dict[str, Any]]
+    loops: Annotated[dict[str, dict[str, Any]], AfterValidator(plain)]
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > Path(path).stat().st_size:
+            raise zipfile.BadZipFile("compressed, which torch does not do: it could fill the memory")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
     except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
-        raise CheckpointError(f"{path} cannot be read safely: it is damaged, or not a checkpoint of engrec") from error
+        empty = Path(path).stat().st_size == 0
+        reason = "is empty" if empty else "cannot be read safely: it is damaged, or not a checkpoint of engrec"
+        raise CheckpointError(f"{path} {reason}") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
         raise CheckpointError(
             f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
         )
-    if lacking := {"model", "class_names", "preprocessing"} - checkpoint["hyper_parameters"].keys():
-        raise CheckpointError(
-            f"{path} is not an engrec checkpoint: its hyper_parameters lack {', '.join(sorted(lacking))}"
-        )
+    if found := misfit(Training if "optimizer_states" in checkpoint else Checkpoint, checkpoint):
+        raise CheckpointError(f"{path} is not an engrec checkpoint, or damaged: {found}")
     return checkpoint
 
 
@@ -72,6 +173,12 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
     return ""
 
 
+def check_network(module: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Raise CheckpointError unless the checkpoint has the tensors of this module, backbone and head."""
+    if difference := _difference(module.state_dict(), checkpoint["state_dict"]):
+        raise CheckpointError(f"{path} is damaged: its weights are not those of its network ({difference})")
+
+
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
     """Raise CheckpointError unless the checkpoint was trained on images prepared in the same way."""
     theirs = checkpoint["hyper_parameters"]["preprocessing"]
@@ -106,6 +213,20 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
             raise CheckpointError(
                 f"{path} was trained with {key}={before}, this run has {key}={now}: resume with the same settings"
             )
+
+
+def check_best(
+    checkpoint: dict[str, Any], path: str | Path, best: Mapping[str, float], last: dict[str, Any] | None = None
+) -> None:
+    """Raise CheckpointError unless the checkpoint is of the best epoch, given with its metrics; empty where there is
+    none. last: the checkpoint that a run resumes from; a killed run may have saved a better epoch after it."""
+    epoch, expected = checkpoint.get("epoch", 0), best.get("epoch")
+    newer = last is not None and epoch > last.get("epoch", 0)
+    if expected is not None and epoch != expected and not newer:
+        raise CheckpointError(
+            f"{path} is of epoch {epoch + 1}, but the best epoch of this run is {expected + 1}: put the file of that "
+            "epoch back, or train again in another output_dir"
+        )
 
 
 def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:

@@ -2,23 +2,25 @@
 
 import inspect
 import logging
-import math
 import netrc
 import os
 import pkgutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlparse
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from engrec.errors import CONF, nearest
+from engrec.errors import CONF, nearest, quoted
 from engrec.machine import cluster, gpus
+from engrec.ranges import Count, NotNegative, Positive, Probability, Range, expected, problems
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,22 @@ REMEDY = {
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
     "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
     "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
+}
+
+# Arguments of classes that are not ours; ours have the ranges in their signatures.
+LIMITS: dict[str, Any] = {
+    "optimizer.lr": Positive,
+    "optimizer.momentum": Probability,
+    "optimizer.weight_decay": NotNegative,
+    "lr_scheduler.gamma": Annotated[float, Range(0, 1, above=True)],
+    "lr_scheduler.factor": Annotated[float, Range(0, 1, above=True, below=True)],
+    "lr_scheduler.patience": Annotated[int, Range(0, whole=True)],
+    "callbacks.early_stopping.patience": Annotated[int, Range(0, whole=True)],
+    "callbacks.early_stopping.min_delta": NotNegative,
+    "trainer.devices": Annotated[int, Range(1, 1024, whole=True)] | Literal[-1, "auto"] | Sequence[int],
+    "trainer.num_nodes": Annotated[int, Range(1, 1024, whole=True)],
+    "trainer.gradient_clip_val": Positive | None,  # pyright: ignore[reportOperatorIssue]
+    "trainer.max_epochs": Count,
 }
 
 
@@ -104,7 +122,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     Registered()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    started = GlobalHydra.instance().is_initialized()  # by train.py, before the first run of a sweep
+    with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
@@ -128,6 +147,9 @@ def check_missing(node: DictConfig, optional: Collection[str] = ()) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ValueError, all on one line, for what is missing, unknown or contradictory in a composed configuration."""
     check_missing(cfg)
+    nodes = ("model", "dataset", "split", "augment", "optimizer", "callbacks", "trainer", "speed")
+    if null := [name for name in (*nodes, *(["module"] if cfg.stage != "test" else [])) if cfg[name] is None]:
+        raise ValueError(f"{null[0]}=null: a run cannot do without it, remove the override")
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
 
@@ -145,6 +167,8 @@ def _values(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}={cfg[key]} must be at least 1"
     if not 0 <= cfg.seed < 2**32:
         yield f"seed={cfg.seed} must be from 0 to {2**32 - 1}"
+    if not str(cfg.output_dir).strip():
+        yield "output_dir is empty: set output_dir=outputs/NAME, or leave it out"
     if cfg.stage not in STAGES:
         yield f"stage={cfg.stage} must be one of {', '.join(STAGES)}"
     if cfg.tta not in TTA:
@@ -166,46 +190,66 @@ def _checkpoints_nearby(path: Path) -> str:
 
 
 def _combinations(cfg: DictConfig) -> Iterator[str]:
+    if problem := _start_problem(cfg):
+        yield problem
+    if cfg.batch_size == 1 and cfg.model.get("norm") == "batch" and cfg.model.get("dense"):
+        yield "batch_size=1 leaves batch normalisation nothing to average over: set batch_size=2 or more"
+    for name in ("best", "last"):  # the first is tested, the second resumed
+        node = cfg.callbacks.get(name)
+        if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
+            yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not change its filename and dirpath"
+
+
+def _start_problem(cfg: DictConfig) -> str:
+    """What is contradictory in what a run starts from; empty if nothing is."""
     if cfg.init_from is not None and cfg.ckpt_path is not None:
-        yield "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
-    elif cfg.init_from is not None and cfg.stage == "test":
-        yield "stage=test uses only ckpt_path: set init_from=null"
-    elif cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
+        return "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
+    if cfg.init_from is not None and cfg.stage == "test":
+        return "stage=test uses only ckpt_path: set init_from=null"
+    if cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
         folder = Path(cfg.ckpt_path).parent
-        if folder.resolve() != Path(cfg.output_dir).resolve():
-            yield f"a training resumes in the folder of its best.ckpt: set output_dir={folder}"
-    elif cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
-        yield "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
-    elif cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
-        yield "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
+        same = folder.resolve() == Path(cfg.output_dir).resolve()
+        return "" if same else f"a training resumes in the folder of its best.ckpt: set output_dir={quoted(folder)}"
+    if cfg.stage == "scratch" and cfg.module.get("freeze_backbone"):
+        return "stage=scratch with a frozen backbone would learn from random features: set stage=finetune init_from=…"
+    if cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
+        return "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
+    return ""
 
 
 def _signatures(cfg: DictConfig) -> Iterator[str]:
     """Each `_target_` node against the signature of what it names."""
     for key, node in _targets(cfg):
         try:
-            parameters = inspect.signature(pkgutil.resolve_name(node["_target_"])).parameters
+            target = pkgutil.resolve_name(node["_target_"])
+            parameters = inspect.signature(target).parameters
         except Exception as error:
             yield f"{key}._target_={node['_target_']} cannot be imported ({error})"
             continue
-        for name in map(str, node):
-            if name.startswith("_"):
-                continue
+        values = {name: value for name, value in _plain(node).items() if not name.startswith("_")}
+        for name in values:
             if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 yield f"{key}.{name} is unknown{nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
-            elif name in parameters and isinstance(node[name], str) and _is_number(parameters[name].default):
-                yield f"{key}.{name}={node[name]} is not a number"
-            elif isinstance(node[name], float) and math.isnan(node[name]):
-                yield f"{key}.{name}=nan is not a number"
+        if node["_target_"].startswith("engrec."):
+            yield from problems(target, values, key)
+            continue
+        for name, value in values.items():
+            default = parameters[name].default if name in parameters else None
+            allowed = LIMITS.get(f"{key}.{name}", {bool: bool, int: float, float: float}.get(type(default)))
+            if words := expected(value, allowed):
+                yield f"{key}.{name}={value} must be {words}"
 
 
-def _is_number(default: Any) -> bool:
-    return type(default) in (int, float)
+def _plain(node: DictConfig) -> dict[str, Any]:
+    """Names and values, lists as lists; nodes inside are left out, as each is checked on its own."""
+    values = {str(name): node[name] for name in node}
+    plain = {name: OmegaConf.to_container(v) if OmegaConf.is_list(v) else v for name, v in values.items()}
+    return {name: value for name, value in plain.items() if not OmegaConf.is_dict(value)}
 
 
 def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield key, node
-        for name in node:
-            yield from _targets(node._get_node(name), f"{key}.{name}".lstrip("."))
+        for name, inner in node.items_ex(resolve=False):
+            yield from _targets(inner, f"{key}.{name}".lstrip("."))

@@ -1,7 +1,6 @@
 """What a run tells the user before it starts and when it is over."""
 
 import logging
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 from engrec import checkpoint
 from engrec.callbacks import Tested
 from engrec.data import DataModule
-from engrec.errors import quoted
+from engrec.errors import quoted, shell_line
 from engrec.evidence.controls import CONTROLS
 from engrec.machine import cluster
 from engrec.modules.classifier import Classifier
@@ -111,15 +110,20 @@ def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) ->
     log.info("for comparison: %s", describe_controls(data, tested.controls))
     log.info("calibration: %s", describe_calibration(tested.calibration))
     log.info("results are in %s", plan.folder)
-    synthetic = data.faces.recipe["importer"] == "synthetic"
+    synthetic = data.faces.is_synthetic
     if synthetic:
         prepare, train = REAL_DATA[plan.task]
         log.info("This run used synthetic faces. To use real data: %s, then %s", prepare, train)
     if plan.stage == "pretrain":
         settings = [o for o in plan.command.overrides if o.lstrip("+").startswith("model.")]
         real = [] if synthetic else ["dataset=wacv2016", "split=kfold", "split.fold=0"]
-        chosen = [f"model={plan.command.choices['model']}", *settings, *real, f"init_from={best}"]
-        log.info("Next: %s", shlex.join(["python", "train.py", "stage=finetune", *chosen]))
+        chosen = [
+            f"model={plan.command.choices['model']}",
+            *settings,
+            *real,
+            f"init_from={quoted(best or plan.folder)}",
+        ]
+        log.info("Next: %s", shell_line(["python", "train.py", "stage=finetune", *chosen]))
 
 
 def describe_metrics(metrics: dict[str, float]) -> str:
@@ -158,4 +162,4 @@ def resume_command(plan: Plan) -> str:
     else:
         given = [a for a in sys.argv[1:] if not a.startswith(("hydra.sweep.dir=", "ckpt_path="))]
         where = f"hydra.sweep.dir={quoted(plan.folder.parent)}"
-    return shlex.join(["python", "train.py", *given, where, "ckpt_path=last"])
+    return shell_line(["python", "train.py", *given, where, "ckpt_path=last"])

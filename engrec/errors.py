@@ -4,14 +4,17 @@ import difflib
 import errno
 import logging
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import Container, OmegaConf
+
+from engrec.machine.streams import unbreakable_output
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
@@ -28,7 +31,14 @@ def nearest(word: str, options: Any) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def quoted(path: Path) -> str:
+def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
+    """The message for a value of a file that does not fit: file, field, value expected, value found (shortened)."""
+    plain = isinstance(found, str) and found.isprintable() and found == found.strip() != ""
+    text = found if plain else repr(found)
+    return f"{where}: {field} must be {expected}, found {text if len(text) <= 120 else text[:117] + '…'}"
+
+
+def quoted(path: Path | str) -> str:
     """A path, quoted for Hydra's command line if it needs to be."""
     if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
         return str(path)
@@ -37,11 +47,24 @@ def quoted(path: Path) -> str:
     return f"'{inside}'"
 
 
+def in_shell(argument: str) -> str:
+    """An argument as it is typed in a shell, in the quotes that are easier to read."""
+    return f'"{argument}"' if re.fullmatch(r"[^\"$`\\!]*'[^\"$`\\!]*", argument) else shlex.quote(argument)
+
+
+def shell_line(arguments: Iterable[str]) -> str:
+    return " ".join(map(in_shell, arguments))
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print a user's mistake as one line and exit with its status; hydra.verbose=true shows the traceback too."""
+    """What every command runs in: a user's mistake is printed as one line and becomes the exit status, Ctrl-C is 130.
+
+    hydra.verbose=true shows the traceback too.
+    """
     try:
-        yield
+        with unbreakable_output():
+            yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -105,13 +128,22 @@ def _is_users(error: BaseException) -> bool:
     package = type(error).__module__.split(".")[0]
     named = type(error).__name__ == "MisconfigurationException"  # by name, as this module does not load Lightning
     named |= "are you indeed on a slurm cluster" in str(error)  # a RuntimeError of submitit
+    named |= _out_of_memory(error)
     return named or package in ("hydra", "omegaconf", "submitit") or isinstance(error, ValueError | OSError)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Also torch's errors: a class of its own on a GPU, a RuntimeError on a CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def explain(error: BaseException) -> str:
     """The message of an exception for the person who typed the command, on one line."""
     while type(error).__name__ == "InstantiationException" and _is_users(error.__cause__ or KeyError()):
         error = error.__cause__ or error  # the message of the class that Hydra could not build
+    if _out_of_memory(error):
+        return "not enough memory: set a smaller batch_size=, network (model.width=) or data set, or trainer.precision="
     text = f"{error}. {error.__cause__}" if str(error).startswith("Error merging override") else str(error)
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         key = found[1] or found[3]
@@ -119,15 +151,32 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} must be one of {', '.join(options)}{nearest(found[2], options)}"
+    if text.startswith("Config group override must be a string or a list"):
+        return "; ".join(filter(None, map(_without_option, sys.argv[1:]))) or text
     if re.search(r"Could not load 'hydra/launcher/", text):
         return "hydra/launcher=gpus and hydra/launcher=slurm need more packages: pip install -e '.[launchers]'"
     if "are you indeed on a slurm cluster" in text:
         return "hydra/launcher=slurm needs sbatch and srun: run this on a machine that can submit jobs to the cluster"
     if type(error).__name__ == "UncompletedJobError":  # of submitit; its message ends with the log of the job
         return " ".join(text.partition("\nError stream")[0].split())
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"{found[1]}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
+    if (override := getattr(error, "override", None)) is not None:
+        return _unparsed(override)
     return " ".join(text.split())
+
+
+def _unparsed(override: str) -> str:
+    """Of an argument that is no override in Hydra's grammar, which gives characters such as = ( , a meaning."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or re.fullmatch(r"[\w.@/+~-]+", key) is None:
+        return f"{override}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
+    return f"{override} has characters that need quotes: {in_shell(f'{key}={quoted(value)}')}"
+
+
+def _without_option(override: str) -> str:
+    """What a group of options can be, if an override gives it something that is not the name of an option."""
+    group, _, value = override.partition("=")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []
+    return f"{override} must be one of {', '.join(options)}" if options and value not in options else ""
 
 
 def _nearest_key(key: str, error: BaseException) -> str:

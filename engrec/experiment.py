@@ -14,6 +14,7 @@ from engrec import checkpoint, console, splits, trackers
 from engrec.callbacks import (
     Calibration,
     History,
+    MovedFolder,
     Predictions,
     SameConfiguration,
     Tested,
@@ -95,7 +96,7 @@ def build_trainer(plan: Plan) -> pl.Trainer:
     saver = Saver(read=plan.start.saved if isinstance(plan.start, Resume) else None)
     trainer = instantiate(
         config["trainer"],
-        callbacks=[same, *(instantiate(node) for node in config["callbacks"].values())],
+        callbacks=[same, MovedFolder(), *(instantiate(node) for node in config["callbacks"].values())],
         logger=instantiate(config["logger"]) if config["logger"] else False,
         plugins=[saver, *([environment] if environment else [])],
         default_root_dir=str(plan.folder),
@@ -109,6 +110,10 @@ def build_trainer(plan: Plan) -> pl.Trainer:
 
 def fit(plan: Plan, trainer: pl.Trainer, module: Classifier, data: DataModule, config: dict[str, Any]) -> Path:
     """Train to the end, load the best weights and return their path; stopped by a signal, say how to resume."""
+    best, history = plan.folder / "best.ckpt", history_of(trainer) or History(str(plan.folder))
+    if isinstance(plan.start, Resume):  # now rather than after hours of training
+        history.load_state_dict(plan.start.saved["callbacks"].get("History", history.state_dict()))
+        checkpoint.check_best(checkpoint.read(best), best, history.best(plan.config["monitor"]), plan.start.saved)
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
     try:
@@ -118,8 +123,9 @@ def fit(plan: Plan, trainer: pl.Trainer, module: Classifier, data: DataModule, c
         console.say_how_to_resume(plan)
         raise
     trainer.strategy.barrier()  # until the first process has written the checkpoints
-    best = plan.folder / "best.ckpt"
-    module.load_state_dict(checkpoint.read(best)["state_dict"])
+    tested = checkpoint.read(best)
+    checkpoint.check_best(tested, best, history.best(plan.config["monitor"]))
+    module.load_state_dict(tested["state_dict"])
     return best
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engrec import checkpoint
 from engrec.config import check
+from engrec.errors import CONF
 from engrec.machine import cluster
 from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.runs import folder as run_folder
@@ -84,6 +85,10 @@ def command() -> Command:
     folder = None if opened is None else Path(opened)
     if folder is not None and folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
+    for override in hydra.overrides.task:
+        group = override.partition("=[")[0].lstrip("+")
+        if group != override and (CONF / group).is_dir():
+            raise ValueError(f"{override} is a list: a run has one {group}; -m {group}=A,B runs one after another")
     typed = [override.lstrip("+") for override in (*hydra.overrides.task, *hydra.overrides.hydra)]
     return Command(
         tuple(hydra.overrides.task),
@@ -150,8 +155,9 @@ def plan(cfg: DictConfig) -> Plan | Finished:
     why = choose_for_machine(cfg, before)
     if isinstance(start, Test):
         cfg.task = checkpoint.task_of(start.saved)
-        cfg.model = start.saved["hyper_parameters"]["model"]
     config = plain(cfg)
+    if isinstance(start, Test):  # after the configuration is resolved: a checkpoint could ask for environment variables
+        config["model"] = start.saved["hyper_parameters"]["model"]
     if before is not None:
         config["init_from"] = before.get("init_from")  # a resumed run started there all the same
     return Plan(typed, folder, cfg.stage, cfg.task, start, resumed, instantiate(config["speed"]), why, config)

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from engrec.ranges import Count, Seed
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -26,7 +28,7 @@ class Official:
     """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
 
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -48,7 +50,7 @@ class Holdout:
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -63,9 +65,9 @@ class KFold:
     """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
 
     fold: int
-    num_folds: int = 5
+    num_folds: Count = 5
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -77,7 +79,7 @@ class KFold:
             raise ValueError(
                 f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}"
             )
-        _check_fold(self.fold, self.num_folds)
+        check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
         rest, test = list(folds.split(labels, labels, groups))[self.fold]
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
@@ -89,12 +91,12 @@ class LeaveOneSubjectOut:
 
     fold: int
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         names, group = np.unique(_required(subjects), return_inverse=True)
-        _check_fold(self.fold, len(names))
+        check_fold(self.fold, len(names))
         rest, test = np.flatnonzero(group != self.fold), np.flatnonzero(group == self.fold)
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
 
@@ -109,7 +111,7 @@ class Random:
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     leaks: ClassVar[bool] = True
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
@@ -168,7 +170,7 @@ def _required(subjects: np.ndarray | None) -> np.ndarray:
     return subjects
 
 
-def _check_fold(fold: int, num_folds: int) -> None:
+def check_fold(fold: int, num_folds: int) -> None:
     if not 0 <= fold < num_folds:
         raise ValueError(
             f"split.fold={fold} must be from 0 to {num_folds - 1}, such as split.fold=0 "

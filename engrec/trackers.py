@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 import numpy as np
 import pytorch_lightning as pl
@@ -75,6 +76,11 @@ class WandbRun(WandbLogger):
             raise ValueError(f"logger.images={images} must be one of auto, true, false")
         if min(init_timeout, finish_timeout) <= 0:
             raise ValueError("logger.init_timeout and logger.finish_timeout must be more than 0 seconds")
+        self.url = check_environment(offline)
+        # The client waits for a server that accepts requests and is silent for minutes, so it is asked only after such
+        # a question, for which a part of each timeout is reserved.
+        self.question = {name: min(10.0, t / 2) for name, t in (("init", init_timeout), ("finish", finish_timeout))}
+        self.disabled = os.environ.get("WANDB_MODE") == "disabled"  # nothing is logged then, and no file written
         self.stage, self.folder, self.images, self.checkpoint = stage, Path(folder), images, checkpoint
         self.opened: Any = None  # the client's run, once `begin` has opened it
         self.waiting: tuple[Any, int | None] | None = None  # epoch and step of a row that has only validation metrics
@@ -96,15 +102,13 @@ class WandbRun(WandbLogger):
             tags=[tag for tag in tags if tag is not None],
             mode="offline" if offline else None,
             settings={
-                "init_timeout": init_timeout,
-                "finish_timeout": finish_timeout,
+                "init_timeout": init_timeout - self.question["init"],
+                "finish_timeout": finish_timeout - self.question["finish"],
                 "finish_timeout_raises": True,
                 "quiet": True,
             },
         )
         init_arguments(self).pop("anonymous", None)  # deprecated: wandb warns of it even if it is None
-        if not offline:
-            check_key()
 
     def begin(self, config: dict[str, Any], history: Epochs | None) -> None:
         """Open the run (offline if the server cannot be reached) and record the checkpoint that it starts from."""
@@ -115,6 +119,7 @@ class WandbRun(WandbLogger):
         self.monitor = config["monitor"]
         self.history = history
         try:
+            self.check_answers("init")
             self.opened = run = self.experiment
         except Exception as error:
             self.opened = run = self.open_offline(error)
@@ -135,11 +140,20 @@ class WandbRun(WandbLogger):
 
         if isinstance(error, AuthenticationError):
             raise ValueError(f"Weights & Biases: {first_line(error)} {NO_KEY}") from error
-        if not isinstance(error, CommError):
+        if not isinstance(error, CommError | TimeoutError):
             raise error
         log.warning("Weights & Biases did not open the run (%s): continuing offline", first_line(error))
         init_arguments(self)["mode"] = "offline"
         return self.experiment
+
+    def check_answers(self, when: str) -> None:
+        """Raise TimeoutError if the server is silent; a server that cannot be reached is left to the client."""
+        try:
+            if self.url is not None and (self.opened is None or not self.opened.offline):
+                urlopen(self.url, timeout=self.question[when]).close()
+        except OSError as error:
+            if isinstance(getattr(error, "reason", error), TimeoutError):
+                raise TimeoutError(f"{self.url} does not answer") from error
 
     def log_input(self, checkpoint: Path) -> None:
         """Record another run's checkpoint as the input of this run, if that run was logged to Weights & Biases."""
@@ -168,6 +182,8 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """One row for each epoch: validation metrics come first and are held until the training metrics arrive, with
         the learning rate and the best epoch so far."""
+        if self.disabled:
+            return
         with errors_as_warnings(), uninterrupted():
             validated, trained = (any(name.startswith(split) for name in metrics) for split in ("val/", "train/"))
             self.waiting = (metrics.get("epoch"), step) if validated and not trained else None
@@ -197,12 +213,15 @@ class WandbRun(WandbLogger):
 
         index (N,): the tested images in `faces`, with their logits (N, K) and labels (N,); result: as in result.json.
         """
-        run, names = self.experiment, faces.class_names
-        charts = {
-            "test/confusion": confusion_chart(logits, labels, names),
+        self.check_answers("finish")
+        import wandb
+
+        run, names, predictions = self.experiment, list(faces.class_names), logits.argmax(1).tolist()
+        charts: dict[str, Any] = {
+            "test/confusion": wandb.plot.confusion_matrix(None, labels.tolist(), predictions, names),
             "test/roc": roc_chart(logits, labels, names),
         }
-        if self.images is True or (self.images == "auto" and faces.recipe.get("importer") == "synthetic"):
+        if self.images is True or (self.images == "auto" and faces.is_synthetic):
             charts["test/faces"] = faces_table(faces, index, logits, labels)
         run.log(charts)
         cost = ("epochs", "seconds", "num_parameters", "train_images_per_second")
@@ -278,7 +297,7 @@ def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None
     """Open the run at Weights & Biases, and close it with the exit status of this run. If it stayed open, the next
     trial of a sweep would be logged to it."""
     first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
-    runs = [logger for logger in trainer.loggers if first and isinstance(logger, WandbRun)]
+    runs = runs_of(trainer) if first else []
     status = 1
     try:
         for run in runs:
@@ -297,17 +316,34 @@ def record(
     trainer: pl.Trainer, faces: Faces, index: np.ndarray, logits: Tensor, labels: Tensor, result: dict[str, Any]
 ) -> None:
     """Log the test to each tracker; WandbRun.record documents the arguments."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbRun):
-            with errors_as_warnings():
-                logger.record(faces, index, logits, labels, result)
+    for run in runs_of(trainer):
+        with errors_as_warnings():
+            run.record(faces, index, logits, labels, result)
 
 
-def check_key() -> None:
-    """Raise ValueError if WANDB_API_KEY is malformed, before the run's folder is created."""
-    key, online = os.environ.get("WANDB_API_KEY"), os.environ.get("WANDB_MODE", "online") == "online"
-    if key and online and (problem := key_problem(key)):
+def runs_of(trainer: pl.Trainer) -> list[WandbRun]:
+    """Without those that WANDB_MODE=disabled turns off."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbRun) and not logger.disabled]
+
+
+def check_environment(offline: bool) -> str | None:
+    """The address of the server, None if it is not asked. Raises ValueError, before anything is written, for a variable
+    WANDB_… that the client would refuse later."""
+    import wandb
+    from pydantic import ValidationError  # wandb's settings are checked by it
+
+    settings = wandb.Settings()
+    try:
+        settings.update_from_env_vars(dict(os.environ))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = f"WANDB_{problem['loc'][0]}".upper()
+        raise ValueError(f"{name}={problem['input']}: {problem['msg']}") from error
+    if offline or settings.mode != "online":
+        return None
+    if settings.api_key and (problem := key_problem(settings.api_key)):
         raise ValueError(f"Weights & Biases: {problem} {NO_KEY}")
+    return settings.base_url
 
 
 @contextmanager
@@ -367,13 +403,6 @@ def define_metrics(run: Any) -> None:
             run.define_metric(f"{split}/{score}", step_metric="epoch", summary=best)
     run.define_metric("lr", step_metric="epoch")
     run.define_metric("best/*", step_metric="epoch", hidden=True)
-
-
-def confusion_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:
-    import wandb
-
-    predictions = logits.argmax(1).tolist()
-    return wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=predictions, class_names=list(class_names))
 
 
 def roc_chart(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Any:

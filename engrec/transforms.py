@@ -7,13 +7,15 @@ several batches for one; each is standardised afterwards.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Beta
 from torch.nn import functional as F
+
+from engrec.ranges import Positive, Range, Share, check
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -101,19 +103,18 @@ class Augment:
     affine. brightness, contrast, gamma: as in contrast.
     """
 
-    flip: float = 0.5
-    padding: int = 0
-    rotation: float = 0.0
-    scale: float = 0.0
-    translation: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    erase: float = 0.0
+    flip: Share = 0.5
+    padding: Annotated[int, Range(0, 64, whole=True)] = 0
+    rotation: Annotated[float, Range(0, 180)] = 0.0
+    scale: Annotated[float, Range(0, 1, below=True)] = 0.0
+    translation: Share = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    gamma: Annotated[float, Range(0, 5)] = 0.0
+    erase: Share = 0.0
 
     def __post_init__(self) -> None:
-        for name in NUMBERS:
-            check_number(name, getattr(self, name))
+        check(type(self), vars(self), "augment")
 
     def __call__(self, images: Tensor, mirrored: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """mirrored and size: as in affine."""
@@ -128,15 +129,6 @@ class Augment:
 
 
 NUMBERS = tuple(field.name for field in fields(Augment))
-
-
-def check_number(name: str, value: float, key: str = "augment") -> None:
-    """Raise ValueError for a number of Augment that is not in its range; key: where the user sets it."""
-    limit = {"padding": math.inf, "rotation": 180, "gamma": math.inf}.get(name, 1)
-    number = isinstance(value, int | float)
-    if not number or not 0 <= value <= limit or value == math.inf or (name == "scale" and value == 1):
-        allowed = "0 or more" if limit == math.inf else f"from 0 to {limit}"
-        raise ValueError(f"{key}.{name}={value} must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -157,10 +149,8 @@ class Progressive(Augment):
     alternate: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.alternate, bool):
-            raise ValueError(f"augment.alternate={self.alternate} must be true or false")
         self._check_sizes()
+        super().__post_init__()
         self._check_late()
 
     def _check_sizes(self) -> None:
@@ -185,9 +175,8 @@ class Progressive(Augment):
             raise ValueError(f"augment.late.{unknown[0]} must be one of {', '.join(allowed)}")
         if "start" not in self.late:
             raise ValueError("augment.late needs a start, a share of all epochs: augment.late.start=0.9")
-        check_share("augment.late.start", self.late["start"])
-        for name in self.late.keys() - {"start"}:
-            check_number(name, self.late[name], "augment.late")
+        check(Mixup, {"start": self.late["start"]}, "augment.late")
+        check(Augment, self.late, "augment.late")
 
     def at(self, epoch: int, max_epochs: int) -> Augment:
         """The augmentation of an epoch."""
@@ -206,12 +195,6 @@ def is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def check_share(key: str, value: float, what: str = "a share of all epochs") -> None:
-    """Raise ValueError for a value that is not from 0 to 1."""
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise ValueError(f"{key}={value} must be {what}, from 0 to 1")
-
-
 def mirrored_at_first(number: int, flip: float, seed: int) -> Tensor:
     """Which of so many images are mirrored in the first epoch (N,), where flips alternate; the seed alone decides."""
     return torch.rand(number, generator=torch.Generator().manual_seed(epoch_seed(seed, 0))) < flip
@@ -228,18 +211,13 @@ class Mixup:
     Raises ValueError for numbers out of their range.
     """
 
-    alpha: float = 0.2
-    share: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    alpha: Positive = 0.2
+    share: Annotated[float, Range(0, 1, above=True)] = 1.0
+    start: Share = 0.0
+    end: Share = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"mixup.alpha={self.alpha} must be above 0 and finite (mixup=none turns it off)")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"mixup.share={self.share} must be above 0 and at most 1 (mixup=none turns it off)")
-        for name in ("start", "end"):
-            check_share(f"mixup.{name}", getattr(self, name))
+        check(Mixup, vars(self), "mixup")
         if self.start >= self.end:
             raise ValueError(f"mixup.end={self.end} must be above mixup.start={self.start}")
 

@@ -9,14 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from engrec.config import composed, composed_dataset
 from engrec.errors import CONF, errors_in_one_line
-from engrec.evidence.audit import NEAR, audit
-from engrec.machine.files import write_text
-from engrec.pages.audit import faults, html, markdown
 
 
 def main(arguments: list[str]) -> None:
+    from engrec.config import composed_dataset
+    from engrec.evidence.audit import NEAR, audit
+    from engrec.machine.files import write_text
+    from engrec.pages.audit import faults, html, markdown
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: dataset=synthetic, dataset.path=data/mine.npz")
     parser.add_argument(
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
     found = audit(faces, options.near)
-    folder = options.out or CONF.parent / "outputs" / "audit" / found.title.replace(" ", "-")
+    folder = options.out or CONF.parent / "outputs" / "audit" / faces.file_name
     text = markdown(found)
     write_text(folder / "audit.md", text)
     write_text(folder / "audit.html", html(found, faces))
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> None:
 
 def _nothing_excluded(overrides: list[str]) -> list[str]:
     """Override that keeps all images, for a data set with dataset.exclude."""
+    from engrec.config import composed
+
     return ["dataset.exclude=[]"] if "exclude" in composed(overrides).dataset else []
 
 

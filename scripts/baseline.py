@@ -8,13 +8,14 @@ import argparse
 import shlex
 import sys
 
-from hydra.utils import instantiate
-
 from engrec.errors import errors_in_one_line
-from engrec.evidence.baselines import BASELINES, Baseline, announce, composed, folder_of, folds_of, run
 
 
 def main(arguments: list[str]) -> None:
+    from hydra.utils import instantiate
+
+    from engrec.evidence.baselines import BASELINES, Baseline, announce, composed, folder_of, folds_of, run
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("baseline", choices=sorted(BASELINES), help="hog_svm: oriented gradients and a linear SVM")
     parser.add_argument(

@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -49,7 +49,7 @@ from engrec.data import DataModule
 from engrec.datasets.prepared import Faces
 from engrec.datasets.prepared import load as load_prepared
 from engrec.errors import errors_in_one_line
-from engrec.machine.files import atomic_write
+from engrec.machine.files import atomic_write, check_folder
 from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
@@ -111,6 +111,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     quiet_libraries()
     cfg = composed(options.overrides)
+    check_folder(options.out)
     why = choose_for_machine(cfg)
     if cfg.trainer.precision not in (*AUTOCAST, "32-true"):
         raise ValueError(f"trainer.precision={cfg.trainer.precision}: allowed are 32-true, {', '.join(AUTOCAST)}")
@@ -146,7 +147,7 @@ def random_faces(num_images: int) -> Faces:
         labels=rng.permutation(np.arange(num_images) % len(CLASSES)),
         class_names=CLASSES,
         sources=np.arange(num_images).astype(str),
-        recipe={"name": "random images", "importer": "benchmark"},
+        recipe={"name": "random_images", "importer": "benchmark"},
         splits=np.repeat(list(SIZES), list(SIZES.values()))[:num_images],
     )
 
@@ -190,10 +191,7 @@ class Ceiling:
         return timed(self.device, lambda: [self.step() for _ in range(steps)])
 
     def step(self) -> None:
-        loss = self.loss()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        update(self.optimizer, self.loss())
 
     def loss(self) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
@@ -218,24 +216,29 @@ class Engrec:
             clock = Clock()
             trainer = trainer_for(self.cfg, [History(folder), Progress(), clock], CSVLogger(folder))
             trainer.fit(self.module, data)
-        return clock.seconds
+        return clock.training
 
 
 class Clock(pl.Callback):
-    """Seconds from the end of the first step until everything of the epoch is logged."""
+    """Seconds of training, from the end of the first step until everything of the epoch is logged, and of a pass over
+    validation images, to their metrics."""
 
-    seconds = math.nan
+    training = validation = math.nan
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == 0:
-            synchronize(pl_module.device)
-            self.started = time.perf_counter()
+            self.first_step = now(pl_module.device)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        synchronize(pl_module.device)
-        self.seconds = time.perf_counter() - self.started
+        self.training = now(pl_module.device) - self.first_step
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.pass_began = now(pl_module.device)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validation = now(pl_module.device) - self.pass_began
 
 
 class Usual:
@@ -273,10 +276,13 @@ class Usual:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        loss = F.cross_entropy(self.module(images), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        update(self.optimizer, F.cross_entropy(self.module(images), labels))
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 class SingleImages(Dataset[tuple[Tensor, int]]):
@@ -397,8 +403,8 @@ def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.
     data = DataModule(faces, Split(val, val, val), instantiate(cfg.augment), cfg.batch_size, **where(cfg))
     module = build_module(resolved(cfg), data)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        evaluating = Evaluation()
-        trainer = trainer_for(cfg, [evaluating], False)
+        clock = Clock()
+        trainer = trainer_for(cfg, [clock], False)
         for _ in range(2):
             trainer.validate(module, data, verbose=False)
         saving = SaveTwice(Path(folder) / "last.ckpt")
@@ -431,29 +437,16 @@ def measure_pieces(cfg: DictConfig, effort: Effort, faces: Faces, device: torch.
     steps = SIZES["train"] // cfg.batch_size
     for _ in range(steps):
         scores.update(logits, labels, loss)
-    computing = statistics.median(timed(device, partial(fresh_compute, scores)) for _ in range(3))
+    scores.compute_with_cache = False
+    computing = statistics.median(timed(device, scores.compute) for _ in range(3))
     epoch = steps * whole
     report.epoch = {
         "training on 28,709 images": epoch,
         "metrics of the epoch": computing,
         "share of metrics": (computing + steps * report.pieces["metrics"]) / epoch,
-        "evaluation of 3,589 images": evaluating.seconds * SIZES["val"] / effort.eval_images,
+        "evaluation of 3,589 images": clock.validation * SIZES["val"] / effort.eval_images,
         "saving a checkpoint, training waits": saving.seconds,
     }
-
-
-class Evaluation(pl.Callback):
-    """Seconds of a pass over validation images, to their metrics."""
-
-    seconds = math.nan
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        synchronize(pl_module.device)
-        self.started = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        synchronize(pl_module.device)
-        self.seconds = time.perf_counter() - self.started
 
 
 class SaveTwice(pl.Callback):
@@ -483,11 +476,6 @@ def beside_the_network(cfg: DictConfig, faces: Faces, device: torch.device) -> f
     )
     network, whole = (min(way(300) / 300 for _ in range(2)) for way in ways)
     return whole - network
-
-
-def fresh_compute(scores: Scores) -> None:
-    scores._computed = None
-    scores.compute()
 
 
 def measure_growth(cfg: DictConfig, effort: Effort, faces: Faces, report: Report) -> None:
@@ -622,24 +610,27 @@ def trainer_for(cfg: DictConfig, callbacks: list[pl.Callback], logger: Any) -> p
 
 
 def timed(device: torch.device, function: Callable[[], Any]) -> float:
-    synchronize(device)
-    started = time.perf_counter()
+    started = now(device)
     function()
+    return now(device) - started
+
+
+def now(device: torch.device) -> float:
+    """The time, in seconds, at which the device has done what it was given."""
     synchronize(device)
-    return time.perf_counter() - started
+    return time.perf_counter()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's bars and remarks; they are drawn all the same."""
-    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stdout, stderr = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = nowhere
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = stdout, stderr
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
 
 
 # What is said
@@ -693,36 +684,26 @@ def write(report: Report, folder: Path) -> list[Path]:
     machine = report.setting["hardware"]
     title = f"{report.setting['model']}, {report.setting['precision']}, {', '.join(machine['gpus']) or machine['cpu']}"
     epochs, batches = report.growth.values()
-    picture = benchmark(report.speed, report.pieces, epochs, batches, folder / f"{name}.png", title)
-    return [folder / f"{name}.json", picture]
-
-
-def benchmark(
-    speed: dict[str, list[float]],
-    pieces: dict[str, float],
-    epochs: dict[int, float],
-    batches: dict[int, float],
-    path: str | Path,
-    title: str,
-) -> Path:
-    """Four panels: images per second by way of training, milliseconds of a batch by piece, seconds of an epoch by the
-    number of images, with the line through the origin, images per second by batch size; returns the path."""
-    figure = Figure(figsize=(11, 7), facecolor="white", layout="constrained")
+    figure = panels(report.speed, report.pieces, epochs, batches)
     figure.suptitle(title)
+    return [folder / f"{name}.json", pictures.write(figure, folder / f"{name}.png")]
+
+
+def panels(
+    speed: dict[str, list[float]], pieces: dict[str, float], epochs: dict[int, float], batches: dict[int, float]
+) -> Figure:
+    """Images per second by way of training, milliseconds of a batch by piece, seconds of an epoch by the number of
+    images, with the line through the origin, and images per second by batch size."""
+    figure = Figure(figsize=(11, 7), facecolor="white", layout="constrained")
     (ways, parts), (growth, sizes) = figure.subplots(2, 2)
-    for place, values in enumerate(speed.values()):
-        middle = sorted(values)[len(values) // 2]
-        ways.barh(place, middle, color="tab:blue")
-        ways.plot(values, [place] * len(values), "|", color="black", markersize=12)
-        ways.annotate(f"{middle:,.0f}", (max(values), place), (6, 0), textcoords="offset points", va="center")
-    ways.set_yticks(range(len(speed)), [*speed])
+    bars = ways.barh([*speed], [statistics.median(values) for values in speed.values()], color="tab:blue")
+    ways.bar_label(bars, fmt="{:,.0f}", label_type="center", color="white")
+    for name, values in speed.items():
+        ways.plot(values, [name] * len(values), "|", color="black", markersize=12)
     ways.set(xlabel="images per second (median, and each repeat)")
-    ways.margins(x=0.15)
     names = [name for name in pieces if name != "all of it"]
-    parts.barh(names, [1e3 * pieces[name] for name in names], color="tab:blue")
-    for place, name in enumerate(names):
-        parts.text(1e3 * max(0, pieces[name]), place, f" {1e3 * pieces[name]:,.2f}", va="center")
-    parts.set(xlabel="milliseconds a batch", xlim=(0, 1250 * max(pieces.values())))
+    parts.bar_label(parts.barh(names, [1e3 * pieces[name] for name in names], color="tab:blue"), fmt=" {:,.2f}")
+    parts.set(xlabel="milliseconds a batch")
     growth.plot([*epochs], [*epochs.values()], "o", color="tab:blue", label="measured")
     largest = max(epochs)
     growth.plot([0, largest], [0, epochs[largest]], color="0.6", label="in proportion to the largest")
@@ -733,9 +714,10 @@ def benchmark(
     sizes.set_xticks(range(len(batches)), map(str, batches))
     for axes in (ways, parts):
         axes.invert_yaxis()
+        axes.margins(x=0.2)
     for axes in (ways, parts, growth, sizes):
         axes.spines[["top", "right"]].set_visible(False)
-    return pictures.write(figure, path)
+    return figure
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from engrec.config import composed_dataset
 from engrec.errors import errors_in_one_line
-from engrec.pages.contact_sheet import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str]) -> None:
+    from engrec.config import composed_dataset
+    from engrec.pages.contact_sheet import contact_sheet
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: dataset=synthetic, dataset.path=data/mine.npz")
     parser.add_argument("--out", type=Path, help="the PNG (default: outputs/contact_sheets/NAME.png)")
@@ -23,14 +24,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: 0)")
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset(options.overrides)
-    name = " ".join(filter(None, (faces.name, faces.recipe.get("task"))))
     people = "" if faces.subjects is None else f" of {len(set(faces.subjects)):,} people"
     path = contact_sheet(
         faces.images,
         faces.labels,
         faces.class_names,
-        options.out or ROOT / "outputs" / "contact_sheets" / f"{name.replace(' ', '-')}.png",
-        title=f"{name}: {len(faces):,} faces{people}",
+        options.out or ROOT / "outputs" / "contact_sheets" / f"{faces.file_name}.png",
+        title=f"{faces.title}: {len(faces):,} faces{people}",
         per_class=options.per_class,
         captions=faces.subjects,
         seed=options.seed,

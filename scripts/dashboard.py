@@ -68,7 +68,7 @@ def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
         server.serve(folder, host, port, faces or server.is_loopback(host), ready)
     except KeyboardInterrupt:
         sys.stdout.flush()
-        os._exit(0)  # a computation in a thread would keep the process alive
+        os._exit(130)  # a computation in a thread would keep the process alive
 
 
 def export(folder: Path, path: Path, faces: bool) -> None:

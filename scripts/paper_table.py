@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     out = options.out or paper.default_out(options.preset, options.overrides)
     if not options.table_only:
         runs = paper.plan(choice_of(options), out)
+        paper.check_rows(runs)
         for run in runs:
             paper.check_settings(run)
         if options.dry_run:
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
             return
         with resumed_by(shlex.join(["python", "scripts/paper_table.py", *arguments])):
             paper.run_all(runs, paper.launcher_of(options.overrides, options.jobs))
-    from engrec.pages.paper import make_table  # with torch, so that --help and --dry-run answer at once
+    from engrec.pages.paper import make_table  # with torch, so that --help answers at once
 
     make_table(out, options.resamples)
 

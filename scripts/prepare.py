@@ -1,7 +1,6 @@
 """Convert a data set as distributed into the file that training reads: python scripts/prepare.py --help"""
 
 import argparse
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from engrec.datasets.faults import mark_faults
-from engrec.datasets.prepared import SPLITS, Faces, excludable
-from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
+from engrec.datasets.prepared import Faces, excludable
+from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
+from engrec.errors import errors_in_one_line
+from engrec.importers import er, fer2013, ferplus, files, manifest, wacv2016
 
 EXAMPLES = {
     "fer2013": """\
@@ -44,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
         faces = mark_faults(Faces(**_read(args)))
         faces.save(out)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if args.traceback:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {files.one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted: {out} was not written", file=sys.stderr)
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("wacv2016", wacv2016, "wacv2016.zip, or the unpacked folder")
     add("er", er, "folder with X_train.npy and Y_train.npy, and the same for val and test")
     own = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
-    own.add_argument("--name", type=_name, required=True, help="name of the data set: letters, digits, _ and -")
+    own.add_argument("--name", type=_name, required=True, help=f"name of the data set: {FILE_NAME_RULE}")
     own.add_argument(
         "--classes",
         metavar="A,B,…",
@@ -117,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} must consist of letters, digits, _ and -")
+    if not is_file_name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must have {FILE_NAME_RULE}")
     return text
 
 
@@ -163,4 +164,5 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        sys.exit(main())

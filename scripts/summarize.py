@@ -7,13 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from engrec.errors import errors_in_one_line
-from engrec.evidence import comparison
-from engrec.evidence.groups import read_groups
-from engrec.pages import report, tables
-from engrec.runs.record import find_runs
 
 
 def main(arguments: list[str]) -> None:
@@ -26,12 +20,17 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.resamples < 100:
         parser.error(f"--resamples {options.resamples}: too few for an interval, at least 100")
+    import torch
+
+    from engrec.evidence import comparison
+    from engrec.evidence.groups import read_groups
+    from engrec.pages import report, tables
+    from engrec.runs.record import find_runs
+
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     blocks = comparison.build(read_groups(find_runs(options.folders)), options.resamples)
     print(tables.text(blocks))
-    written = tables.write_tables(blocks, options.out)
-    report.write(blocks, options.out / "summary.html")
-    print("written:", *map(str, written), options.out / "summary.html")
+    print("written:", *report.write(blocks, options.out))
 
 
 if __name__ == "__main__":

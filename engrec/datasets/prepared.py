@@ -4,24 +4,19 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from engrec.datasets import schema
+from engrec.errors import expectation_line
+from engrec.importers import files, npy
 from engrec.machine.files import atomic_write
 
-SPLITS = ("train", "val", "test")
+MOST_RATIO, MOST_UNPACKED = 100, 2**26  # unpacked bytes for each byte of the file; bytes that are always allowed
 EXCLUDABLE = ("blank", "test_duplicates", "conflicts", "near_duplicates", "placeholders")
-PER_IMAGE = (
-    "sources",
-    "subjects",
-    "splits",
-    "formats",
-    "near_duplicates",
-    "placeholders",
-)  # independent of the classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,29 +47,15 @@ class Faces:
     placeholders: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        name, num_images = self.recipe.get("name", "the data set"), len(self.images)
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or num_images == 0:
-            raise ValueError(
-                f"{name}: images must be uint8 (N, C, H, W), found {self.images.dtype} {self.images.shape}"
-            )
-        for field in ("labels", *PER_IMAGE, "soft_labels"):
-            array = getattr(self, field)
-            if array is not None and len(array) != num_images:
-                raise ValueError(f"{name}: {num_images} images but {len(array)} {field}")
-        if self.labels.dtype != np.int64 or self.labels.ndim != 1 or self.labels.min() < 0:
-            raise ValueError(
-                f"{name}: labels must be int64 (N,) from 0 up, found {self.labels.dtype} {self.labels.shape} from "
-                f"{self.labels.min()}"
-            )
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
-        if len(counts) > len(self.class_names):
-            raise ValueError(f"{name}: label {self.labels.max()} exceeds the {len(self.class_names)} class names")
-        if empty := [c for c, count in zip(self.class_names, counts, strict=True) if count == 0]:
-            raise ValueError(f"{name}: no image of class {', '.join(empty)}")
-        if self.splits is not None and (unknown := set(np.unique(self.splits)) - set(SPLITS)):
-            raise ValueError(f"{name}: unknown split {', '.join(sorted(unknown))}; allowed: {', '.join(SPLITS)}")
-        if self.soft_labels is not None and self.soft_labels.shape != (num_images, len(self.class_names)):
-            raise ValueError(f"{name}: soft labels {self.soft_labels.shape} for {len(self.class_names)} classes")
+        schema.check_recipe(self.recipe, "the data set")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError(expectation_line(self.name, "class_names", self.class_names, "texts"))
+        schema.check(self.arrays() | {"class_names": np.array(self.class_names, dtype=str)}, self.name)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are there, by name."""
+        found = {name: getattr(self, name) for name in schema.ARRAYS if name not in ("class_names", "recipe")}
+        return {name: array for name, array in found.items() if array is not None}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,17 +64,28 @@ class Faces:
     def name(self) -> str:
         return self.recipe["name"]
 
+    @property
+    def title(self) -> str:
+        return " ".join(filter(None, (self.name, self.recipe.get("task"))))
+
+    @property
+    def file_name(self) -> str:
+        """For files about the data set; it cannot lead out of a folder, see `schema.FILE_NAME`."""
+        return self.title.replace(" ", "-")
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.recipe.get("importer") == "synthetic"
+
     def select(self, index: np.ndarray) -> Self:
         """Images at `index` (integers or a mask), with their labels and all other arrays."""
-        per_image = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("class_names", "recipe")}
-        return replace(self, **{name: None if array is None else array[index] for name, array in per_image.items()})
+        return replace(self, **{name: array[index] for name, array in self.arrays().items()})
 
     def save(self, path: str | Path) -> None:
         """Write one .npz, without pickled objects, complete or not at all."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        arrays |= {"class_names": np.array(self.class_names), "recipe": np.array(json.dumps(self.recipe))}
+        names, recipe = np.array(self.class_names), np.array(json.dumps(self.recipe))
         with atomic_write(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, class_names=names, recipe=recipe, **self.arrays())
 
 
 def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, exclude: Sequence[str] = ()) -> Faces:
@@ -104,27 +96,49 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     Raises ValueError if the file is missing or damaged, or lacks a class or kind that these two name.
     """
     path = Path(path)
-    if not path.is_file():
+    if not files.is_file(path):
         raise ValueError(
             f"{path} does not exist: make it with python scripts/prepare.py (see --help), or set dataset.path=…"
         )
     try:
-        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        class_names = tuple(arrays.pop("class_names").tolist())
-        recipe = json.loads(arrays.pop("recipe").item())
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        faces = _read(path)
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit into this machine's memory ({error})") from error
+    except (ValueError, RecursionError, *files.DAMAGE, *files.UNSUPPORTED) as error:
+        reason = files.one_line(error)
         raise ValueError(
-            f"{path} is not a prepared data set ({error}); make it again with: python scripts/prepare.py"
+            f"{path} is not a prepared data set ({reason}); make it again with: python scripts/prepare.py"
         ) from error
-    if missing := {"images", "labels", "sources"} - arrays.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; make it again with: python scripts/prepare.py")
-    if not isinstance(recipe, dict) or "name" not in recipe:
-        raise ValueError(f"{path} has a recipe without a name; make it again with: python scripts/prepare.py")
-    known = {f.name for f in fields(Faces)}
-    faces = Faces(class_names=class_names, recipe=recipe, **{k: v for k, v in arrays.items() if k in known})
     faces = faces if classes is None else regroup(faces, classes)
     return without(faces, exclude) if exclude else faces
+
+
+def _read(path: Path) -> Faces:
+    """The data set in a prepared file. Members of other names are not read, so that later versions may add some."""
+    with zipfile.ZipFile(path) as archive:
+        every = [member for member in archive.infolist() if member.filename.removesuffix(".npy") in schema.ARRAYS]
+        members = {member.filename.removesuffix(".npy"): member for member in every}
+        if missing := [name for name in schema.REQUIRED if name not in members]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        if len(members) < len(every):
+            raise ValueError("it contains an array twice")
+        unpacked, most = sum(member.file_size for member in every), MOST_RATIO * path.stat().st_size
+        if unpacked > max(most, MOST_UNPACKED):
+            raise ValueError(f"its arrays claim {unpacked:,} bytes, more than its size can stand for")
+        arrays = {name: _array(archive, name, member) for name, member in members.items()}
+    sizes = {"N": arrays["sources"].size, "K": arrays["class_names"].size}
+    for name in ("class_names", "recipe"):
+        schema.check_array(name, arrays[name], sizes, path.name)
+    names, recipe = arrays.pop("class_names").tolist(), json.loads(arrays.pop("recipe").item())
+    return Faces(class_names=tuple(names), recipe=recipe, **arrays)
+
+
+def _array(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
+    try:
+        with archive.open(member) as file:
+            return npy.read(file, member.file_size)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def without(faces: Faces, exclude: Sequence[str]) -> Faces:
@@ -208,13 +222,5 @@ def regroup(faces: Faces, classes: Mapping[str, Sequence[str]]) -> Faces:
         votes = soft.sum(1, keepdims=True)
         soft = np.where(votes > 0, soft / np.where(votes > 0, votes, 1), np.eye(len(classes), dtype=soft.dtype)[labels])
     keep = labels >= 0
-    per_image = {
-        name: None if (array := getattr(faces, name)) is None else array[keep] for name in ("images", *PER_IMAGE)
-    }
-    return replace(
-        faces,
-        labels=labels[keep],
-        class_names=tuple(classes),
-        soft_labels=None if soft is None else soft[keep],
-        **per_image,
-    )
+    changed = faces.arrays() | {"labels": labels} | ({} if soft is None else {"soft_labels": soft})
+    return replace(faces, class_names=tuple(classes), **{name: array[keep] for name, array in changed.items()})

@@ -18,15 +18,18 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from engrec.datasets.prepared import SPLITS, Faces
+from engrec.datasets.prepared import Faces
+from engrec.datasets.schema import SPLITS
+from engrec.ranges import Count, Probability, Range, Seed
 
 SIZE = 48
 PIXEL = np.float32(2 / SIZE)
 CHUNK = 64  # images painted at once: their arrays fit into a core's cache
+Images = Annotated[int, Range(1, 10_000_000, whole=True)]
 VERSION = 1  # of the pixels: raise it if a change to this file changes them
 
 UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU12", "AU15", "AU20", "AU23", "AU26")
@@ -551,12 +554,12 @@ def _check(task: str, sizes: Mapping[str, int], images_per_subject: int, seed: i
 
 def render(
     task: str = "expression",
-    num_train: int | None = None,
-    num_val: int | None = None,
-    num_test: int | None = None,
-    images_per_subject: int = 20,
-    seed: int = 0,
-    label_noise: float | None = None,
+    num_train: Images | None = None,
+    num_val: Images | None = None,
+    num_test: Images | None = None,
+    images_per_subject: Count = 20,
+    seed: Seed = 0,
+    label_noise: Probability | None = None,
 ) -> Faces:
     """Data set of synthetic faces with official splits by subject.
 

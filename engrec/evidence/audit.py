@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
 from engrec.datasets.faults import NEAR, low_contrast, near_pairs, placeholders, to_grey
-from engrec.datasets.prepared import SPLITS, Faces, blank, excludable, identical
+from engrec.datasets.prepared import Faces, blank, excludable, identical
+from engrec.datasets.schema import SPLITS
 
 MOST_PAIRS = 5_000_000
 RARE = 0.01  # share of images: rarer sizes are counted together
@@ -116,7 +117,7 @@ def audit(faces: Faces, near: float = NEAR) -> Audit:
     kinds = excludable(faces) if splits else {}
     people, person = ((), None) if faces.subjects is None else np.unique(faces.subjects, return_inverse=True)
     return Audit(
-        title=" ".join(filter(None, (faces.name, faces.recipe.get("task")))),
+        title=faces.title,
         size=f"{'×'.join(map(str, faces.images.shape[2:]))}, {'grey' if faces.images.shape[1] == 1 else 'colour'}",
         class_names=faces.class_names,
         splits=splits,
@@ -171,17 +172,14 @@ def _pairwise(faces: Faces, pairs: np.ndarray, score: np.ndarray) -> Duplicates:
 def _duplicates(faces: Faces, images: np.ndarray, group: np.ndarray, score: np.ndarray) -> Duplicates:
     first, joined = images[np.searchsorted(group, group)], {}
 
-    def differ(values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
+    def differ(values: np.ndarray) -> np.ndarray:
         return np.bincount(group, values[images] != values[first], minlength=len(score)) > 0
 
     if faces.splits is not None:
         on = {s: np.bincount(group, faces.splits[images] == s, len(score)) > 0 for s in SPLITS if s in faces.splits}
         joined = {(a, b): int((on[a] & on[b]).sum()) for a, b in combinations(on, 2)}
-    conflicts = differ(faces.labels)
-    assert conflicts is not None
-    return Duplicates(images, group, score, conflicts, differ(faces.splits), differ(faces.subjects), joined)
+    splits, subjects = (None if values is None else differ(values) for values in (faces.splits, faces.subjects))
+    return Duplicates(images, group, score, differ(faces.labels), splits, subjects, joined)
 
 
 def _counts(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

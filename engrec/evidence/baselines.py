@@ -23,7 +23,7 @@ from engrec.config import check_missing
 from engrec.console import LEAKAGE
 from engrec.datasets.prepared import Faces
 from engrec.evidence.controls import controls
-from engrec.metrics import confusion_matrix, fit_temperature, logits_of, score_all
+from engrec.metrics import balanced_accuracy, confusion_matrix, fit_temperature, logits_of, score_all
 from engrec.plan import command, plain
 from engrec.runs import pictures
 from engrec.runs.folder import write_config
@@ -53,10 +53,13 @@ def hog_svm(
         features = hog_features(faces.images)
     train, val, test = (features[side] for side in (split.train, split.val, split.test))
     truth = faces.labels[split.val]
-    fitted = {c: _svm(c, seed).fit(train, faces.labels[split.train]) for c in CS}
-    scores = {c: _balanced_accuracy(truth, np.asarray(svm.predict(val))) for c, svm in fitted.items()}
+    num_classes = len(faces.class_names)
+    svms = {c: LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000) for c in CS}
+    fitted = {c: OneVsRestClassifier(svm).fit(train, faces.labels[split.train]) for c, svm in svms.items()}
+    decided = {c: _decisions(svm, val, num_classes) for c, svm in fitted.items()}
+    scores = {c: balanced_accuracy(*map(torch.from_numpy, (on_val, truth))).item() for c, on_val in decided.items()}
     best = max(CS, key=scores.__getitem__)
-    on_val, on_test = (_decisions(fitted[best], side, len(faces.class_names)) for side in (val, test))
+    on_val, on_test = decided[best], _decisions(fitted[best], test, num_classes)
     scale = on_val.std() or 1.0  # else the decision values of a small C would ask for a temperature out of range
     temperature = scale * fit_temperature(on_val / scale, truth)
     chosen = {"num_features": features.shape[1], "c": best, "temperature": float(temperature)}
@@ -77,15 +80,6 @@ def hog_features(images: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack(rows)
 
 
-def _svm(c: float, seed: int) -> OneVsRestClassifier:
-    return OneVsRestClassifier(LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000))
-
-
-def _balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean recall over the classes that occur."""
-    return float(np.mean([(predicted[truth == k] == k).mean() for k in np.unique(truth)]))
-
-
 def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int) -> np.ndarray:
     """(N, K), the largest where the SVM decides; the one value that two classes have is shared between them."""
     values = svm.decision_function(features)
@@ -93,6 +87,7 @@ def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int)
 
 
 BASELINES: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {"hog_svm": hog_svm}
+Fold = tuple[Path, DictConfig, Split]  # where it is written, the node of its split, who is in it
 TAKEN = ("dataset", "split", "seed", "output_dir", "stage", "task", "experiment")
 
 
@@ -104,7 +99,7 @@ class Baseline:
     cfg: DictConfig
     choices: dict[str, str]
     folder: Path
-    folds: list[tuple[Path, DictConfig, Split]]
+    folds: list[Fold]
     arguments: list[str]
 
 
@@ -134,13 +129,15 @@ def folder_of(baseline: str, cfg: DictConfig, choices: dict[str, str], overrides
     return Path("outputs", "baseline", f"{choices['dataset']}-{baseline}", datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[tuple[Path, DictConfig, Split]]:
+def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[Fold]:
     """Folder, configuration and Split of the chosen fold, or of every fold.
 
     Raises ValueError, before anything is computed, for an impossible split and for a folder that holds a run.
     """
     keys = plain(cfg.split)  # a DictConfig denies that it has a key whose value is missing
-    numbers = [] if chosen or "fold" not in keys else range(num_folds(cfg, faces))
+    # Without num_folds as many as subjects; where there are none, the split itself says what is wrong.
+    number = keys.get("num_folds", 1 if faces.subjects is None else len(np.unique(faces.subjects)))
+    numbers = [] if chosen or "fold" not in keys else range(max(1, number))
     nodes = [DictConfig({**plain(cfg.split), "fold": number}) for number in numbers] or [cfg.split]
     folders = [folder / str(number) for number in numbers] or [folder]
     kept = ("result.json", "last.ckpt")
@@ -150,12 +147,6 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
         return [(f, node, split_of(node, faces)) for f, node in zip(folders, nodes, strict=True)]
     except ValueError as error:
         raise ValueError(f"{faces.name}: {error}") from error
-
-
-def num_folds(cfg: DictConfig, faces: Faces) -> int:
-    """As many as the split says, else one for each subject; without subjects the split itself says what is wrong."""
-    subjects = 1 if faces.subjects is None else len(np.unique(faces.subjects))
-    return max(1, cfg.split.get("num_folds", subjects))
 
 
 def split_of(node: DictConfig, faces: Faces) -> Split:
@@ -178,12 +169,12 @@ def run(plan: Baseline, faces: Faces) -> None:
     started = time.perf_counter()
     features = hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
     shared = (time.perf_counter() - started) / len(plan.folds)
-    for folder, node, split in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+    for fold in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+        folder, _, split = fold
         started = time.perf_counter()
         probabilities, settings = BASELINES[plan.baseline](faces, split, plan.cfg.seed, features)
-        seconds = shared + time.perf_counter() - started
-        metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
-        write_run(plan, folder, node, faces, split, probabilities, settings, metrics, seconds)
+        about = {"model": settings, "seconds": round(shared + time.perf_counter() - started, 1)}
+        metrics = write_run(plan, fold, faces, probabilities, about)
         message = ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
         tqdm.write(f"test{f' of fold {folder.name}' if folder != plan.folder else ''}: {message}")
 
@@ -197,17 +188,14 @@ def scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str
 
 
 def write_run(
-    plan: Baseline,
-    folder: Path,
-    node: DictConfig,
-    faces: Faces,
-    split: Split,
-    probabilities: np.ndarray,
-    settings: dict[str, Any],
-    metrics: dict[str, float],
-    seconds: float,
-) -> None:
-    """What a run of train.py leaves, as far as there is any; result.json last, as the sign that the rest is there."""
+    plan: Baseline, fold: Fold, faces: Faces, probabilities: np.ndarray, about: dict[str, Any]
+) -> dict[str, float]:
+    """What a run of train.py leaves, as far as there is any; result.json last, as the sign that the rest is there.
+
+    about: more keys of result.json. Returns the test metrics.
+    """
+    folder, node, split = fold
+    metrics = scores(probabilities, faces.labels[split.test], faces.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
     config |= {"baseline": {"name": plan.baseline, **SETTINGS}, "output_dir": str(folder)}
@@ -223,10 +211,10 @@ def write_run(
         "stage": "baseline",
         "choices": choices | {"augment": "none", "model": plan.baseline},
         "dataset": faces.recipe,
-        "model": settings,
         "num_images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
         "seed": plan.cfg.seed,
-        "seconds": round(seconds, 1),
+        **about,
         **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), "scikit-image"),
     }
     write_result(folder, result)
+    return metrics

@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_text, p_value, score_names, scores
+from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
+from engrec.metrics import auc, compared, logits_of
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Figure:
     high: float
     sd: float = np.nan
 
-    def __str__(self) -> str:
+    def parts(self, sign: str = "") -> tuple[str, ...]:
+        """Value with interval, and deviation: what may stand below each other in a table. sign: "+" of a difference."""
         if np.isnan(self.value):
-            return "undefined"
-        seeds = "" if np.isnan(self.sd) else f" ±{100 * self.sd:.1f}"
-        between = "" if np.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        return f"{100 * self.value:.1f}{between}{seeds}"
+            return ("undefined",)
+        value, low, high = (f"{100 * number:{sign}.1f}" for number in (self.value, self.low, self.high))
+        ranged = value if np.isnan(self.low) else f"{value} [{low}, {high}]"
+        return (ranged,) if np.isnan(self.sd) else (ranged, f"±{100 * self.sd:.1f}")
+
+    def __str__(self) -> str:
+        return " ".join(self.parts())
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,7 @@ class Difference:
     def cell(self, score: str) -> tuple[str, ...]:
         """Value with interval, and p: parts of a cell of a table."""
         figure, p = self.figures[score]
-        if np.isnan(figure.value):
-            return ("undefined",)
-        value = f"{100 * figure.value:+.1f}"
-        if np.isnan(figure.low):
-            return (value,)
-        return f"{value} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]", p_text(p)
+        return figure.parts("+") if np.isnan(p) else (*figure.parts("+"), p_text(p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,13 @@ class Comparison:
         return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
 
     @cached_property
+    def models(self) -> dict[str, Group]:
+        return dict(zip(self.labels, self.groups, strict=True))
+
+    @cached_property
     def predictors(self) -> dict[str, np.ndarray]:
         """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
-        models = {label: group.probabilities for label, group in zip(self.labels, self.groups, strict=True)}
+        models = {label: group.probabilities for label, group in self.models.items()}
         found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
         ordered = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
         return models | {CONTROLS.get(name, name): found[name][None] for name in ordered}
@@ -89,53 +94,31 @@ class Comparison:
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its values for each seed (num_seeds,), on all images."""
-        once = Draws.all_once(len(self.groups[0].labels))
-        return {name: self._per_seed(p, once, first=True) for name, p in self.predictors.items()}
+        return {name: scores_by_seed(p, self.groups[0].labels) for name, p in self.predictors.items()}
 
     @cached_property
     def resampled(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its mean over seeds on each draw (R,)."""
-        return {name: self._per_seed(p, self.draws) for name, p in self.predictors.items()}
-
-    def _per_seed(self, probabilities: np.ndarray, draws: Draws, first: bool = False) -> dict[str, np.ndarray]:
-        every = [scores(p, self.groups[0].labels, draws) for p in probabilities]
-        if first:
-            return {score: np.array([one[score][0] for one in every]) for score in score_names()}
-        return {score: np.mean([one[score] for one in every], axis=0) for score in score_names()}
+        return {name: mean_scores(p, self.groups[0].labels, self.draws) for name, p in self.predictors.items()}
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Predictor to score to figure."""
-        return {
-            name: {
-                score: Figure(
-                    float(points[score].mean()),
-                    *interval(self.resampled[name][score], self.draws.num_groups),
-                    float(points[score].std(ddof=1)) if len(points[score]) > 1 else np.nan,
-                )
-                for score in score_names()
-            }
-            for name, points in self.points.items()
-        }
+        return {name: _figures(self.points[name], self.resampled[name], self.draws) for name in self.predictors}
 
     @cached_property
     def calibrated(self) -> dict[str, float]:
         """The ECE after temperature scaling, mean over seeds, of the groups in which every run has a temperature."""
-        once, labels = Draws.all_once(len(self.groups[0].labels)), self.groups[0].labels
         return {
-            name: float(np.mean([scores(p, labels, once)["ECE"] for p in group.calibrated]))
-            for name, group in zip(self.labels, self.groups, strict=True)
+            name: float(scores_by_seed(group.calibrated, group.labels)["ECE"].mean())
+            for name, group in self.models.items()
             if group.calibrated is not None
         }
 
     @cached_property
     def fold_auc(self) -> dict[str, float]:
         """Groups of several folds: the mean of the folds' own AUCs. Each ranks the images of one network alone."""
-        return {
-            name: mean_fold_auc(group)
-            for name, group in zip(self.labels, self.groups, strict=True)
-            if len(group.runs) > len(group.seeds)
-        }
+        return {name: mean_fold_auc(of) for name, of in self.models.items() if len(of.runs) > len(of.seeds)}
 
     @cached_property
     def differences(self) -> list[Difference]:
@@ -144,7 +127,7 @@ class Comparison:
 
     def difference(self, one: str, other: str) -> Difference:
         number, figures = self.draws.num_groups, {}
-        for score in score_names():
+        for score in compared():
             drawn = self.resampled[one][score] - self.resampled[other][score]
             value = float(self.points[one][score].mean() - self.points[other][score].mean())
             figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
@@ -167,44 +150,57 @@ class Comparison:
             inside = kinds == name
             part = Draws.sample(self.groups[0].people[inside], len(self.draws.counts))
             for label in (*self.labels, *(n for n in self.predictors if n == CONTROLS["file_format"])):
-                rows.append((label, name or "unknown", int(count), self._inside(label, inside, part)))
+                labels, seeds = self.groups[0].labels[inside], self.predictors[label][:, inside]
+                figures = _figures(scores_by_seed(seeds, labels), mean_scores(seeds, labels, part), part)
+                without_sd = {score: replace(figure, sd=np.nan) for score, figure in figures.items()}
+                rows.append((label, name or "unknown", int(count), without_sd))
         return rows
 
-    def _inside(self, label: str, inside: np.ndarray, draws: Draws) -> dict[str, Figure]:
-        labels, seeds = self.groups[0].labels[inside], [p[inside] for p in self.predictors[label]]
-        points = [scores(p, labels, Draws.all_once(len(labels))) for p in seeds]
-        drawn = [scores(p, labels, draws) for p in seeds]
-        return {
-            s: Figure(
-                float(np.mean([p[s] for p in points])),
-                *interval(np.mean([d[s] for d in drawn], axis=0), draws.num_groups),
-            )
-            for s in score_names()
-        }
+    @cached_property
+    def people(self) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
+        """P subjects, their images of each class (P, K), and of each predictor how many of those are right (P, K), mean
+        over seeds."""
+        group = self.groups[0]
+        names, who = np.unique(group.subjects, return_inverse=True)
+        counts = np.zeros((len(names), len(group.class_names)), dtype=int)
+        np.add.at(counts, (who, group.labels), 1)
+        right = {name: np.zeros(counts.shape) for name in self.predictors}
+        for name, p in self.predictors.items():
+            np.add.at(right[name], (who, group.labels), (p.argmax(2) == group.labels).mean(0))
+        return names.tolist(), counts, right
 
     @cached_property
     def subjects(self) -> list[dict[str, str]]:
-        """A row per subject: images, how many of each class, each predictor's accuracy (mean over seeds)."""
-        group, rows = self.groups[0], []
-        if not group.by_subject:
-            return rows
-        for subject in np.unique(group.subjects):
-            of = group.subjects == subject
-            counts = np.bincount(group.labels[of], minlength=len(group.class_names))
-            row = {"subject": str(subject), "images": str(of.sum())}
-            row |= {name: str(count) for name, count in zip(group.class_names, counts, strict=True)}
-            for name, p in self.predictors.items():
-                row[name] = f"{100 * (p[:, of].argmax(2) == group.labels[of]).mean():.1f}"
+        """A row per subject: images, how many of each class, each predictor's accuracy."""
+        if not self.groups[0].by_subject:
+            return []
+        rows = []
+        for i, (subject, counts) in enumerate(zip(*self.people[:2], strict=True)):
+            row = {"subject": subject, "images": str(counts.sum())}
+            row |= dict(zip(self.groups[0].class_names, map(str, counts), strict=True))
+            row |= {name: f"{100 * right[i].sum() / counts.sum():.1f}" for name, right in self.people[2].items()}
             rows.append(row)
         return rows
 
 
+def _figures(points: dict[str, np.ndarray], resampled: dict[str, np.ndarray], draws: Draws) -> dict[str, Figure]:
+    """Score to figure, of its values for each seed, (num_seeds,), and on each draw, (R,)."""
+    return {
+        score: Figure(
+            float(values.mean()),
+            *interval(resampled[score], draws.num_groups),
+            float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+        )
+        for score, values in points.items()
+    }
+
+
 def mean_fold_auc(group: Group) -> float:
     """The mean over seeds of the mean over the folds in which the AUC is defined; NaN if a seed has no such fold."""
-    seeds = []
+    seeds, labels = [], torch.from_numpy(group.labels)
     for probabilities, folds in zip(group.probabilities, group.folds, strict=True):
         parts = [folds == fold for fold in np.unique(folds)]
-        areas = np.array([auc(probabilities[i], group.labels[i], Draws.all_once(int(i.sum())))[0] for i in parts])
+        areas = np.array([auc(logits_of(probabilities[i]), labels[torch.from_numpy(i)]) for i in parts])
         defined = areas[~np.isnan(areas)]
         seeds.append(defined.mean() if len(defined) else np.nan)
     return float(np.mean(seeds))

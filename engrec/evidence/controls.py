@@ -20,10 +20,8 @@ SAME = 1e-5  # scores of unit vectors nearer than this are a tie: float32 rounds
 def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, under the name of each control.
 
-    Fitted on split.train alone. majority: the most frequent class. subject_majority: each test subject's own label
-    frequencies, an oracle, since it looks at the test labels; absent without subject ids. nearest_neighbour: the label
-    of the most similar training image. file_format: predicted from the format of the original file; absent where all
-    images have one format or none is known.
+    Fitted on split.train alone, but for the oracle subject_majority, which is absent without subject ids; file_format
+    is absent where all images have one format or none is known.
     """
     found = {"majority": majority(faces, split)}
     if faces.subjects is not None:
@@ -67,9 +65,8 @@ def nearest_neighbour(faces: Faces, split: Split) -> np.ndarray:
         queries = _standardised(faces.images[test[here]])
         for j in range(0, len(train), BLOCK):
             references = _standardised(faces.images[train[j : j + BLOCK]])
-            score = (
-                queries @ references.T - np.square(references).sum(1) / 2
-            )  # falls as distance grows; some norms are 0, not 1
+            # Falls as distance grows; some norms are 0, not 1.
+            score = queries @ references.T - np.square(references).sum(1) / 2
             largest = score.max(1)
             nearer = largest > best[here] + SAME
             first = j + (score >= largest[:, None] - SAME).argmax(1)

@@ -120,6 +120,7 @@ def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -
     first = pooled[min(pooled)]
     calibrated = [calibrate(folds) for folds in by_seed.values()] if file == "predictions.csv" else [None]
     every = [probabilities for probabilities in calibrated if probabilities is not None]
+    numbers = [[np.full(len(part.sources), i) for i, (_, part) in enumerate(folds)] for folds in by_seed.values()]
     shared: dict[str, Any] = vars(first) | {"probabilities": np.stack([one.probabilities for one in pooled.values()])}
     return Group(
         **shared,
@@ -127,7 +128,7 @@ def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -
         runs=runs,
         seeds=sorted(pooled),
         calibrated=np.stack(every) if len(every) == len(calibrated) else None,
-        folds=np.stack([fold_numbers(folds) for folds in by_seed.values()]),
+        folds=np.stack([in_order(*pair) for pair in zip(by_seed.values(), numbers, strict=True)]),
         controls=read_controls([run for run, _ in by_seed[min(by_seed)]], first),
     )
 
@@ -173,21 +174,16 @@ def in_order(folds: Sequence[Fold], arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays)[order]
 
 
-def fold_numbers(folds: Sequence[Fold]) -> np.ndarray:
-    """Which fold each image was tested in (N,), numbered from 0 in the order in which they are given."""
-    return in_order(folds, [np.full(len(part.sources), number) for number, (_, part) in enumerate(folds)])
-
-
 def calibrate(folds: Sequence[Fold]) -> np.ndarray | None:
     """The pooled probabilities (N, K) after each run's own temperature."""
-    temperatures = [(run.result.get("calibration") or {}).get("temperature") for run, _ in folds]
-    if any(t is None for t in temperatures):
-        return None
+    from scipy.special import softmax  # the dashboard starts without scipy
+
     scaled = []
-    for t, (_, part) in zip(temperatures, folds, strict=True):
-        logits = np.log(part.probabilities.clip(1e-45)) / t
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        scaled.append(powers / powers.sum(1, keepdims=True))
+    for run, part in folds:
+        temperature = (run.result.get("calibration") or {}).get("temperature")
+        if temperature is None:
+            return None
+        scaled.append(softmax(np.log(part.probabilities.clip(1e-45)) / temperature, axis=1))
     return in_order(folds, scaled)
 
 

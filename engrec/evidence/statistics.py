@@ -70,6 +70,7 @@ class Drawn:
 
     @property
     def right(self) -> np.ndarray:
+        """How many of each class are right on each draw (R, K)."""
         return self.confusion.diagonal(axis1=1, axis2=2)
 
     def each(self, metric: Metric) -> np.ndarray:
@@ -96,9 +97,17 @@ def scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[
         }
 
 
-def score_names() -> list[str]:
-    """The labels of what `scores` computes, in its order."""
-    return list(compared())
+def scores_by_seed(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Label to the score of each seed, (num_seeds,), on the samples as they are; probabilities (num_seeds, N, K)."""
+    once = Draws.all_once(len(labels))
+    each = [scores(p, labels, once) for p in probabilities]
+    return {label: np.concatenate([one[label] for one in each]) for label in compared()}
+
+
+def mean_scores(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> dict[str, np.ndarray]:
+    """Label to the mean over seeds on each draw, (R,); probabilities (num_seeds, N, K)."""
+    each = [scores(p, labels, draws) for p in probabilities]
+    return {label: np.mean([one[label] for one in each], axis=0) for label in compared()}
 
 
 def accuracy(drawn: Drawn) -> np.ndarray:
@@ -114,15 +123,13 @@ def f1(drawn: Drawn) -> np.ndarray:
     return per_class[:, 1] if per_class.shape[1] == 2 else _nanmean(per_class)
 
 
-def auc(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
-    """Area under the ranked ROC curve on each draw, (R,); of more than two classes the mean, each against the rest."""
-    ranked_by = log_odds_of(probabilities)
+def auc(drawn: Drawn) -> np.ndarray:
+    """Area under the ranked ROC curve; of more than two classes the mean, each against the rest."""
+    ranked_by, labels, draws = log_odds_of(drawn.probabilities), drawn.labels, drawn.draws
     classes = [1] if ranked_by.shape[1] == 2 else range(ranked_by.shape[1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        areas = [
-            np.concatenate([_area(ranked_by[:, k], labels == k, weights) for weights in draws.weights()])
-            for k in classes
-        ]
+    areas = [
+        np.concatenate([_area(ranked_by[:, k], labels == k, weights) for weights in draws.weights()]) for k in classes
+    ]
     return np.mean(areas, axis=0)
 
 
@@ -138,12 +145,12 @@ def _area(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
     return (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, draws: Draws) -> np.ndarray:
-    """The mean distance between confidence and accuracy on each draw, (R,)."""
-    bins, confidence, right = confidence_bins(probabilities, labels)
-    gaps = np.zeros((len(labels), NUM_BINS))
-    gaps[np.arange(len(labels)), bins] = confidence - right
-    return np.abs(draws.sums(gaps)).sum(1) / draws.sums(np.ones((len(labels), 1)))[:, 0]
+def expected_calibration_error(drawn: Drawn) -> np.ndarray:
+    """The mean distance between confidence and accuracy."""
+    bins, confidence, right = confidence_bins(drawn.probabilities, drawn.labels)
+    gaps = np.zeros((len(bins), NUM_BINS))
+    gaps[np.arange(len(bins)), bins] = confidence - right
+    return np.abs(drawn.draws.sums(gaps)).sum(1) / drawn.confusion.sum((1, 2))
 
 
 # By key, what would take too long draw by draw. A metric that is not here is computed by its function in the table.
@@ -151,8 +158,8 @@ FAST: dict[str, Callable[[Drawn], np.ndarray]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
-    "auc": lambda drawn: auc(drawn.probabilities, drawn.labels, drawn.draws),
-    "ece": lambda drawn: expected_calibration_error(drawn.probabilities, drawn.labels, drawn.draws),
+    "auc": auc,
+    "ece": expected_calibration_error,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from engrec.evidence.comparison import Comparison
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
-from engrec.evidence.statistics import Draws, scores
+from engrec.evidence.statistics import scores_by_seed
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,14 @@ class Verdict:
 
 def judge(comparison: Comparison) -> list[Verdict]:
     """Everything that can be said of each group, the leakage check included. A leakage check itself is not judged."""
-    found = judge_alone(comparison)
-    return found + [
-        leakage_check(comparison, label, group)
-        for label, group in _results(comparison)
-        if group.name["stage"] != "pretrain"
-    ]
+    judged = {label: group for label, group in _results(comparison).items() if group.name["stage"] != "pretrain"}
+    return judge_alone(comparison) + [leakage_check(comparison, *item) for item in judged.items()]
 
 
 def judge_alone(comparison: Comparison) -> list[Verdict]:
     """What can be said of each group without the runs of others: the controls it beats, and the folds it lacks."""
     found: list[Verdict] = []
-    for label, group in _results(comparison):
+    for label, group in _results(comparison).items():
         for control in (CONTROLS["majority"], CONTROLS["subject_majority"]):
             if control in comparison.predictors:
                 found.append(against_control(comparison, label, control))
@@ -42,10 +38,8 @@ def judge_alone(comparison: Comparison) -> list[Verdict]:
     return found
 
 
-def _results(comparison: Comparison) -> Iterator[tuple[str, Group]]:
-    for label, group in zip(comparison.labels, comparison.groups, strict=True):
-        if not group.leaks:
-            yield label, group
+def _results(comparison: Comparison) -> dict[str, Group]:
+    return {label: group for label, group in comparison.models.items() if not group.leaks}
 
 
 def against_control(comparison: Comparison, label: str, control: str) -> Verdict:
@@ -79,11 +73,9 @@ def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
     if not found:
         return Verdict("note", f"{label}: no leakage check. To add one, run the same command with split=random.")
     check = next((other for other in found if other.name["settings"] == group.name["settings"]), found[0])
-    once = Draws.all_once(len(check.labels))
-    each = [scores(p, check.labels, once) for p in check.probabilities]
+    checked = scores_by_seed(check.probabilities, check.labels)
     values = ", ".join(
-        f"{score} {100 * np.mean([one[score] for one in each]):.1f} "
-        f"against {100 * comparison.figures[label][score].value:.1f}"
+        f"{score} {100 * checked[score].mean():.1f} against {100 * comparison.figures[label][score].value:.1f}"
         for score in ("accuracy", "balanced accuracy", "AUC")
     )
     settings = f", {check.name['settings']}" if check.name["settings"] != group.name["settings"] else ""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from engrec.importers import files
+from engrec.importers import files, npy
 
 CLASS_NAMES = ("disengaged", "engaged")
 FILE_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -45,12 +45,13 @@ def _array(path: Path) -> np.ndarray:
     if not path.exists():
         raise ValueError(f"{path.name} is not in {path.parent}: each split needs images X_… and labels Y_…")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file:
+            array = npy.read(file, path.stat().st_size)
+    except (ValueError, EOFError) as error:
         raise ValueError(
             f"{path.name} cannot be read ({files.one_line(error)}): save a plain array with np.save, or copy it again"
         ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or len(array) == 0:
+    if array.dtype.kind not in "buif" or array.size == 0 or array.ndim == 0:
         raise ValueError(f"{path.name} contains no array of numbers: save one with np.save")
     return array
 
@@ -74,9 +75,10 @@ def _labels(path: Path, num_images: int) -> np.ndarray:
     labels = _array(path)
     if labels.shape != (num_images,):
         raise ValueError(f"{path.name} has shape {labels.shape}, expected ({num_images},): a 0 or 1 for each image")
-    if wrong := sorted(set(labels.tolist()) - {0, 1}):
-        row = int(np.flatnonzero(labels == wrong[0])[0])
-        raise ValueError(f"{path.name} row {row} is {wrong[0]}: labels must be 1 (engaged) or 0 (disengaged)")
+    wrong = ~np.isin(labels, (0, 1))  # NaN is wrong too
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"{path.name} row {row} is {labels[row]}: labels must be 1 (engaged) or 0 (disengaged)")
     return labels.astype(np.int64)
 
 
@@ -90,6 +92,7 @@ def _to_grey(image: np.ndarray, where: str) -> np.ndarray:
     values = image.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"{where} has NaN or infinite values: remove it")
+    values = values.clip(-1e6, 1e6)  # of anything larger, which is refused as well, the square may be infinite
     norm = np.linalg.norm(values)
     if abs(values.mean()) > 1e-3 or not (norm == 0 or abs(norm - NORM) < 1e-2):
         raise ValueError(

@@ -82,7 +82,7 @@ def _columns(header: bytes, name: str, is_source: bool) -> dict[str, int] | None
     if is_source:
         raise ValueError(
             f"{name} line 1 lacks the column {', '.join(sorted(needed - columns.keys()))}; found "
-            f"{', '.join(n[:20] for n in names[:6])}: the header must name emotion, pixels and Usage"
+            f"{', '.join(ascii(n[:20])[1:-1] for n in names[:6])}: the header must name emotion, pixels and Usage"
         )
     return None
 

@@ -1,15 +1,17 @@
 """FER+ (Barsoum et al., 2016, arXiv 1608.01041): ten annotators' votes for the rows of fer2013.csv."""
 
-import csv
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engrec.importers import fer2013, files
+from engrec.importers import fer2013, files, table
 
 CLASS_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = (*CLASS_NAMES, "unknown", "nf")
+NUM_ANNOTATORS = 10
 RULES = ("majority", "probability")
 AS_FERPLUS = np.array([4, 5, 6, 1, 3, 2, 0])  # FER-2013's labels as classes of FER+
 
@@ -99,8 +101,10 @@ def _join(
                 f"{faces['splits'][wrong[0]]}: the two files must be in the same order"
             )
         return in_order, []
-    numbers = np.array([int("".join(filter(str.isdecimal, name)) or -1) for name in names])
-    once = np.bincount(numbers + 1)[numbers + 1] == 1  # with two rows of votes for one name, either may be right
+    numbers = np.array([_number(name) for name in names])
+    times = Counter(numbers.tolist())
+    # With two rows of votes for one name, either may be right.
+    once = np.array([times[number] == 1 for number in numbers.tolist()])
     by_name = np.where(once & (numbers < len(counts)), numbers, -1)
     by_name = np.where((by_name >= 0) & (faces["splits"][by_name] == splits), by_name, -1)
     if (agreement := _agreement(faces["labels"], counts, by_name)) < 0.5:
@@ -114,6 +118,12 @@ def _join(
     ]
 
 
+def _number(name: str) -> int:
+    """The number in an image's name, such as 12 in fer0000012.png; -1 without one, or with one that no row has."""
+    digits = "".join(re.findall("[0-9]", name)).lstrip("0")
+    return int(digits or (0 if "0" in name else -1)) if len(digits) < 10 else -1
+
+
 def _agreement(labels: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> float:
     """Share of the clear cases (most votes for one emotion) that have FER-2013's label; 1 if they are too few."""
     clear = (rows >= 0) & (counts.max(1) * 2 > counts.sum(1)) & (counts.argmax(1) < len(CLASS_NAMES) - 1)
@@ -124,34 +134,27 @@ def _agreement(labels: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> floa
 
 def _votes(path: Path, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Votes (N, 10) in the order of COLUMNS, image names (N,), empty where missing, and Usage (N,)."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path.name} is not a CSV text file ({files.one_line(error)}): give fer2013new.csv"
-        ) from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if missing := [column for column in ("usage", "image name", *COLUMNS) if column not in header]:
-        raise ValueError(f"{path.name} line 1 lacks the column {', '.join(missing)}: give FER+'s fer2013new.csv")
-    rows = [row for row in rows[1:] if row]
+    rows = [_row(*found) for found in table.read(path, ("usage", "image name", *map(str.lower, COLUMNS)))]
     if len(rows) != num_rows:
         raise ValueError(
             f"{path.name} has {len(rows)} rows and FER-2013 has {num_rows}: "
             "both must be complete and in their original order"
         )
-    order = [header.index(column) for column in (*COLUMNS, "image name", "usage")]
-    parsed = [_row(row, len(header), order, f"{path.name} line {line}") for line, row in enumerate(rows, 2)]
-    counts, names, usages = zip(*parsed, strict=True)
+    counts, names, usages = zip(*rows, strict=True)
     return np.array(counts), np.array(names), np.array(usages)
 
 
-def _row(row: list[str], num_cells: int, order: list[int], where: str) -> tuple[list[int], str, str]:
-    if len(row) != num_cells:
-        raise ValueError(f"{where} has {len(row)} cells, expected {num_cells}: download the file again")
-    *counts, name, usage = (row[column].strip() for column in order)
+def _row(where: str, cells: dict[str, str]) -> tuple[list[int], str, str]:
+    usage, name, *counts = cells.values()
     if usage.lower() not in fer2013.USAGES:
-        raise ValueError(f"{where} has Usage {usage!r}, allowed: Training, PublicTest, PrivateTest")
-    if not all(count.isdecimal() for count in counts):
-        raise ValueError(f"{where} has votes that are not whole numbers: {', '.join(counts)}; download the file again")
-    return [int(count) for count in counts], name, usage
+        raise ValueError(f"{where} has Usage {usage[:20]!r}, allowed: Training, PublicTest, PrivateTest")
+    if not all(re.fullmatch("[0-9]{1,2}", count) for count in counts):
+        found = ", ".join(ascii(count[:20])[1:-1] for count in counts)
+        raise ValueError(f"{where} has votes that are not whole numbers: {found}; download the file again")
+    votes = [int(count) for count in counts]
+    if not 1 <= sum(votes) <= NUM_ANNOTATORS:
+        raise ValueError(
+            f"{where} has {sum(votes)} votes, allowed: 1 to {NUM_ANNOTATORS}, one of each annotator; "
+            "download the file again"
+        )
+    return votes, name, usage

@@ -34,7 +34,7 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pp
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
-DAMAGE = (EOFError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+DAMAGE = (EOFError, OSError, UnicodeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
 
@@ -49,6 +49,8 @@ def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """
     if not source.exists():
         raise ValueError(f"{source} does not exist: give the path of a folder or file")
+    if not (source.is_dir() or source.is_file()):
+        raise ValueError(f"{source} is a pipe or device: give the path of a folder or file")
     seen: set[str] = set()
     with _damage_in_words(source), closing(_opener(source)(source)) as entries:
         for raw_name, file in tqdm(entries, desc=source.name, unit=" files", disable=None, delay=1, leave=False):
@@ -103,7 +105,7 @@ def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:
@@ -116,6 +118,7 @@ def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> 
         raise ValueError(f"{where} is empty (0 bytes): download it again or remove it")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a palette or a tag that Pillow can do without
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
@@ -141,7 +144,7 @@ def recipe(
     return {
         "name": name or importer,
         "importer": importer,
-        "source": source.resolve().name,
+        "source": source.resolve().name.encode(errors="backslashreplace").decode(),
         "sha256": sha256(source),
         "size": [size, size],
         "colour": colour,
@@ -165,12 +168,21 @@ def sha256(source: Path) -> str:
     listing = sorted(
         f"{path.relative_to(source).as_posix()} {path.stat().st_size}" for path in source.rglob("*") if path.is_file()
     )
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+    return hashlib.sha256("\n".join(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file; False also for a path that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def inside(path: Path, root: Path) -> bool:
     """Whether a path is inside `root` once its links are resolved."""
-    return path.resolve().is_relative_to(root.resolve())
+    # Not Path.resolve, which raises RuntimeError for links that name each other.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 @contextmanager
@@ -215,7 +227,9 @@ def _folder(source: Path) -> Entries:
         for name in sorted(names) + [name for name in folders if Path(folder, name).is_symlink()]:
             path = Path(folder, name)
             relative = path.relative_to(source).as_posix()
-            if _is_hidden(name) or not path.is_file() or not inside(path, source):
+            if _is_hidden(name):  # whatever its name is made of
+                continue
+            if not path.is_file() or not inside(path, source):
                 yield relative, None
                 continue
             with path.open("rb") as file:
@@ -230,7 +244,7 @@ def _give_up(error: OSError) -> None:
 def _zip(source: Path) -> Entries:
     with zipfile.ZipFile(source) as archive:
         for entry in archive.infolist():
-            if not entry.is_dir():
+            if not entry.filename.endswith("/"):  # not is_dir(), which fails for an empty name
                 with archive.open(entry) as file:
                     yield entry.filename.replace("\\", "/"), file
 

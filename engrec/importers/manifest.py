@@ -1,8 +1,8 @@
 """Your own data: a CSV of path, label and optionally subject and split, or one folder of images for each class."""
 
-import csv
 import difflib
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from engrec.importers import files
+from engrec.importers import files, table
 
-COLUMNS = ("path", "label", "subject", "split")
 COLOURS = ("grey", "rgb")
 
 
@@ -51,7 +50,7 @@ def read(
         rows = _from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
     elif root is not None:
-        raise ValueError("--root is for the paths of a CSV, and {source.name} is not one: remove --root")
+        raise ValueError(f"--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
         rows, images, notes = _from_folders(source, size, colour)
     if subject_regex is not None:
@@ -72,7 +71,8 @@ def read(
 
 
 def _from_csv(source: Path, root: Path) -> list[Row]:
-    rows, seen = list(_rows(source)), {}
+    rows = [_row(*found) for found in table.read(source, ("path", "label"), ("subject", "split"))]
+    seen: dict[str, Row] = {}
     for row in rows:
         path = root / row.path
         if not files.inside(path, root):
@@ -80,9 +80,9 @@ def _from_csv(source: Path, root: Path) -> list[Row]:
                 f"{row.where}: {row.path} leads out of the folder {root}: "
                 "move the images into it, or set --root to their folder"
             )
-        if not path.is_file():
+        if not files.is_file(path):
             raise ValueError(f"{row.where}: {row.path} is not in {root}: correct the path, or set --root to its folder")
-        if (first := seen.setdefault(path.resolve(), row)) is not row:
+        if (first := seen.setdefault(os.path.realpath(path), row)) is not row:
             raise ValueError(f"{row.where}: {row.path} is in {first.where} already: delete one of the two rows")
     if not rows:
         raise ValueError(f"{source.name} has a header but no rows: add one row per image")
@@ -95,45 +95,7 @@ def _decoded(rows: list[Row], root: Path, size: int, colour: str) -> Iterator[tu
             yield files.decode(files.read(file, root, row.path), f"{row.where}: {row.path}", size, colour)
 
 
-def _rows(source: Path) -> Iterator[Row]:
-    """Rows as written, checked against the header. Line numbers are those of an editor: the header is line 1."""
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, delimiter=_delimiter(file.readline()))
-            file.seek(0)
-            header = _header(next(lines, []), source)
-            for cells in lines:
-                if any(cell.strip() for cell in cells):
-                    yield _row(cells, header, f"{source.name} line {lines.line_num}")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source.name} is not UTF-8 text: save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        raise ValueError(f"{source.name} is not a CSV file ({error}): save it as CSV in UTF-8") from error
-
-
-def _delimiter(header: str) -> str:
-    """Separator: the one that occurs most in the header, whose column names contain none."""
-    return max(",;\t", key=header.count)
-
-
-def _header(cells: list[str], source: Path) -> list[str]:
-    names = [cell.strip().lower() for cell in cells]
-    if missing := [column for column in ("path", "label") if column not in names]:
-        raise ValueError(
-            f"{source.name} line 1 lacks the column {', '.join(missing)}; found {', '.join(names)[:80] or 'nothing'}: "
-            "the header must name path and label, and may name subject and split"
-        )
-    if twice := [column for column in COLUMNS if names.count(column) > 1]:
-        raise ValueError(f"{source.name} line 1 names the column {', '.join(twice)} twice: keep one")
-    return names
-
-
-def _row(cells: list[str], header: list[str], where: str) -> Row:
-    if len(cells) != len(header):
-        raise ValueError(
-            f"{where} has {len(cells)} cells, expected {len(header)}: quote paths that contain the separator"
-        )
-    values = {column: cell.strip() for column, cell in zip(header, cells, strict=True) if column in COLUMNS}
+def _row(where: str, values: dict[str, str]) -> Row:
     if empty := [column for column, value in values.items() if not value]:
         raise ValueError(f"{where} has no {', '.join(empty)}: fill it in, or delete the column if it is optional")
     if odd := [column for column, value in values.items() if not value.isprintable()]:
@@ -192,7 +154,7 @@ def _check_no_empty_folder(source: Path, rows: list[Row]) -> None:
 def _pattern(subject_regex: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(subject_regex)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"--subject-regex {subject_regex!r} is not a regular expression: {error}") from error
     if pattern.groups != 1:
         raise ValueError(
@@ -238,8 +200,9 @@ def _check_splits(rows: list[Row]) -> None:
 def _check_lookalikes(rows: list[Row]) -> None:
     """Raise ValueError for a rare class whose name is nearly that of a frequent one: most likely a typing error."""
     counts = Counter(row.label for row in rows)
-    for rare, frequent in itertools.permutations(counts, 2):
-        alike = difflib.SequenceMatcher(None, rare.lower(), frequent.lower()).ratio() > 0.8
+    frequent_ones = [label for label, count in counts.items() if count >= 10]
+    for rare, frequent in itertools.product(counts, frequent_ones):
+        alike = rare != frequent and difflib.SequenceMatcher(None, rare.lower(), frequent.lower()).ratio() > 0.8
         if alike and 10 * counts[rare] <= counts[frequent]:
             row = next(row for row in rows if row.label == rare)
             raise ValueError(

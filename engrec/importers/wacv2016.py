@@ -9,7 +9,9 @@ import numpy as np
 from engrec.importers import files
 
 CLASS_NAMES = ("not_engaged", "nominally_engaged", "very_engaged")  # the folders 1, 2, 3
-NAME = re.compile(r"(?:.*/)?(?P<level>[^/]+)/img(?P<subject>\d+)_(?P<frame>\d+)\.jpe?g", re.IGNORECASE)
+NAME = re.compile(
+    r"(?:.*/)?(?P<level>[^/]+)/img(?P<subject>\d{1,6})_(?P<frame>\d{1,9})\.jpe?g", re.IGNORECASE | re.ASCII
+)
 # Level, subject and frame in the name, then the true subject. The pixels correlate by 0.98 with frames of subject 1;
 # subject 12 looks different. Uncorrected, subject 1 would be in both training and test images.
 MISFILED = {("2", "12", "1"): 1}

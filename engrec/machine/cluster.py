@@ -66,8 +66,11 @@ def by_torchrun() -> bool:
 def check_tasks(devices: object, num_nodes: int) -> None:
     """Raise ValueError if the number of tasks that srun started differs from trainer.devices × trainer.num_nodes."""
     if not is_step():
-        if job() is not None and num_nodes > 1 and not by_torchrun():
-            raise ValueError(f"trainer.num_nodes={num_nodes} needs a process on each node: use srun python train.py …")
+        if num_nodes > 1 and not by_torchrun():
+            raise ValueError(
+                f"trainer.num_nodes={num_nodes} needs a process on each node: use srun or torchrun, "
+                "or set trainer.num_nodes=1"
+            )
         return
     tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{kind}"]) for kind in ("TASKS", "NODES"))
     per_node, uneven = divmod(tasks, nodes)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from engrec.models.init import init_he
 from engrec.models.lrn import LocalResponseNorm
+from engrec.ranges import Count, Probability
 
 
 class CNN(nn.Module):
@@ -18,7 +19,11 @@ class CNN(nn.Module):
     num_features = 1024
 
     def __init__(
-        self, in_channels: int = 1, image_size: int = 48, block_dropout: float = 0.2, dense_dropout: float = 0.3
+        self,
+        in_channels: Count = 1,
+        image_size: Count = 48,
+        block_dropout: Probability = 0.2,
+        dense_dropout: Probability = 0.3,
     ) -> None:
         super().__init__()
         pooled = image_size

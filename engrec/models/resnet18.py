@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from engrec.models.init import init_he
+from engrec.ranges import Count, Width
 
 
 class ResNet18(nn.Module):
@@ -11,7 +12,7 @@ class ResNet18(nn.Module):
     Images (B, in_channels, H, W) -> features (B, 512 · width).
     """
 
-    def __init__(self, in_channels: int = 1, width: float = 1.0) -> None:
+    def __init__(self, in_channels: Count = 1, width: Width = 1.0) -> None:
         super().__init__()
         channels = [max(1, round(width * base)) for base in (64, 64, 128, 256, 512)]
         self.stem = nn.Sequential(conv(in_channels, channels[0], 3), nn.BatchNorm2d(channels[0]), nn.ReLU())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from engrec.models.init import init_he
 from engrec.models.resnet18 import Block, conv
+from engrec.ranges import Count, Probability, Size
 
 
 class ResNetSmall(nn.Module):
@@ -19,16 +20,15 @@ class ResNetSmall(nn.Module):
     traffic than arithmetic. The last normalisation of each block starts at scale 0 (Goyal et al. 2017), so that the
     block starts as the identity. widths: channels of the three stages; multiples of 16 suit bfloat16 on a CPU.
 
-    Raises ValueError for widths that are not three positive integers, for a dropout that is not a probability below 1,
-    and for images with an odd side.
+    Raises ValueError for widths that are not three, and for images with an odd side.
     """
 
-    def __init__(self, in_channels: int = 1, widths: Sequence[int] = (80, 160, 320), dropout: float = 0.2) -> None:
+    def __init__(
+        self, in_channels: Count = 1, widths: Sequence[Size] = (80, 160, 320), dropout: Probability = 0.2
+    ) -> None:
         super().__init__()
-        if len(widths) != 3 or not all(isinstance(width, int) and width >= 1 for width in widths):
-            raise ValueError(f"model.widths={list(widths)} must be three integers of at least 1, such as [80,160,320]")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"model.dropout={dropout} must be from 0 to below 1")
+        if len(widths) != 3:
+            raise ValueError(f"model.widths={list(widths)} must be three numbers of channels, such as [80,160,320]")
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), *_layer(4 * in_channels, widths[0], 1))
         stages = zip(pairwise((widths[0], *widths)), (1, 2, 2), strict=True)
         self.stages = nn.Sequential(*(_stage(fan_in, width, stride) for (fan_in, width), stride in stages))

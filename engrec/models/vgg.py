@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from engrec.models.init import init_he
 from engrec.models.lrn import LocalResponseNorm
-
-NORMS = ("lrn", "batch", "none")
+from engrec.ranges import Count, Probability, Size, Width
 
 
 class VGG(nn.Module):
@@ -21,22 +21,20 @@ class VGG(nn.Module):
     normalisation before every ReLU, which needs two images or more in a training batch; "none" is neither.
     width: factor on the channels 64, 128, 256, 512. dense: sizes of the dense layers; empty is global average pooling.
 
-    Raises ValueError for an unknown norm and for images too small for four poolings.
+    Raises ValueError for images too small for four poolings.
     """
 
     def __init__(
         self,
-        in_channels: int = 1,
-        image_size: int = 48,
-        norm: str = "lrn",
-        width: float = 1.0,
-        dense: Sequence[int] = (4096, 4096, 1024),
-        block_dropout: float = 0.2,
-        dense_dropout: float = 0.3,
+        in_channels: Count = 1,
+        image_size: Count = 48,
+        norm: Literal["lrn", "batch", "none"] = "lrn",
+        width: Width = 1.0,
+        dense: Sequence[Size] = (4096, 4096, 1024),
+        block_dropout: Probability = 0.2,
+        dense_dropout: Probability = 0.3,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"model.norm={norm} must be one of {', '.join(NORMS)}")
         if image_size < 16:
             raise ValueError(f"model.image_size={image_size} is too small for four poolings; it must be at least 16")
         channels = [in_channels, *(max(1, round(width * base)) for base in (64, 128, 256, 512))]

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import logging
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,10 @@ from hydra.utils import get_object, instantiate
 from engrec import checkpoint
 from engrec.data import DataModule
 from engrec.errors import CheckpointError
-from engrec.machine.hardware import (
-    LAYOUTS,
-)
+from engrec.machine.hardware import LAYOUTS
 from engrec.modules.classifier import Classifier
 from engrec.plan import Backbone, Plan, Resume, Test
+from engrec.schema import arguments, misfit
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
     if isinstance(start, Resume):
         checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
         checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
+        checkpoint.check_network(module, start.saved, start.path)
     if isinstance(start, Backbone):
         checkpoint.load_backbone(module.backbone, start.saved, start.path, data.preprocessing)
     return module
@@ -81,13 +82,10 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     """The module that a checkpoint describes, with its weights; only classes of engrec are built."""
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
-    named = {saved["module"]: "engrec.modules", saved["hyper_parameters"]["model"]["_target_"]: "engrec.models"}
-    if foreign := [name for name, package in named.items() if not is_class_of(package, name)]:
-        raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
-    module = get_object(saved["module"])(**saved["hyper_parameters"])
+    module = described_module(path, saved)
     module.load_state_dict(saved["state_dict"])
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
-        if data.faces.recipe["importer"] == "synthetic":
+        if data.faces.is_synthetic:
             raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
     elif saved.get("seen") not in (None, data.seen):
@@ -97,10 +95,40 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     return module
 
 
+def described_module(path: str, saved: dict[str, Any]) -> Classifier:
+    """The module that a checkpoint describes, with random weights. Nothing in it is resolved or instantiated: classes
+    of engrec are called with plain values of the types that their constructors name.
+
+    Raises CheckpointError for other classes and for values that do not fit, before memory is taken for them.
+    """
+    # Optimizer and schedule are left out: only training needs them.
+    parameters = saved["hyper_parameters"] | {"optimizer": {}, "lr_scheduler": {}}
+    model = dict(parameters["model"])
+    named = {saved["module"]: ("engrec.modules", parameters), model.pop("_target_"): ("engrec.models", model)}
+    if foreign := [name for name, (package, _) in named.items() if not is_class_of(package, name)]:
+        raise CheckpointError(f"{path} is refused: it names {' and '.join(foreign)}, which is not part of engrec")
+    for name, (_, values) in named.items():
+        if found := misfit(arguments(get_object(name)), values):
+            raise CheckpointError(f"{path} does not fit {name}: {found}")
+    build = partial(get_object(saved["module"]), **parameters)
+    try:
+        with torch.device("meta"):  # shapes alone
+            checkpoint.check_network(build(), saved, path)
+        module = build().eval()
+        with torch.inference_mode():
+            module(module.example_input_array)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} describes a network that cannot be built: {reason}") from error
+    return module
+
+
 def is_class_of(package: str, name: str) -> bool:
     """Whether the name is that of a class written in a file of the package, not merely one to be reached through it."""
     module, _, attribute = name.rpartition(".")
-    if not re.fullmatch(rf"{package}\.\w+\.\w+", name):
+    if not re.fullmatch(rf"{package}\.\w+\.[A-Za-z]\w*", name):
         return False
     try:
         found = getattr(importlib.import_module(module), attribute, None)

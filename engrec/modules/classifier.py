@@ -36,7 +36,11 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # with the subclass's arguments; the run logs its whole configuration
-        self.backbone: nn.Module = instantiate(model, _recursive_=False)  # a checkpoint's node builds nothing else
+        # Called directly: Hydra would resolve interpolations and build what a checkpoint names.
+        settings = {name: value for name, value in model.items() if name != "_target_"}
+        if unknown := [name for name in settings if name.startswith("_")]:
+            raise ValueError(f"model.{unknown[0]} has no effect on a network: remove it")
+        self.backbone: nn.Module = get_object(model["_target_"])(**settings)
         # Mostly the faster layout; conf/trainer can set another.
         self.backbone.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]

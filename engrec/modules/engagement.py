@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engrec.modules.classifier import Classifier, decayed_and_not
+from engrec.ranges import NotNegative, Positive, Probability
 from engrec.transforms import Batch
 
 
@@ -30,12 +31,14 @@ class EngagementModule(Classifier):
         class_counts: Sequence[int],
         monitor: str = "val/auc",
         seed: int = 0,
-        label_smoothing: float = 0.0,
-        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        label_smoothing: Probability = 0.0,
+        class_weights: Literal["balanced"] | Sequence[Positive] | None = None,
         freeze_backbone: bool = False,
-        backbone_lr_factor: float = 1.0,
+        backbone_lr_factor: NotNegative = 1.0,
     ) -> None:
         super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)
+        if len(class_counts) != len(class_names):
+            raise ValueError(f"class_counts has {len(class_counts)} numbers for {len(class_names)} classes")
         self.label_smoothing, self.backbone_lr_factor = label_smoothing, backbone_lr_factor
         self.freeze_backbone = freeze_backbone
         self.register_buffer("class_weights", weights_of_classes(class_weights, class_counts), persistent=False)

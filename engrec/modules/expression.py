@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engrec.modules.classifier import Classifier
+from engrec.ranges import Probability
 from engrec.transforms import Batch
 
 
@@ -24,7 +25,7 @@ class ExpressionModule(Classifier):
         preprocessing: dict[str, Any],
         monitor: str = "val/accuracy",
         seed: int = 0,
-        label_smoothing: float = 0.0,
+        label_smoothing: Probability = 0.0,
         soft_labels: bool = False,
     ) -> None:
         super().__init__(model, optimizer, lr_scheduler, class_names, preprocessing, monitor, seed)

@@ -5,16 +5,11 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from engrec.ranges import Share
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.2, final: float = 0.0) -> LambdaLR:
-    """Linear from near 0 over the `warmup` share of all steps, then half a cosine down to the `final` share.
 
-    Raises ValueError for numbers out of their range.
-    """
-    if not 0 <= warmup <= 1:
-        raise ValueError(f"lr_scheduler.warmup={warmup} must be a share of all steps, from 0 to 1")
-    if not 0 <= final <= 1:
-        raise ValueError(f"lr_scheduler.final={final} must be a share of the learning rate, from 0 to 1")
+def cosine(optimizer: Optimizer, total_steps: int, warmup: Share = 0.2, final: Share = 0.0) -> LambdaLR:
+    """Linear from near 0 over the `warmup` share of all steps, then half a cosine down to the `final` share."""
     rising = max(1, round(warmup * total_steps))
     falling = max(1, total_steps - rising)
 

@@ -3,28 +3,22 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 
 from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
 from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
 from engrec.pages import page, tables
+from engrec.pages.panels import Panels, look, text
 
 Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables
-LAYOUT = {
-    "barmode": "stack",
-    "height": 340,
-    "template": "plotly_white",
-    "yaxis_title": "images",
-    "margin": {"t": 30, "b": 40},
-}
 
 
 def markdown(audit: Audit) -> str:
     """Report as text, for a file and for the terminal."""
-    lines = [f"# Audit of {audit.title}"]
+    lines = [f"# Audit of {tables.escaped(audit.title)}"]
     for heading, remarks, found in _sections(audit):
-        lines += [f"## {heading}", *remarks, *(tables.markdown(rows, align_right=True) for rows in found)]
+        lines += [f"## {heading}", *map(tables.escaped, remarks)]
+        lines += [*(tables.markdown(rows, align_right=True) for rows in found)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -285,8 +279,7 @@ def _varied(members: np.ndarray, faces: Faces) -> np.ndarray:
 
 
 def _faces(index: np.ndarray, faces: Faces) -> str:
-    pictures = page.faces(list(faces.images[index]), [_caption(faces, i) for i in index])
-    return f'<div style="white-space: pre-line">{pictures}</div>'
+    return page.faces((page.picture(faces.images[i]), _caption(faces, i)) for i in index)
 
 
 def _caption(faces: Faces, i: int) -> str:
@@ -297,8 +290,14 @@ def _caption(faces: Faces, i: int) -> str:
 
 def _bars(names: Sequence[str], series: Sequence[str], counts: np.ndarray) -> str:
     """Stacked bars: counts (series, names)."""
-    bars = [go.Bar(name=s, x=list(names), y=row) for s, row in zip(series, counts, strict=True)]
-    return page.figure(go.Figure(bars, LAYOUT | {"showlegend": len(series) > 1, "xaxis_type": "category"}))
+    panels = Panels([(0, 0)], [1])
+    for i, (name, row) in enumerate(zip(series, counts.tolist(), strict=True)):
+        colour = {"color": look(i).colour}
+        panels.add(0, type="bar", name=text(name), x=list(map(text, names)), y=row, marker=colour)
+    panels.x(0, type="category")
+    panels.y(0, title="images")
+    panels.layout |= {"barmode": "stack", "legend": {"traceorder": "normal"}}
+    return page.figure(panels.figure(340, legend=len(series) > 1))
 
 
 def _people_figure(audit: Audit) -> str:
@@ -306,8 +305,11 @@ def _people_figure(audit: Audit) -> str:
         return ""
     if len(audit.subjects) <= MANY_PEOPLE:
         return _bars(audit.subjects, audit.class_names, audit.subject_counts.T)
-    axes = {"xaxis_title": "images of a person", "yaxis_title": "people"}
-    return page.figure(go.Figure(go.Histogram(x=audit.subject_counts.sum(1)), LAYOUT | axes))
+    panels = Panels([(0, 0)], [1])
+    panels.add(0, type="histogram", x=audit.subject_counts.sum(1).tolist(), marker={"color": look(0).colour})
+    panels.x(0, title="images of a person")
+    panels.y(0, title="people")
+    return page.figure(panels.figure(340, legend=False))
 
 
 def faults(audit: Audit, faces: Faces) -> str:

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from engrec.runs.pictures import write
 
+MOST_IN_A_ROW = 200  # about 27,000 pixels, which fit into memory
+
 
 def contact_sheet(
     images: np.ndarray,
@@ -24,8 +26,10 @@ def contact_sheet(
 
     images: uint8 (N, C, H, W), grey (C = 1) or RGB; labels: int (N,); captions: one short text per image, or none.
     """
-    if per_class < 1:
-        raise ValueError(f"{per_class} faces in a row: it takes at least 1")
+    if not 1 <= per_class <= MOST_IN_A_ROW:
+        raise ValueError(f"{per_class} faces in a row: --per-class must be from 1 to {MOST_IN_A_ROW}")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} must be 0 or more")
     rng = np.random.default_rng(seed)
     side, gap, left, top = 0.8, 0.06, 0.6 + 0.11 * max(map(len, (*class_names, "10,000 im"))), 0.62  # inches
     row = side + (0.2 if captions is not None else gap)

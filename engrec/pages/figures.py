@@ -97,7 +97,7 @@ def _ranked(
 ) -> list[tuple[str, Look, float, list[tuple[np.ndarray, np.ndarray]]]]:
     """Name, look, AUC, and for each class who is of it, and how they are ranked, of each curve."""
     found = []
-    for name, group in zip(block.labels, block.groups, strict=True):
+    for name, group in block.models.items():
         ranked = log_odds_of(group.probabilities[0])
         truths = [(group.labels == k, ranked[:, k]) for k in classes]
         if len(block.groups) == 1 and len(group.class_names) > 2:
@@ -151,7 +151,7 @@ def confusions(block: Comparison) -> Chart:
 def reliability(block: Comparison, looks: Mapping[str, Look]) -> Chart:
     """How often a model is right when it says so, over bins of its confidence; before and after the temperature."""
     panels, labels = grid(block.labels, 4), block.groups[0].labels
-    for panel, (name, group) in enumerate(zip(block.labels, block.groups, strict=True)):
+    for panel, (name, group) in enumerate(block.models.items()):
         confidence, right, counts = bins(group.probabilities[0], labels)
         bars = {"x": short((np.arange(NUM_BINS) + 0.5) / NUM_BINS), "width": 0.9 / NUM_BINS}
         panels.add(panel, type="bar", **bars, y=short(counts / counts.sum()), marker={"color": PALE}, hoverinfo="skip")
@@ -189,7 +189,7 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     first = block.groups[0]
     if not first.by_subject:
         return None
-    names, counts, right = by_person(block)
+    names, counts, right = block.people
     shown = [("accuracy", slice(None))]
     if len(first.class_names) == 2:
         shown += [(f"recall of {name}", slice(k, k + 1)) for k, name in enumerate(first.class_names)]
@@ -200,23 +200,15 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
         places = np.flatnonzero(counts[order][:, of].sum(1))
         people = order[places]
         for i, label in enumerate(block.labels):
-            hover = [
-                f"{text(label)}<br>{text(names[k])}: {_shares(first.class_names, right[label][k], counts[k])}"
-                for k in people
-            ]
+            recalls = [_shares(first.class_names, right[label][k], counts[k]) for k in people]
+            hover = [f"{text(label)}<br>{text(names[k])}: {said}" for k, said in zip(people, recalls, strict=True)]
             images = counts[people, of].sum(1)
             area = {"size": images.tolist(), "sizemode": "area", "sizeref": largest, "sizemin": 3, "opacity": 0.8}
-            style = {
-                "mode": "markers",
-                "name": text(label),
-                "legendgroup": label,
-                "showlegend": panel == 0,
-                "cliponaxis": False,
-            }
             x = short(places + 0.5 * ((i + 0.5) / len(block.labels) - 0.5))
             y = short(100 * right[label][people, of].sum(1) / images)
-            dots = {"x": x, "y": y, "marker": looks[label].marker() | area, "hovertext": hover, "hoverinfo": "text"}
-            panels.add(panel, **dots, **style)
+            dots = {"x": x, "y": y, "mode": "markers", "marker": looks[label].marker() | area, "cliponaxis": False}
+            about = {"name": text(label), "legendgroup": label, "showlegend": panel == 0}
+            panels.add(panel, **dots, **about, hovertext=hover, hoverinfo="text")
         panels.y(panel, title=text(title), range=[-6, 106])
         last = panel == len(shown) - 1
         panels.x(panel, range=[-0.7, len(names) - 0.3], showticklabels=last, **({"matches": "x"} if panel else {}))
@@ -229,18 +221,6 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     return Chart(panels.figure(120 + 200 * len(shown) + 20 * len(block.groups), legend), people)
 
 
-def by_person(block: Comparison) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """P people, their images of each class (P, K), and for each group how many of those are right, mean over seeds."""
-    first = block.groups[0]
-    names, who = np.unique(first.subjects, return_inverse=True)
-    counts = np.zeros((len(names), len(first.class_names)), dtype=int)
-    np.add.at(counts, (who, first.labels), 1)
-    right = {label: np.zeros(counts.shape) for label in block.labels}
-    for label, group in zip(block.labels, block.groups, strict=True):
-        np.add.at(right[label], (who, first.labels), (group.probabilities.argmax(2) == first.labels).mean(0))
-    return names.tolist(), counts, right
-
-
 def _shares(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -> str:
     """How many of each class are right, mean over seeds: 12.5 of 20 engaged."""
     shares = [f"{r:.4g} of {n:,} {text(name)}" for name, r, n in zip(class_names, right, images, strict=True) if n]
@@ -250,7 +230,7 @@ def _shares(class_names: Sequence[str], right: np.ndarray, images: np.ndarray) -
 def learning(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     """Validation over the epochs, a line for each run; None where no run has a history."""
     runs: dict[Path, tuple[str, Run]] = {}
-    for label, group in zip(block.labels, block.groups, strict=True):
+    for label, group in block.models.items():
         for run in group.runs:
             runs.setdefault(run.folder, (label, run))
     read = [(label, run, read_history(run.folder / "metrics.csv")) for label, run in runs.values()]

@@ -1,16 +1,19 @@
 """Self-contained HTML pages: one file, pictures and scripts inside, nothing fetched."""
 
 import base64
+import hashlib
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.io
 from PIL import Image
+from plotly.io import to_json
 from plotly.offline import get_plotlyjs
+
+from engrec.pages.panels import TEMPLATE
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --accent: #0969da; }
@@ -28,22 +31,64 @@ th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 figure { margin: 0; } figcaption { font-size: .78rem; color: var(--soft); line-height: 1.3; white-space: pre-line; }
 img { image-rendering: pixelated; background: #eee; }
 """
+# What `figure` leaves in a page, drawn.
+DRAW = """for (const data of document.querySelectorAll(".plotly-graph-div + script")) {
+  const { data: traces, layout } = JSON.parse(data.textContent);
+  Plotly.newPlot(data.previousElementSibling, traces, layout, { displaylogo: false, responsive: true });
+}"""
 
 
 def page(title: str, sections: Sequence[tuple[str, str]], lead: str = "") -> str:
     """A complete page. sections: heading (plain text) and body (HTML) of each; lead: HTML before the first."""
-    anchors = [re.sub(r"\W+", "-", heading.lower()).strip("-") for heading, _ in sections]
-    links = "".join(f'<a href="#{a}">{html.escape(h)}</a>' for a, (h, _) in zip(anchors, sections, strict=True))
-    body = "".join(
-        f'<section><h2 id="{a}">{html.escape(h)}</h2>{content}</section>'
-        for a, (h, content) in zip(anchors, sections, strict=True)
-    )
-    script = f"<script>{get_plotlyjs()}</script>" if "plotly-graph-div" in body else ""
+    body = contents(sections)
+    scripts = [get_plotlyjs(), DRAW] if "plotly-graph-div" in body else []
+    head = f"{allow(scripts)}<style>{STYLE}</style>{''.join(map(script, scripts[:1]))}"
+    end = "".join(map(script, scripts[1:]))
+    return shell(title, head, f"<h1>{html.escape(title)}</h1>{lead}{body}{end}")
+
+
+def contents(sections: Iterable[tuple[str, str]], tag: str = "h2", prefix: str = "") -> str:
+    """Links to the sections, then each of them under its heading. prefix: of the anchors."""
+    links, bodies = [], []
+    for heading, body in sections:
+        anchor, shown = prefix + re.sub(r"\W+", "-", heading.lower()).strip("-"), html.escape(heading)
+        links.append(f'<a href="#{anchor}">{shown}</a>')
+        bodies.append(f'<section><{tag} id="{anchor}">{shown}</{tag}>{body}</section>')
+    return f"<nav>{''.join(links)}</nav>{''.join(bodies)}"
+
+
+def shell(title: str, head: str, body: str) -> str:
+    """What every page begins and ends with."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>{script}</head>'
-        f"<body><h1>{html.escape(title)}</h1>{lead}<nav>{links}</nav>{body}</body></html>\n"
+        f'<meta name="viewport" content="width=device-width">{head}</head><body>{body}</body></html>\n'
     )
+
+
+def policy(allowed: str) -> str:
+    """What a browser lets a page do: run the scripts that are named, fetch nothing from elsewhere. 'unsafe-eval' is
+    for plotly; text of files is never run."""
+    return (
+        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def allow(scripts: Sequence[str]) -> str:
+    """The element that holds a page to its policy: of the scripts inside the page, these are run and no other."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(hashes))}">'
+
+
+def script(source: str) -> str:
+    return f"<script>{source}</script>"
+
+
+def data(text: str, name: str = "") -> str:
+    """JSON in an element that no text inside it can end. name: the element's id."""
+    safe = text.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{html.escape(name)}">{safe}</script>\n'
 
 
 def note(text: str) -> str:
@@ -51,19 +96,19 @@ def note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def figure(fig: Any, width: int = 700) -> str:
-    """A plotly figure, or its plain dict, to stand in a page; in a window narrower than `width` it is scrolled."""
-    config = {"displaylogo": False, "responsive": True}
-    drawn = plotly.io.to_html(fig, config, full_html=False, include_plotlyjs=False, validate=False)
-    return f'<div class="wide"><div style="min-width: {width}px">{drawn}</div></div>'
+def figure(fig: dict[str, Any], width: int = 700) -> str:
+    """A plotly figure to stand in a page; in a window narrower than `width` it is scrolled."""
+    styled = fig | {"layout": {"template": TEMPLATE} | fig["layout"]}
+    place = f'<div class="plotly-graph-div" style="min-width: {width}px"></div>'
+    return f'<div class="wide">{place}{data(str(to_json(styled, validate=False)))}</div>'
 
 
-def faces(images: Sequence[np.ndarray], captions: Sequence[str], side: int = 96) -> str:
-    """Images uint8 (C, H, W) in rows, a plain-text caption under each; side in pixels on the page."""
+def faces(pictures: Iterable[tuple[str, str]]) -> str:
+    """Pictures (data URIs) in rows, each with its plain-text caption below."""
     shown = (
-        f'<figure><img src="{picture(image)}" width="{side}" height="{side}" alt="{html.escape(caption)}">'
+        f'<figure><img src="{source}" width="96" height="96" alt="{html.escape(caption)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for image, caption in zip(images, captions, strict=True)
+        for source, caption in pictures
     )
     return f'<div class="faces">{"".join(shown)}</div>'
 

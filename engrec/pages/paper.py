@@ -10,11 +10,10 @@ import torch
 from engrec.evidence import comparison
 from engrec.evidence.comparison import Comparison, Difference
 from engrec.evidence.groups import Group, read_groups
-from engrec.evidence.statistics import p_text
 from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
 from engrec.pages import report, tables
-from engrec.pages.tables import Cell, difference_legend, markdown
+from engrec.pages.tables import difference_legend, markdown, rows_of_differences
 from engrec.runs.record import find_runs
 from engrec.search.paper import ROWS
 
@@ -29,9 +28,7 @@ def make_table(out: Path, resamples: int) -> None:
     text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
     print(f"\n{text}")
     write_text(out / "table.md", text)
-    paths = tables.write_tables(blocks, out / "summary")
-    report.write(blocks, out / "summary" / "summary.html")
-    print("written:", *map(str, [out / "table.md", *paths, out / "summary" / "summary.html"]))
+    print("written:", out / "table.md", *report.write(blocks, out / "summary"))
 
 
 def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
@@ -75,44 +72,36 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
 
 def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
-    lines = [f"## {block.title}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
+    lines = [f"## {tables.escaped(block.title)}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
-        cells: list[list[Cell]] = [["difference", *COLUMNS, "McNemar"]]
-        for d in differences:
-            cells.append([f"{d.one} − {d.other}", *(d.cell(score) for score in COLUMNS), p_text(d.mcnemar)])
         chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
-        lines += [markdown(cells), "", f"{difference_legend(block)} {chance}", ""]
+        lines += [markdown(rows_of_differences(differences, COLUMNS)), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
-    return "\n".join([*lines, *(f"- {verdict.text}" for verdict in judge(block)), ""])
+    return "\n".join([*lines, *(f"- {tables.escaped(verdict.text)}" for verdict in judge(block)), ""])
 
 
 def figure_rows(block: Comparison, present: Sequence[str]) -> list[list[str]]:
     """Each row of the paper's table with the paper's own figures beneath it, then the controls."""
     cells = [["", "seeds", *COLUMNS]]
-    seeds = dict(zip(block.labels, block.groups, strict=True))
     for row, name in ROWS.items():
         if row in present:
-            ours = [str(len(seeds[name].seeds)), *(str(block.figures[name][score]) for score in COLUMNS)]
+            ours = [str(len(block.models[name].seeds)), *(str(block.figures[name][score]) for score in COLUMNS)]
         else:
             ours = ["", *["not run"] * len(COLUMNS)]
         papers = [f"{PAPER[row][s]:.2f}" if s in PAPER.get(row, {}) else "–" for s in COLUMNS]
         cells += [[name, *ours], [f"{name}, in the paper", "", *papers]]
-    controls = [name for name in block.figures if name not in seeds]
+    controls = [name for name in block.figures if name not in block.models]
     return cells + [[name, "", *(str(block.figures[name][score]) for score in COLUMNS)] for name in controls]
 
 
 def legend(block: Comparison) -> str:
-    people = f"{block.draws.num_groups:,} people"
-    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
-    several = any(len(g.seeds) > 1 for g in block.groups)
-    seeds = "; ± is the standard deviation over seeds, which share one pre-training" if several else ""
     levels = len(block.groups[0].class_names)
     other = f" They have two classes, so they cannot be compared with {levels}." if levels > 2 else ""
     return (
-        f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}. The paper's figures are of "
-        f"{PAPERS_DATA}; what it calls AUC is balanced accuracy.{other}"
+        f"{tables.interval_legend(block, ', which share one pre-training')} The paper's figures are of {PAPERS_DATA}; "
+        f" what it calls AUC is balanced accuracy.{other}"
     )
 
 

@@ -1,24 +1,21 @@
 """The page of results: comparisons as tables and figures, in one HTML file."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from engrec.datasets import prepared
 from engrec.evidence.comparison import Comparison
-from engrec.evidence.statistics import score_names
 from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
+from engrec.metrics import compared
 from engrec.pages import page, tables
-from engrec.pages.faces import MOST_PICTURES, PICTURES_EACH, SIDE, caption, prepared_path, shrunk, surest_mistakes
+from engrec.pages.faces import SIDE, mistakes, prepared_faces
 from engrec.pages.figures import intervals, learning, of_test
-from engrec.pages.panels import PALE, TEMPLATE, WARNING, Chart, Look, assign_looks, text
+from engrec.pages.panels import PALE, WARNING, Chart, Look, assign_looks, text
 from engrec.runs.record import Run
 
+MOST_PICTURES, PICTURES_EACH = 144, 24  # on the page, of a model
 STYLE = f"""<style>
 h3 {{ font-size: 1.02rem; margin: 2rem 0 .4rem; }} h4 {{ font-size: .95rem; margin: 1.1rem 0 .4rem; }}
 .verdicts {{ list-style: none; padding: 0; margin: .8rem 0; }}
@@ -31,8 +28,10 @@ td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11r
 </style>"""
 
 
-def write(blocks: Sequence[Comparison], path: Path, title: str = "Results") -> None:
-    write_text(path, html(blocks, title))
+def write(blocks: Sequence[Comparison], folder: Path) -> list[Path]:
+    """The tables, and the page summary.html."""
+    write_text(folder / "summary.html", html(blocks))
+    return [*tables.write_tables(blocks, folder), folder / "summary.html"]
 
 
 def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
@@ -40,7 +39,7 @@ def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
     runs = list({run.folder: run for block in blocks for group in block.groups for run in group.runs}.values())
     looks = assign_looks(label for block in blocks for label in block.labels)
     each = min(PICTURES_EACH, max(4, MOST_PICTURES // max(1, sum(len(block.groups) for block in blocks))))
-    parts = [(block.title, "".join(_section(block, looks, each, str(i)))) for i, block in enumerate(blocks, 1)]
+    parts = [(block.title, _section(block, looks, each, f"{i}-")) for i, block in enumerate(blocks, 1)]
     if len(blocks) > 1:
         parts = [(f"{i}. {heading}", body) for i, (heading, body) in enumerate(parts, 1)]
     return page.page(title, [*parts, ("Runs", tables.html(run_rows(runs)))], STYLE + _lead(blocks, runs))
@@ -62,7 +61,7 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
-def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> Iterator[str]:
+def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> str:
     """The verdicts, then each part that has something to show, under its heading."""
     parts = {
         "Scores": scores(block, looks),
@@ -70,25 +69,16 @@ def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, a
         **{heading: embedded(chart) for heading, chart in of_test(block, looks).items()},
         "Learning curves": embedded(learning(block, looks)),
         "Within each file format": formats(block),
-        "Most confident mistakes": mistakes(block, pictures_each),
+        "Most confident mistakes": pictures(block, pictures_each),
     }
-    shown = {f"{anchor}-{re.sub(r'[^a-z]+', '-', name.lower())}": (name, body) for name, body in parts.items() if body}
-    yield verdicts(block)
-    links = "".join(f'<a href="#{a}">{text(name)}</a>' for a, (name, _) in shown.items())
-    yield f"<nav>{links}</nav>"
-    for a, (name, body) in shown.items():
-        yield f'<h3 id="{a}">{text(name)}</h3>{body}'
+    return verdicts(block) + page.contents([part for part in parts.items() if part[1]], "h3", anchor)
 
 
 def embedded(chart: Chart | None) -> str:
     """A figure with its remark; where there is no figure, the remark says why."""
     if chart is None:
         return ""
-    return (drawn(chart.figure, chart.width) if chart.figure else "") + page.note(chart.note)
-
-
-def drawn(figure: dict[str, Any], width: int = 700) -> str:
-    return page.figure(figure | {"layout": figure["layout"] | {"template": TEMPLATE}}, width)
+    return (page.figure(chart.figure, chart.width) if chart.figure else "") + page.note(chart.note)
 
 
 def verdicts(block: Comparison) -> str:
@@ -104,7 +94,7 @@ def scores(block: Comparison, looks: Mapping[str, Look]) -> str:
     chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
     dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
     table = tables.html(tables.figure_rows(block))
-    return drawn(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + table
+    return page.figure(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + table
 
 
 def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
@@ -114,7 +104,7 @@ def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = drawn(intervals(rows, dict.fromkeys(score_names(), 0.0)))
+    forest = page.figure(intervals(rows, dict.fromkeys(compared(), 0.0)))
     note = "If an interval includes 0, either of the two may be the better one. "
     return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 
@@ -126,28 +116,17 @@ def formats(block: Comparison) -> str:
     return page.note(note) + tables.html(tables.format_rows(block))
 
 
-def mistakes(block: Comparison, most: int) -> str:
+def pictures(block: Comparison, most: int) -> str:
     """Pictures of each model's most confident mistakes, if the data set is where it was."""
     parts: list[str] = []
-    loaded: dict[Path, tuple[np.ndarray, dict[str, int]]] = {}
     reasons: dict[str, list[str]] = {}
-    for label, group in zip(block.labels, block.groups, strict=True):
-        wrong = surest_mistakes(group)
-        sources = group.sources[wrong[:most]].tolist()
+    for label, group in block.models.items():
         try:
-            path = prepared_path(group.runs[0])
-            if path not in loaded:
-                faces = prepared.load(path)
-                loaded[path] = faces.images, {source: i for i, source in enumerate(faces.sources.tolist())}
-            images, where = loaded[path]
-            if lacking := set(sources) - where.keys():
-                raise ValueError(f"{path} has no image {min(lacking)}: it is not the one that was tested on")
+            wrong, shown = mistakes(group, prepared_faces(group.runs[0]), most)
         except ValueError as error:
             reasons.setdefault(str(error), []).append(label)
-            continue
-        pictures = [shrunk(images[where[source]]) for source in sources]
-        parts.append(f"<h4>{text(label)}: {len(wrong):,} of {len(group.labels):,} wrong</h4>")
-        parts.append(page.faces(pictures, [caption(group, i) for i in wrong[:most]], SIDE))
+        else:
+            parts.append(f"<h4>{text(label)}: {wrong:,} of {len(group.labels):,} wrong</h4>{page.faces(shown)}")
     if parts:
         warning = "Pictures of people: share this page only with those who may see the data set."
         parts.insert(0, page.note(f"{warning} First seed, the most confident first: labelled → predicted."))

@@ -1,14 +1,13 @@
 """summary.md and summary.html at the end of a search: the best trials, Optuna's figures, and all trials in a table."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import plotly.graph_objects as go
 from optuna import visualization
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
@@ -51,7 +50,7 @@ def figures(study: optuna.Study, sweep: Sweep, shares: Importances) -> Iterator[
         metric = objective.metric
         target: dict[str, Any] = {"target_name": metric}
         if metrics[1:]:
-            target["target"] = partial(_value, index)
+            target["target"] = lambda trial, index=index: trial.values[index]
         yield f"History: {metric}", visualization.plot_optimization_history(study, **target)
         if metric in shares:
             with low_is_good(objective, index) as low:
@@ -62,13 +61,10 @@ def figures(study: optuna.Study, sweep: Sweep, shares: Importances) -> Iterator[
         yield "Epochs", fig.update_layout(xaxis_title="epoch", yaxis_title=f"best {metrics[0]} so far")
 
 
-def _value(index: int, trial: FrozenTrial) -> float:
-    return trial.values[index]
-
-
-def polished(fig: go.Figure) -> go.Figure:
+def polished(fig: go.Figure) -> dict[str, Any]:
     """In the page's style; the title stands above."""
-    return fig.update_layout(title=None, template="plotly_white", height=420, margin={"t": 40, "b": 60, "l": 80})
+    fig.update_layout(title=None, template="plotly_white", height=420, margin={"t": 40, "b": 60, "l": 80})
+    return fig.to_plotly_json()
 
 
 def _table(study: optuna.Study, sweep: Sweep, folder: Path) -> list[list[str]]:

@@ -2,8 +2,8 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from engrec.machine.files import write_text
 from engrec.metrics import compared
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
-    from engrec.evidence.comparison import Comparison, Figure
+    from engrec.evidence.comparison import Comparison, Difference
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
 Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
@@ -22,7 +22,7 @@ Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each o
 
 def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
     """Padded, so that it reads well in a terminal too. align_right: all columns but the first."""
-    texts = [[_join(cell, " ").replace("|", "\\|") for cell in row] for row in rows]
+    texts = [[escaped(_join(cell, " ")).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*texts, strict=True)]
     right = [align_right and column > 0 for column in range(len(widths))]
     lines = [
@@ -32,6 +32,12 @@ def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
     rule = ("-" * (width + 1) + (":" if end else "-") for width, end in zip(widths, right, strict=True))
     header, *rest = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([header, f"|{'|'.join(rule)}|", *rest])
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: names may hold what would be code or HTML."""
+    one_line = " ".join(text.splitlines())
+    return re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line)
 
 
 def html(rows: Sequence[Sequence[Cell]]) -> str:
@@ -60,8 +66,8 @@ def text(blocks: Iterable["Comparison"]) -> str:
 
     parts = []
     for block in blocks:
-        parts += [f"## {block.title}", "", markdown(figure_rows(block)), ""]
-        parts += [legend(block), "", *(f"- {verdict.text}" for verdict in judge(block)), ""]
+        parts += [f"## {escaped(block.title)}", "", markdown(figure_rows(block)), ""]
+        parts += [legend(block), "", *(f"- {escaped(verdict.text)}" for verdict in judge(block)), ""]
         if block.differences:
             parts += [markdown(difference_rows(block)), "", difference_legend(block), ""]
         if block.within_formats:
@@ -74,20 +80,14 @@ def figure_rows(block: "Comparison") -> list[list[Cell]]:
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
     rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
-    runs = dict(zip(block.labels, block.groups, strict=True))
     for name, figures in block.figures.items():
-        counts = [str(len(runs[name].runs)), str(len(runs[name].seeds))] if name in runs else ["", ""]
-        cells = [_figure_cell(figure) for figure in figures.values()]
+        group = block.models.get(name)
+        counts = [str(len(group.runs)), str(len(group.seeds))] if group else ["", ""]
+        cells: list[Cell] = [figure.parts() for figure in figures.values()]
         cells[after_auc:after_auc] = [_per_cent(block.fold_auc.get(name))] if block.fold_auc else []
         cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
         rows.append([name, *counts, *cells])
     return rows
-
-
-def _figure_cell(figure: "Figure") -> Cell:
-    if np.isnan(figure.sd) or np.isnan(figure.value):
-        return str(figure)
-    return str(replace(figure, sd=np.nan)), f"±{100 * figure.sd:.1f}"
 
 
 def _per_cent(value: float | None) -> str:
@@ -97,12 +97,15 @@ def _per_cent(value: float | None) -> str:
 
 
 def difference_rows(block: "Comparison") -> list[list[Cell]]:
+    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared()))
+
+
+def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
     from engrec.evidence.statistics import p_text
 
-    rows: list[list[Cell]] = [["difference", *compared(), "McNemar"]]
-    for difference in block.differences[:MOST_DIFFERENCES]:
-        cells = [difference.cell(score) for score in compared()]
-        rows.append([(f"{difference.one} −", difference.other), *cells, p_text(difference.mcnemar)])
+    rows: list[list[Cell]] = [["difference", *scores, "McNemar"]]
+    for found in differences:
+        rows.append([(f"{found.one} −", found.other), *map(found.cell, scores), p_text(found.mcnemar)])
     return rows
 
 
@@ -110,7 +113,7 @@ def format_rows(block: "Comparison") -> list[list[Cell]]:
     shown = ("accuracy", "balanced accuracy", "AUC")
     rows: list[list[Cell]] = [["", "format", "images", *shown]]
     return rows + [
-        [name, kind, f"{count:,}", *(_figure_cell(figures[score]) for score in shown)]
+        [name, kind, f"{count:,}", *(figures[score].parts() for score in shown)]
         for name, kind, count, figures in block.within_formats
     ]
 
@@ -118,24 +121,25 @@ def format_rows(block: "Comparison") -> list[list[Cell]]:
 def legend(block: "Comparison") -> str:
     if block.draws.num_groups < 2:
         return "In per cent. Only one person is tested: no interval, and no conclusion about others."
-    over = (
-        f"{block.draws.num_groups:,} people"
-        if block.groups[0].by_subject
-        else "images (the data set has no subject ids)"
-    )
-    seeds = "; ± is the standard deviation over seeds" if any(len(g.seeds) > 1 for g in block.groups) else ""
-    ece = "ECE: lower is better; resampling raises it, and so shifts its interval upwards."
-    pooled = (
-        " AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
-    )
-    pooled += "mean of each fold's own AUC, over the folds that test every class."
-    auc = pooled if block.fold_auc else ""
-    svm = (
-        " HOG + SVM's probabilities are calibrated already."
-        if any(g.name["model"] == "hog_svm" for g in block.groups)
-        else ""
-    )
-    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}.{auc} {ece}{svm}"
+    sentences = [interval_legend(block)]
+    if block.fold_auc:
+        sentences.append(
+            "AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
+            "mean of each fold's own AUC, over the folds that test every class."
+        )
+    sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
+    if any(group.name["model"] == "hog_svm" for group in block.groups):
+        sentences.append("HOG + SVM's probabilities are calibrated already.")
+    return " ".join(sentences)
+
+
+def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
+    """of_seeds: what to say of several."""
+    people = f"{block.draws.num_groups:,} people"
+    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
+    several = any(len(group.seeds) > 1 for group in block.groups)
+    seeds = f"; ± is the standard deviation over seeds{of_seeds}" if several else ""
+    return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}."
 
 
 def difference_legend(block: "Comparison") -> str:

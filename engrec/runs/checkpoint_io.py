@@ -79,8 +79,12 @@ class Saver(TorchCheckpointIO):
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    with atomic_write(path, "wb") as file:  # given a path, torch turns a full disk into a RuntimeError
-        torch.save(checkpoint, file)
+    """Raises OSError where the disk is full: torch then complains about its own file and hides the reason."""
+    with atomic_write(path, "wb") as file:  # given a path, torch would not say the reason at all
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            raise error.__context__ if isinstance(error.__context__, OSError) else error  # noqa: B904
 
 
 def copied_to_host(tensor: Tensor) -> Tensor:

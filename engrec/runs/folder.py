@@ -1,9 +1,9 @@
 """The folder of a run: its configuration, log, and checkpoints."""
 
-import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from engrec.machine.files import write_text
+from engrec.runs.reading import FileError, read_yaml
+from engrec.runs.record import read_result
 
 log = logging.getLogger(__name__)
 
@@ -28,26 +30,30 @@ def removed_if_empty(folder: Path) -> Iterator[None]:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The configuration of the run in this folder. Raises ValueError if it cannot be read."""
-    path = folder / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError):
-        config = None
-    if not isinstance(config, dict) or not config:
-        raise ValueError(f"{path} is damaged: set another output_dir, or remove that folder")
-    return config
+        return read_yaml(folder / "config.yaml", links=True)
+    except FileError as error:
+        raise ValueError(f"{folder}/{error}: set another output_dir, or remove that folder") from error
 
 
 def finished(folder: Path) -> dict[str, float]:
     """The metrics in result.json, if a resumed run has finished already. Raises ValueError if the file is damaged."""
-    path = folder / "result.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        found = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: remove it to test the run again") from error
+        metrics = read_result(folder / "result.json", links=True).get("metrics")
+        if metrics is None:
+            raise FileError("damaged", folder / "result.json", "is damaged (it lacks metrics)")
+    except FileError as error:
+        raise ValueError(f"{folder}/{error}: remove it to test the run again") from error
     log.info("%s is finished already", folder)
-    return found
+    return {name: math.nan if value is None else float(value) for name, value in metrics.items()}
+
+
+class Log(logging.FileHandler):
+    """train.log. On a full disk a line is lost: the run itself says why it ends, in one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def open_log(folder: Path, first: bool) -> None:
@@ -58,7 +64,7 @@ def open_log(folder: Path, first: bool) -> None:
         return
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)  # the previous trial's
-    handler = logging.FileHandler(folder / "train.log")
+    handler = Log(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
 

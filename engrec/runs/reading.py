@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from engrec import schema
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -52,7 +54,7 @@ def format_value(value: Any) -> str:
 
 
 MOST_BYTES = {
-    "config.yaml": 2**18,
+    "config.yaml": 2**20,
     "result.json": 2**22,
     "metrics.csv": 2**24,
     "status.json": 2**16,
@@ -60,15 +62,15 @@ MOST_BYTES = {
     "predictions.csv": 2**27,
 }
 MOST_SETTINGS, MOST_LETTERS = 1000, 400
-ALIAS = re.compile(r"(?:^|[:\-\[{,])\s*\*\w", re.MULTILINE)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SECTION = re.compile(r"^(?=\w[\w.]*:(?:\s|$))", re.MULTILINE)
 
 
-def read_text(path: Path, tail: int | None = None) -> str:
-    """The text of a regular file, or of its last bytes. Raises FileError for anything else, such as a link or a pipe,
-    and for a file larger than any run writes."""
+def read_text(path: Path, tail: int | None = None, links: bool = False) -> str:
+    """The text of a regular file, or of its last bytes. Raises FileError for anything else, such as a pipe, or a link
+    unless links are followed, and for a file larger than any run writes."""
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW))
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise FileError("refused", path, "is a link, which is not followed") from error
@@ -88,8 +90,8 @@ def read_text(path: Path, tail: int | None = None) -> str:
             raise FileError("damaged", path, "is not text") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    text = read_text(path)
+def read_json(path: Path, links: bool = False) -> dict[str, Any]:
+    text = read_text(path, links=links)
     try:
         node = json.loads(text)
     except json.JSONDecodeError as error:
@@ -103,19 +105,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return node
 
 
+def read_yaml(path: Path, links: bool = False) -> dict[str, Any]:
+    """config.yaml, nested."""
+    text = read_text(path, links=links)
+    try:
+        node = schema.plain(by_section(text))
+    except FileError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError) as error:
+        reason = str(error if type(error) is ValueError else getattr(error, "problem", type(error).__name__))
+        raise FileError("damaged", path, f"is damaged ({reason.lstrip('.')})") from error
+    if not isinstance(node, dict) or not node:
+        raise FileError("damaged", path, "is damaged (it has no settings)")
+    return node
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """config.yaml with its keys joined by dots; a value is text, a finite number, true, false or null."""
-    text = read_text(path)
-    if ALIAS.search(text):  # a few lines of them stand for more than fits into memory
-        raise FileError("refused", path, "has aliases (*name), which no run writes")
-    try:
-        node = by_section(text)
-        if not isinstance(node, dict):
-            raise ValueError("it has no settings")
-        settings = {str(key)[:MOST_LETTERS]: plain(value) for key, value in flatten(node)}
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = error if type(error) is ValueError else getattr(error, "problem", type(error).__name__)
-        raise FileError("damaged", path, f"is damaged ({reason})") from error
+    settings = {key[:MOST_LETTERS]: plain(value) for key, value in flatten(read_yaml(path))}
     if len(settings) > MOST_SETTINGS:
         raise FileError("refused", path, f"has {len(settings):,} settings, which no run has")
     return settings
@@ -137,7 +144,18 @@ def by_section(text: str) -> Any:
 
 @lru_cache(4096)
 def _parsed(text: str) -> Any:
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """A value in YAML. Raises ValueError where it is nested deeply, which ends the process of the C parser, and for
+    anchors and tags: a few lines of aliases (*name) stand for more than fits into memory."""
+    depth = 0
+    for event in yaml.parse(text, LOADER):  # unlike loading it neither recurses nor builds anything
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise FileError("refused", Path("config.yaml"), "has aliases (*name), which no run writes")
+        if getattr(event, "tag", None):
+            raise ValueError(f"line {event.start_mark.line + 1}: a tag, which no run writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > schema.DEEPEST:
+            raise ValueError("it is nested more deeply than any run writes")
+    return yaml.load(text, LOADER)
 
 
 def plain(value: Any) -> Any:

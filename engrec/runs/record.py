@@ -5,19 +5,20 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-import yaml
+from pydantic import Field
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.reading import by_section, flatten
+from engrec.runs.reading import FileError, flatten, read_json, read_yaml
+from engrec.schema import Record, misfit
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
@@ -136,41 +137,64 @@ class Predictions:
         return bool((self.subjects != "").all())
 
 
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Stage = Literal["pretrain", "finetune", "scratch", "baseline", "test"]
+STAGES: tuple[str, ...] = get_args(Stage)  # in the order of the tables
+
+
+class Dataset(Record):
+    name: str = ""
+
+
+class Calibration(Record):
+    temperature: Annotated[float, Field(gt=0)] | None = None
+
+
+class Hardware(Record):
+    gpus: list[str] | None = None
+
+
+class Result(Record):
+    """What result.json holds: that of an older version, or of a baseline, lacks some of it."""
+
+    stage: Stage | None = None
+    seed: int | None = None
+    choices: dict[str, str] | None = None
+    dataset: Dataset | None = None
+    calibration: Calibration | None = None
+    metrics: dict[str, Number | None] | None = None
+    validation: dict[str, Number | None] | None = None
+    epochs: Count | None = None
+    seconds: Annotated[Number, Field(ge=0)] | None = None
+    hardware: Hardware | None = None
+    git_commit: str | None = None
+    command: str | None = None
+
+
+def read_result(path: Path, links: bool = False) -> dict[str, Any]:
+    """result.json. Raises FileError where a value is of a type or in a range that no run writes."""
+    result = read_json(path, links)
+    if found := misfit(Result, result):
+        raise FileError("damaged", path, f"is damaged ({found})")
+    return result
+
+
 def read_run(folder: Path) -> Run:
+    """A finished run. Raises ValueError for anything that is wrong in its result.json or config.yaml."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        missing = {"stage", "seed", "choices"} - result.keys()
-        missing = missing or {"dataset", "split", "model"} - result["choices"].keys()
-        wrong = [] if missing else list(impossible(result))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run it again, or remove it") from error
-    if missing:
+        result = read_result(folder / "result.json", links=True)
+        config = folder / "config.yaml"
+        settings = dict(flatten(read_yaml(config, links=True))) if config.is_file() else {}
+    except FileError as error:
+        raise ValueError(f"{folder}/{error}: run it again, or remove it") from error
+    missing = [key for key in ("choices", "seed", "stage") if result.get(key) is None]
+    if missing := missing or sorted({"dataset", "split", "model"} - result["choices"].keys()):
         raise ValueError(
-            f"{folder / 'result.json'} lacks {', '.join(sorted(missing))}: another version of engrec wrote it; run it "
+            f"{folder / 'result.json'} lacks {', '.join(missing)}: another version of engrec wrote it; run it "
             "again, or remove that folder"
         )
-    if wrong:
-        raise ValueError(f"{folder / 'result.json'} is damaged ({', '.join(wrong)}): run it again, or remove it")
-    config = folder / "config.yaml"
-    try:
-        settings = by_section(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        return Run(folder, result, dict(flatten(settings)))
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is damaged: run it again, or remove it") from error
-
-
-def impossible(result: Mapping[str, Any]) -> Iterator[str]:
-    """The values that no run writes. Raises AttributeError where a value should have keys and has none."""
-    name = (result.get("dataset") or {}).get("name", "")
-    temperature = (result.get("calibration") or {}).get("temperature")
-    if result["stage"] not in STAGES:
-        yield f"stage {result['stage']!r}"
-    if type(result["seed"]) is not int:
-        yield f"seed {result['seed']!r}"
-    if any(not isinstance(value, str) for value in (name, *result["choices"].values())):
-        yield "a name that is not text"
-    if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < np.inf):
-        yield f"temperature {temperature!r}"
+    return Run(folder, result, settings)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -231,9 +255,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-STAGES = ("pretrain", "finetune", "scratch", "baseline", "test")  # in the order of the tables
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:

@@ -6,16 +6,21 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from engrec.errors import explain
 from engrec.machine.files import lock, write_text
 from engrec.machine.processes import process
+from engrec.runs.reading import FileError, read_json
+from engrec.schema import Record, arguments, misfit
 
 FILE = "status.json"
-STATES = ("running", "finished", "stopped", "failed")
+State = Literal["running", "finished", "stopped", "failed", "unknown"]
+Time = Annotated[float, Field(ge=0, le=1e11)]
 KILLED = "killed: its process is gone"
 CHANGING = ("metrics.csv", "train.log", FILE)
 SILENCE = 24 * 3600.0  # seconds, after which a run on another machine no longer counts as running
@@ -29,14 +34,14 @@ class Status:
     when it was last resumed; earlier: seconds of work before that.
     """
 
-    state: str
-    started: float | None = None
-    ended: float | None = None
+    state: State
+    started: Time | None = None
+    ended: Time | None = None
     error: str | None = None
     command: str | None = None
     host: str | None = None
-    begun: float | None = None
-    earlier: float = 0.0
+    begun: Time | None = None
+    earlier: Time = 0.0
     choices: dict[str, str] | None = None  # the option of each config group
 
     @property
@@ -57,7 +62,8 @@ def reported(folder: Path, command: str, choices: Mapping[str, str | None] | Non
 
     Raises ValueError if another process runs in this folder.
     """
-    state, error = "failed", None
+    state: State = "failed"
+    error = None
     with alone(folder):
         now, before = time.time(), status_of(folder) if (folder / "last.ckpt").is_file() else Status("unknown")
         started, earlier = before.started or now, before.seconds or 0.0
@@ -80,8 +86,13 @@ def reported(folder: Path, command: str, choices: Mapping[str, str | None] | Non
             error = explain(raised) or type(raised).__name__
             raise
         finally:
-            with suppress(OSError):  # a full disk is reported by the run itself
-                write(folder, replace(status, state=state, ended=time.time(), error=error))
+            ended = replace(status, state=state, ended=time.time(), error=error)
+            try:
+                write(folder, ended)
+            except OSError:  # the disk is full, which the run itself reports: the old file has room for a new text
+                with suppress(OSError), (folder / FILE).open("r+", encoding="utf-8") as file:
+                    file.write(as_text(ended))
+                    file.truncate()
 
 
 @contextmanager
@@ -104,18 +115,22 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write(folder: Path, status: Status) -> None:
-    write_text(folder / FILE, json.dumps(asdict(status) | {"process": process(os.getpid())}))
+    write_text(folder / FILE, as_text(status))
+
+
+def as_text(status: Status) -> str:
+    return json.dumps(asdict(status) | {"process": process(os.getpid())})
 
 
 def status_of(folder: Path) -> Status:
     """The state of the run in this folder. If status.json says "running" but the process is gone, it has failed."""
     ended = (folder / "result.json").is_file()
+    if not os.path.lexists(folder / FILE):
+        return Status("finished" if ended else "unknown")
     try:
         owner, status = read(folder)
-    except FileNotFoundError:
-        return Status("finished" if ended else "unknown")
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        return Status("unknown", error=f"{FILE} cannot be read: {type(error).__name__}")
+    except FileError as error:
+        return Status("unknown", error=str(error))
     if status.state != "running":
         return status
     written = last_written(folder)
@@ -130,22 +145,25 @@ def status_of(folder: Path) -> Status:
 
 
 def last_written(folder: Path) -> float:
-    return max((path.stat().st_mtime for name in CHANGING if (path := folder / name).is_file()), default=0.0)
+    written = [0.0]
+    for name in CHANGING:
+        with suppress(OSError):
+            written.append((folder / name).stat().st_mtime)
+    return max(written)
+
+
+class Process(Record):
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+
+
+class Owner(Record):
+    process: Process | None
 
 
 def read(folder: Path) -> tuple[dict[str, Any] | None, Status]:
-    """The process and the state in status.json."""
-    record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    owner, status = record.pop("process"), Status(**record)
-    texts = (status.error, status.command, status.host)
-    times = (status.started, status.ended, status.begun, status.earlier)
-    if status.state not in STATES or not all(text is None or isinstance(text, str) for text in texts):
-        raise ValueError(f"{FILE} is invalid: unknown state")
-    if not all(when is None or type(when) in (int, float) for when in times):
-        raise ValueError(f"{FILE} is invalid: a time is not a number")
-    choices = status.choices
-    if choices is not None and not all(isinstance(word, str) for item in choices.items() for word in item):
-        raise ValueError(f"{FILE} is invalid: a choice is not text")
-    if owner is not None and not 0 < int(owner["pid"]) < 2**31:
-        raise ValueError(f"{FILE} is invalid: no process id")
-    return owner, status
+    """The process and the state in status.json. Raises FileError for anything that no run writes."""
+    record = read_json(folder / FILE)
+    known = {field.name: record[field.name] for field in fields(Status) if field.name in record}
+    if found := misfit(arguments(Status), known) or misfit(Owner, record):
+        raise FileError("damaged", folder / FILE, f"is damaged ({found})")
+    return record["process"], Status(**known)

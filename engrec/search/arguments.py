@@ -47,14 +47,20 @@ def parse(arguments: list[str], description: str | None = None) -> Options:
         "database that several commands share; and any override of train.py",
     )  # fmt: skip
     given = parser.parse_args(arguments).arguments
+    ours: dict[str, str] = {}
+    of_slurm: dict[str, str] = {}
+    overrides = []
     for argument in given:
-        if "=" not in argument:
+        key, equals, value = argument.partition("=")
+        if not equals:
             raise ValueError(f"{argument}: every argument is KEY=VALUE, such as sweep=small or n_trials=20")
-    ours = {key: value for key, _, value in (a.partition("=") for a in given) if key in OURS}
-    slurm = {key.removeprefix("slurm."): value for key, _, value in (a.partition("=") for a in given) if of_slurm(key)}
-    overrides = [a for a in given if (key := a.partition("=")[0]) not in OURS and not of_slurm(key)]
-    for override in overrides:
-        check_override(key_of(override))
+        if key in OURS:
+            ours[key] = value
+        elif key.startswith("slurm."):
+            of_slurm[key.removeprefix("slurm.")] = value
+        else:
+            check_override(key_of(argument))
+            overrides.append(argument)
     sweep = space.read(sweep_file(ours.get("sweep")))
     fixed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
     sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
@@ -64,7 +70,7 @@ def parse(arguments: list[str], description: str | None = None) -> Options:
         n_trials=whole("n_trials", ours.get("n_trials", "20")),
         workers=whole("workers", ours["workers"]) if "workers" in ours else None,
         timeout=seconds(ours.get("timeout")),
-        slurm=options_of_slurm(ours.get("launcher", "local"), slurm),
+        slurm=options_of_slurm(ours.get("launcher", "local"), of_slurm),
         fixed=fixed,
         storage=ours.get("storage"),
         command=shlex.join(["python", "scripts/sweep.py", *map(_without_password, given)]),
@@ -74,10 +80,6 @@ def parse(arguments: list[str], description: str | None = None) -> Options:
 def _without_password(argument: str) -> str:
     key, _, value = argument.partition("=")
     return f"storage={masked(value)}" if key == "storage" else argument
-
-
-def of_slurm(key: str) -> bool:
-    return key.startswith("slurm.")
 
 
 def options_of_slurm(launcher: str, given: dict[str, str]) -> slurm.Options | None:

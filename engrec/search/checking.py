@@ -7,11 +7,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from engrec.config import check, composed
 from engrec.search import space
+from engrec.search.grid import check_fold
 from engrec.search.space import Sweep
 
 
 def check_all(sweep: Sweep) -> None:
-    """Raises ValueError for a choice of any key that train.py would refuse. It loads torch, which takes seconds."""
+    """Raises ValueError for a choice of any key, or a fold, that train.py would refuse. It loads torch, which takes
+    seconds."""
+    for fold in sweep.folds:
+        check_fold(compose_one(sweep, fold=fold))
     configurations = [compose_one(sweep, index) for index in range(most_choices(sweep))]
     for cfg in configurations:
         check_fits(sweep, cfg)
@@ -19,11 +23,11 @@ def check_all(sweep: Sweep) -> None:
         check(cfg)
 
 
-def compose_one(sweep: Sweep, index: int) -> DictConfig:
-    """As train.py composes it, with the choice of that number for each key."""
+def compose_one(sweep: Sweep, index: int = 0, fold: int | None = None) -> DictConfig:
+    """As train.py composes it, with the choice of that number for each key, and the first fold if none is given."""
     drawn = {key: example(values, index) for key, values in sweep.search.items()}
-    fold = [f"split.fold={sweep.folds[0]}"] if sweep.folds else []
-    cfg = composed(space.merged(sweep.overrides, space.arguments(drawn), fold))
+    folds = [f"split.fold={sweep.folds[0] if fold is None else fold}"] if sweep.folds else []
+    cfg = composed(space.merged(sweep.overrides, space.arguments(drawn), folds))
     cfg.output_dir = "outputs"
     return cfg
 

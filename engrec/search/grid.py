@@ -1,17 +1,69 @@
-"""A grid sweep over the GPUs of this machine (hydra/launcher=gpus): one GPU for each process."""
+"""A grid sweep (-m): its values are checked before its first run; with hydra/launcher=gpus each process has a GPU."""
 
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from engrec import splits
+from engrec.config import check, composed
+from engrec.errors import explain
 from engrec.machine import gpus
+
+MOST = 30  # values of a key that are checked; each takes a tenth of a second
+
+
+class Checked(Callback):
+    """Hydra's callback that ends a sweep before its first run if a later one would be refused."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        problems = []
+        for overrides in runs_to_check(list(config.hydra.overrides.task)):
+            try:
+                check_run(overrides)
+            except Exception as error:
+                problems.append(explain(error))
+        if problems:  # as an exit, because Hydra makes a warning of another exception
+            sys.exit(f"error: {'; '.join(dict.fromkeys(problems))}")
+
+
+def runs_to_check(typed: list[str]) -> Iterator[list[str]]:
+    """Each value of a key that is swept over, beside the first values of the others."""
+    parsed = OverridesParser.create().parse_overrides(typed)
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    swept = {
+        override.get_key_element(): list(islice(override.sweep_string_iterator(), MOST))
+        for override in parsed
+        if override.is_sweep_override()
+    }
+    for key, values in swept.items():
+        others = [f"{other}={found[0]}" for other, found in swept.items() if other != key]
+        yield from ([*fixed, *others, f"{key}={value}"] for value in values)
+
+
+def check_run(overrides: list[str]) -> None:
+    """Raise ValueError for what train.py would refuse."""
+    cfg = composed(overrides)
+    cfg.output_dir = "outputs"  # Hydra chooses it for each run
+    if OmegaConf.select(cfg, "ckpt_path") == "last":
+        cfg.ckpt_path = None
+    check(cfg)
+    check_fold(cfg)
+
+
+def check_fold(cfg: DictConfig) -> None:
+    """Raise ValueError for a fold beyond the last, if the split itself says how many there are."""
+    if "num_folds" in cfg.split:
+        splits.check_fold(cfg.split.fold, cfg.split.num_folds)
 
 
 @cache  # once in a process

@@ -1,7 +1,5 @@
 """The runs of the paper's table: planned, run in parallel, resumed."""
 
-import json
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,9 +14,11 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from engrec.config import composed, composed_dataset
+from engrec.config import check, composed, composed_dataset
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
+from engrec.runs.reading import FileError
+from engrec.runs.record import read_result
 from engrec.runs.settings import differences
 from engrec.search.local import Job, Launcher
 from engrec.search.progress import span
@@ -34,29 +34,27 @@ class Preset:
     """Overrides of train.py for each row, and the data set and split that they choose."""
 
     about: str
-    dataset: str
-    split: str
     pretrain: tuple[str, ...]
     rows: dict[str, tuple[str, ...]]
+    dataset: str = "wacv2016"
+    split: str = "kfold"
 
 
 QUICK = ("model=vgg_small", "model.width=0.25", "optimizer.lr=0.05")
 PRESETS = {
     "quick": Preset(
         "synthetic faces, and a VGG a quarter as wide and batch-normalised: minutes on a CPU",
-        dataset="synthetic",
-        split="official",
         pretrain=("stage=pretrain", *QUICK, "max_epochs=8"),
         rows={
             "cnn": ("stage=scratch", "model=cnn"),
             "vgg_scratch": ("stage=scratch", *QUICK),
             "engagement": ("stage=finetune", *QUICK),
         },
+        dataset="synthetic",
+        split="official",
     ),
     "small": Preset(
         "the paper's CNN, for its VGG one half as wide and batch-normalised: for a CPU",
-        dataset="wacv2016",
-        split="kfold",
         pretrain=("experiment=fer2013_short",),
         rows={
             # It learns nothing at the learning rate of the others, and no longer improves on validation from epoch 6.
@@ -67,8 +65,6 @@ PRESETS = {
     ),
     "full": Preset(
         "the paper's networks and, as far as they are known, its hyper-parameters: for a GPU",
-        dataset="wacv2016",
-        split="kfold",
         pretrain=("experiment=nezami2019/pretrain",),
         rows={
             "cnn": ("experiment=nezami2019/cnn", "dataset=wacv2016", "split=kfold"),
@@ -109,8 +105,8 @@ class Run:
     @property
     def seconds(self) -> float:
         """How long it took; NaN if unknown."""
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            return float(json.loads((self.folder / "result.json").read_text(encoding="utf-8"))["seconds"])
+        with suppress(FileError):
+            return read_result(self.folder / "result.json").get("seconds") or float("nan")
         return float("nan")
 
 
@@ -178,7 +174,7 @@ def folds_of(split: str, num_folds: int | None) -> list[int | None]:
 
 def pretraining(preset: Preset, given: str | None) -> tuple[str, ...]:
     overrides = preset.pretrain if given is None else tuple(shlex.split(given))
-    if unfit := [o for o in overrides if not re.match(r"[^=]+=", o) or o.startswith(("output_dir=", "seed="))]:
+    if unfit := [o for o in overrides if "=" not in o or o.startswith(("output_dir=", "seed="))]:
         raise ValueError(
             f"--pretrain {unfit[0]}: give overrides of train.py, such as experiment=fer2013, but not output_dir or seed"
         )
@@ -202,6 +198,14 @@ def default_out(name: str, given: Sequence[str]) -> Path:
     faces = composed_dataset(joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
     suffix = "" if name == "small" else f"-{name}"
     return Path("outputs/paper_table") / f"{faces.name}-{len(faces.class_names)}{suffix}"
+
+
+def check_rows(runs: Iterable[Run]) -> None:
+    """Raise ValueError for what train.py would refuse, once for each row: its runs differ in seed and fold."""
+    for run in {run.row: run for run in runs}.values():
+        overrides = [o for o in run.overrides if not o.startswith("init_from=")]
+        stage = ["stage=scratch"] if run.row != "pretrain" else []  # there is no checkpoint to start from yet
+        check(composed([*overrides, *stage, f"output_dir={run.folder}"]))
 
 
 def check_settings(run: Run) -> None:

@@ -104,17 +104,11 @@ def head(search: Search) -> str:
     of_them = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
     parts = [f"{search.sweep.name}: {search.num_settled} of {search.n_trials} done"]
     parts[0] += f" ({of_them})" if of_them else ""
-    parts += best_so_far(search)
-    left = search.seconds_left()
-    parts += [f"about {span(left)} left"] if left else []
+    if best := search.best():
+        parts += [f"best {search.sweep.objectives[0].metric} {best.values[0]:.4g} (trial {best.number})"]
+    if left := search.seconds_left():
+        parts += [f"about {span(left)} left"]
     return ", ".join(parts)
-
-
-def best_so_far(search: Search) -> list[str]:
-    best, objective = search.best(), search.sweep.objectives[0]
-    if best is None:
-        return []
-    return [f"best {objective.metric} {best.values[0]:.4g} (trial {best.number})"]
 
 
 def row(search: Search, run: RunningTrial) -> str:

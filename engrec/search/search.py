@@ -8,7 +8,6 @@ same number: it tells the value if the run has ended meanwhile, else the run res
 """
 
 import errno
-import json
 import math
 import os
 import time
@@ -27,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from engrec.errors import quoted
 from engrec.runs.folder import remove_checkpoints, saved_at
 from engrec.runs.reading import parse_history
+from engrec.runs.record import read_result
 from engrec.search.launcher import Job, Launcher
 from engrec.search.outcome import record, write_state
 from engrec.search.shared import BEAT, is_mine, is_owned, own, release, turn
@@ -259,10 +259,10 @@ class Search:
     def _result(self, run: RunningTrial) -> Event | None:
         """What the result of its present run means; None without one."""
         path = run.folder / "result.json"
-        try:
-            run.done.append(figures(json.loads(path.read_text(encoding="utf-8")), self.sweep.objectives))
-        except FileNotFoundError:
+        if not path.is_file():
             return None
+        try:
+            run.done.append(figures(read_result(path), self.sweep.objectives))
         except ValueError as error:
             run.error = f"{path}: {error}"
             return Event.UNDEFINED

@@ -112,7 +112,7 @@ def _check_same(study: optuna.Study, folder: Path, sweep: Sweep, unknown: str) -
     spec = json.loads(json.dumps(sweep.spec()))
     before = study.user_attrs.get("spec")
     if before is None:
-        if study.trials or _is_full(folder / "trials"):
+        if study.trials or any(folder.glob("trials/*")):
             raise ValueError(f"{folder} has trials that {unknown}: remove it, or set another folder=")
         study.set_user_attr("spec", spec)
     elif differing := [key for key in spec if before.get(key) != spec[key]]:
@@ -127,10 +127,6 @@ def reopened(study: optuna.Study, number: int) -> optuna.Trial:
     """A trial that another process has begun. Optuna has no public way to continue one."""
     frozen = study.get_trials(deepcopy=False)[number]
     return optuna.Trial(study, frozen._trial_id)
-
-
-def _is_full(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
 
 
 def forget(study: optuna.Study, folder: Path, url: str | None = None) -> None:

@@ -56,10 +56,11 @@ class Folder:
         other.env = self.env | env
         return other
 
-    def start(self, *arguments, session=False):
-        """Start train.py, perhaps in a session of its own, and return the process."""
+    def start(self, *arguments, session=False, script="train.py"):
+        """Start train.py or another script, perhaps in a session of its own, and return the process."""
         self.outputs = [self.path / f".{time.monotonic_ns()}.{stream}" for stream in ("out", "err")]
-        process = FORKS.Process(target=train, args=([*map(str, arguments)], self.path, self.env, self.outputs, session))
+        words = [str(script), *map(str, arguments)]
+        process = FORKS.Process(target=become, args=(words, self.path, self.env, self.outputs, session))
         process.start()
         return process
 
@@ -93,8 +94,8 @@ class Folder:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
-def train(arguments, folder, env, outputs, session):
-    """In the child: become `python train.py ARGUMENTS` in the folder."""
+def become(words, folder, env, outputs, session):
+    """In the child: become `python SCRIPT ARGUMENTS` in the folder."""
     if session:
         os.setsid()
     os.chdir(folder)
@@ -107,9 +108,9 @@ def train(arguments, folder, env, outputs, session):
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job would inherit that it is ignored
-    sys.argv = ["train.py", *arguments]
+    sys.argv = words
     try:
-        runpy.run_path("train.py", run_name="__main__")
+        runpy.run_path(words[0], run_name="__main__")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

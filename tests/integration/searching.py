@@ -94,7 +94,8 @@ class Searching:
         return process.returncode, out, err
 
     def noted(self, word):
-        lines = [json.loads(line) for line in self.ledger.read_text().splitlines()]
+        complete = self.ledger.read_text().rpartition("\n")[0]  # the last line may be half there yet
+        lines = [json.loads(line) for line in complete.splitlines()]
         return [line[1:] for line in lines if line[0] == word]
 
     def until(self, condition, process):

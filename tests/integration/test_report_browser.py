@@ -1,6 +1,5 @@
 """The page in a browser: its figures are drawn from the file alone, and no script fails in it."""
 
-import csv
 import json
 import re
 import shutil
@@ -9,31 +8,25 @@ from html import unescape
 
 import numpy as np
 import pytest
+from finished_runs import CLASSES, take, write_predictions
 
 from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
+from engrec.metrics import compared
 from engrec.pages import report
-from engrec.runs.record import find_runs
+from engrec.runs.record import Predictions, find_runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CLASSES = ("disengaged", "engaged")
 HISTORY = "epoch,val/loss,val/auc\n0,0.9,0.5\n1,0.6,0.7\n2,0.5,0.8\n"
 
 
 def write_run(folder, faces, probabilities, stage, fold):
     """The images of every second person, as a training of that fold leaves them."""
-    (folder / "controls").mkdir(parents=True)
     majority = np.tile([0.4, 0.6], (len(faces), 1))
     for name, p in (("predictions.csv", probabilities), ("controls/majority.csv", majority)):
-        with (folder / name).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in CLASSES)])
-            for i in range(fold, len(faces), 2):
-                label = CLASSES[faces.labels[i]]
-                writer.writerow(
-                    [faces.sources[i], faces.subjects[i], faces.formats[i], label, *map(repr, p[i].tolist())]
-                )
+        images = Predictions(CLASSES, faces.sources, faces.subjects, faces.formats, faces.labels, p)
+        write_predictions(folder / name, take(images, slice(fold, None, 2)))
     choices = {"dataset": "prepared", "model": "vgg_small", "split": "kfold"}
     result = {"stage": stage, "seed": 0, "choices": choices, "calibration": {"temperature": 1.5}, "epochs": 3}
     (folder / "result.json").write_text(json.dumps(result | {"validation": {"epoch": 2}}), encoding="utf-8")
@@ -66,7 +59,7 @@ def opened(tmp_path_factory):
             p = np.stack([1 - engaged, engaged], 1)
             write_run(folder / "runs" / f"{stage}-{fold}", faces, p, stage, fold)
     blocks = comparison.build(read_groups(find_runs([folder / "runs"])), 200)
-    report.write(blocks, folder / "summary.html")
+    report.write(blocks, folder)
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-component-update", "--disable-dev-shm-usage", "--virtual-time-budget=10000"]
     command += [
@@ -104,7 +97,7 @@ def test_every_figure_is_drawn(opened):
 def test_each_mark_of_the_first_chart_is_there(opened):
     [block], dom, _ = opened
     points = re.findall(r'<path class="point"', drawn(dom)[0])
-    assert len(points) == len(block.figures) * len(report.score_names()) == 15
+    assert len(points) == len(block.figures) * len(compared()) == 15
 
 
 def test_the_numbers_of_the_tables_are_shown(opened):

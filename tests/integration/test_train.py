@@ -393,6 +393,16 @@ def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
     assert done.stdout.count("test: ") == 2
 
 
+def test_a_sweep_whose_last_run_would_be_refused_starts_none(empty):
+    kfold = ["split=kfold", "split.num_folds=3", "split.fold=0,1,3", "seed=1,-1", "hydra.sweep.dir=sweep"]
+    done = empty.command("-m", "stage=scratch", *SMALL, *FEW, *kfold)
+    assert done.status == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: split.fold=3 must be from 0 to 2")
+    assert line.endswith("; seed=-1 must be from 0 to 4294967295")
+    assert not (empty.path / "sweep").exists()
+
+
 def test_a_sweep_over_several_devices_is_refused(empty):
     done = empty.command("-m", "seed=0,1", *PRETRAIN, "trainer.devices=2", "hydra.sweep.dir=sweep")
     assert done.status == 1
@@ -426,9 +436,10 @@ def files(folder, pretrained):
         ("model.widht=2", "width"),
         ("+model.widht=2", "width"),
         ("batch_size=many", "batch_size=many"),
+        ("model=[vgg]", "model=[vgg] is a list: a run has one model"),
         ("batch_size=0 max_epochs=0", "max_epochs=0"),
         ("monitor=val/acc", "must be one of val/accuracy, "),
-        ("optimizer.lr=high", "optimizer.lr=high is not a number"),
+        ("optimizer.lr=high", "optimizer.lr=high must be a number above 0"),
         ("seed=-1", "seed"),
         ("stage=finetune", "init_from=outputs/pretrain"),
         ("stage=finetune init_from=RUN", "best.ckpt"),
@@ -441,7 +452,7 @@ def files(folder, pretrained):
         ("stage=test ckpt_path=BEST dataset.task=engagement FEW", "best.ckpt has 7 classes"),
         ("ckpt_path=LAST", "output_dir=RUN"),
         ("ckpt_path=BEST output_dir=RUN SMALL FEW", "last.ckpt"),
-        ("ckpt_path=LAST output_dir=RUN model=vgg_small FEW", "model="),
+        ("ckpt_path=LAST output_dir=RUN model=vgg_small FEW", "model.width="),
         ("ckpt_path=LAST output_dir=RUN SMALL FEW optimizer.lr=1", "lr"),
         ("dataset=prepared", "dataset.path=data"),
         ("dataset=prepared dataset.path=none.npz", "scripts/prepare.py"),

@@ -284,6 +284,59 @@ def test_a_server_that_never_answers_is_done_without(folder):
     assert_history([record["item"] for record in records(folder, run)["history"]], run)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("WANDB_MODE", "sometimes", "Input should be 'online', 'offline'"),
+        ("WANDB_BASE_URL", "nowhere", "Input should be a valid URL"),
+    ],
+)
+def test_a_variable_that_the_client_refuses_is_named_before_anything_is_written(folder, name, value, message):
+    done = folder.with_env(**{name: value}).command("stage=scratch", *RUN, "output_dir=misspelt")
+    assert done.status == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {name}={value}: {message}")
+    assert not (folder.path / "misspelt").exists()
+
+
+@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": KEY}], ids=["logged out", "logged in"])
+def test_a_disabled_client_is_left_alone(folder, key):
+    run = folder.path / f"disabled{len(key)}"
+    quiet = folder.with_env(WANDB_MODE="disabled", WANDB_BASE_URL=NEVER, **key)
+    done = succeeded(quiet.command("stage=scratch", *RUN, f"output_dir={run}"))
+    assert "wandb" not in done.stdout.lower()
+    assert "Weights & Biases" not in done.stdout
+    assert not list(run.rglob("*wandb*"))
+    assert result(run)["metrics"]
+
+
+@pytest.mark.parametrize("when", ["from the start", "after the first epoch"])
+def test_a_silent_server_costs_no_more_than_the_two_timeouts(tmp_path, when):
+    """Measured from the start to the first checkpoint, and from the predictions to the end of the process."""
+    folder, run, patience = Folder(tmp_path), tmp_path / "run", 4
+    timeouts = [f"logger.init_timeout={patience}", f"logger.finish_timeout={patience}"]
+
+    def lasted(started):
+        return time.monotonic() - started
+
+    with Server() as server:
+        folder.env |= server.environment
+        if when == "from the start":
+            server.fall_silent()
+        process, started = folder.start(*LONG, *timeouts, f"output_dir={run}"), time.monotonic()
+        wait_for((run / "last.ckpt").is_file, process)
+        opening = lasted(started)
+        server.fall_silent()
+        wait_for((run / "predictions.csv").is_file, process)
+        started = time.monotonic()
+        succeeded(folder.finish(process))
+        closing = lasted(started)
+    print(f"{when}: {opening:.1f} s to the first checkpoint, {closing:.1f} s from the predictions to the end")
+    assert opening < patience + 20, opening  # of it the process's own start
+    assert closing < patience + 20, closing  # of it the pictures, and the end of the client's own process
+    assert len(rows(run / "metrics.csv")) == 4
+
+
 def test_a_tested_checkpoint_names_what_it_tested(folder, pretrained):
     run = folder.path / "tested"
     start = ["stage=test", f"ckpt_path={pretrained[1]}/best.ckpt", "trainer.accelerator=cpu", *FEW, "logger=wandb"]

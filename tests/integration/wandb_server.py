@@ -45,6 +45,8 @@ class Server:
         self.asked, self.unknown, self.views = [], [], []
         self.lock = threading.RLock()
         self.http = None
+        self.speaking = threading.Event()
+        self.speaking.set()
 
     def __enter__(self):
         server = self
@@ -68,6 +70,10 @@ class Server:
             self.http.server_close()
             self.thread.join()
             self.http = None
+
+    def fall_silent(self):
+        """Connections are accepted from now on, and no request is answered."""
+        self.speaking.clear()
 
     @property
     def environment(self):
@@ -323,6 +329,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self):
         raw = self.body()
+        self.world.speaking.wait()
         with self.world.lock:
             if self.headers.get("Authorization") not in (None, AUTHORIZATION):
                 self.reply({"errors": [{"message": "user is not logged in"}]}, status=401)
@@ -336,9 +343,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         raw = self.body()
+        self.world.speaking.wait()
         with self.world.lock:
             self.world.files[unquote(self.path)] = raw
         self.reply({})
 
     def do_GET(self):
+        self.world.speaking.wait()
         self.reply({})

@@ -1,6 +1,7 @@
 """Searches with trials that are made up: no process is started, nothing is trained."""
 
 import json
+import math
 from types import SimpleNamespace
 
 from omegaconf import OmegaConf
@@ -91,6 +92,17 @@ def searched(folder, sweep, run=good, n_trials=5, workers=1, epochs=10, url=None
     searching = search.Search(sweep, study, folder, launcher, [], n_trials, epochs, WATCH, **how)
     searching.run()
     return searching
+
+
+def two_objectives(folder):
+    """A search of twenty trials whose objectives are at odds."""
+    sweep = parsed(folder, objectives=[{"metric": "val/auc"}, {"metric": "num_parameters"}])
+
+    def run(overrides, name):
+        x = float(overrides["x"])
+        return Made(name, [], result=result(math.sin(5 * x), num_parameters=1000 * abs(x - 0.1)))
+
+    return searched(folder, sweep, run, n_trials=20)
 
 
 def states(searching):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules import build
 from engrec.modules.expression import ExpressionModule
+from engrec.plan import plan
 
 MODEL = {"_target_": "engrec.models.vgg.VGG", "norm": "batch", "width": 0.05, "dense": []}
 IMAGES = {"channels": 1, "height": 48, "width": 48, "normalize": "image"}
@@ -157,6 +159,63 @@ def test_a_file_of_torch_that_is_no_checkpoint_is_refused(path, other):
     assert "not an engrec checkpoint" in refused(checkpoint.read, path)
 
 
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(path, tmp_path, monkeypatch):
+    said = {"none.ckpt": "cannot be opened: No such file or directory", "empty.ckpt": "is empty"}
+    (tmp_path / "empty.ckpt").touch()
+    for name, expected in said.items():
+        assert refused(checkpoint.read, tmp_path / name) == f"{tmp_path / name} {expected}"
+    assert refused(checkpoint.read, tmp_path) == f"{tmp_path} cannot be opened: Is a directory"
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(zipfile, "ZipFile", denied)  # the tests may run as root, for whom nothing is closed
+    assert refused(checkpoint.read, path) == f"{path} cannot be opened: Permission denied"
+
+
+def test_a_small_file_does_not_fill_the_memory(content, path):
+    """Compressed, or a tensor that repeats one stored number."""
+    with (
+        zipfile.ZipFile(path) as whole,
+        zipfile.ZipFile(path.with_name("small.ckpt"), "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    assert "cannot be read safely" in refused(checkpoint.read, path.with_name("small.ckpt"))
+    huge = torch.zeros(1).expand(10**12)
+    torch.save(content | {"state_dict": content["state_dict"] | {"head.bias": huge}}, path)
+    assert "state_dict.head.bias is a tensor that has more values than the file" in refused(checkpoint.read, path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"state_dict": {"head.bias": 3}}, "state_dict.head.bias is 3"),
+        ({"state_dict": {1: torch.zeros(1)}}, "state_dict.1 is "),
+        ({"epoch": -1}, "epoch is -1: it must be greater than or equal to 0"),
+        ({"epoch": 1.5}, "epoch is 1.5: it must be a whole number"),
+        ({"task": "${oc.env:HOME}"}, "task is '${oc.env:HOME}': it must be 'expression' or 'engagement'"),
+        ({"module": None}, "module is None: it must be text"),
+        ({"dataset": "a\nb"}, "must be short text without control characters"),
+        ({"class_names": ["happy", "happy"]}, "hyper_parameters.class_names has a name twice"),
+        ({"class_names": "happy"}, "hyper_parameters.class_names is 'happy': it must be a list"),
+        ({"preprocessing": IMAGES | {"height": 0}}, "hyper_parameters.preprocessing.height is 0: it must be greater"),
+        ({"preprocessing": IMAGES | {"width": "48"}}, "preprocessing.width is '48': it must be a whole number"),
+        ({"preprocessing": {"channels": 1}}, "it lacks hyper_parameters.preprocessing.height"),
+        ({"model": {"norm": "batch"}}, "it lacks hyper_parameters.model._target_"),
+        ({"model": MODEL | {"norm": torch.zeros(1)}}, "hyper_parameters.model.norm is a Tensor"),
+        ({"seed": [[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]}, "hyper_parameters.seed.0.0.0"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_was_found_and_expected(content, path, changed, said):
+    of_the_file = changed.keys() <= {"state_dict", "epoch", "task", "module", "dataset"}
+    parameters = content["hyper_parameters"] if of_the_file else content["hyper_parameters"] | changed
+    torch.save(content | {"hyper_parameters": parameters} | (changed if of_the_file else {}), path)
+    message = refused(checkpoint.read, path)
+    assert message.startswith(f"{path} is not an engrec checkpoint, or damaged: ")
+    assert said in message
+
+
 @pytest.fixture
 def data(make_faces):
     from engrec.data import DataModule
@@ -210,6 +269,74 @@ def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, m
         except Exception as error:  # what is said does not matter here
             assert place == "model", error  # noqa: PT017
     assert not (tmp_path / "executed").exists()
+
+
+SECRET = "${oc.env:WANDB_API_KEY}"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("norm", "_args_", "_partial_", "_convert_", "_recursive_", "dense", "more"),
+        *({"_target_": "os.system"}, {"norm": {"_target_": "os.system", "command": "touch executed"}}),
+        *({"dense": [{"_target_": "os.system"}]}, {"_args_": [{"_target_": "os.system"}]}, {"_target_": SECRET}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", [SECRET, [SECRET], {"key": SECRET}, {"key": [{SECRET: SECRET}]}, True], ids=str)
+def test_nothing_in_a_checkpoint_is_resolved(content, path, data, tmp_path, monkeypatch, place, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_API_KEY", "of-nobody-else")
+    parameters = content["hyper_parameters"]
+    model = parameters["model"] | (place if isinstance(place, dict) else {place: value})
+    torch.save(content | {"hyper_parameters": parameters | {"model": model}}, path)
+    message = refused(tested, path, data)
+    assert "of-nobody-else" not in message
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_a_checkpoint_names_reaches_the_plan_as_it_is_written(content, path, compose, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "of-nobody-else")
+    parameters = content["hyper_parameters"]
+    torch.save(content | {"hyper_parameters": parameters | {"model": MODEL | {"norm": SECRET, "more": [SECRET]}}}, path)
+    cfg = compose("stage=test", f"ckpt_path={path}", "trainer.accelerator=cpu", f"output_dir={path.parent / 'run'}")
+    planned = plan(cfg)
+    assert planned.config["model"]["norm"] == SECRET
+    assert "of-nobody-else" not in str(planned.config)
+
+
+def test_only_training_uses_the_optimizer_of_a_checkpoint(content, path, data):
+    parameters = content["hyper_parameters"]
+    foreign = {"_target_": SECRET, "lr": {"_target_": "os.system"}}
+    torch.save(content | {"hyper_parameters": parameters | {"optimizer": foreign, "lr_scheduler": foreign}}, path)
+    module = tested(path, data)
+    assert module.hparams["optimizer"] == module.hparams["lr_scheduler"] == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"width": "big"}, "width is 'big': it must be a number"),
+        ({"width": 1e4}, "its weights are not those of its network"),
+        ({"width": 1e300}, "cannot be built"),
+        ({"dense": [10**9, 10**9]}, "its weights are not those of its network"),
+        ({"in_channels": 3}, "its weights are not those of its network"),
+        ({"in_channels": -1}, "cannot be built"),
+        ({"depth": 3}, "depth is 3: there is no such setting"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_weights_takes_no_memory(content, path, data, model, said):
+    parameters = content["hyper_parameters"]
+    torch.save(content | {"hyper_parameters": parameters | {"model": MODEL | model}}, path)
+    assert said in refused(tested, path, data)
+
+
+def test_a_network_for_other_images_is_refused(content, path, data):
+    module = ExpressionModule(MODEL | {"in_channels": 3}, {}, {}, NAMES, IMAGES)
+    torch.save(content | {"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
+    assert "describes a network that cannot be built: Given groups=1, weight of size [3, 3, 3, 3]" in refused(
+        tested, path, data
+    )
 
 
 def test_a_training_goes_on_only_as_it_was(content, path):

@@ -1,12 +1,15 @@
 """What is wrong with a configuration is said before anything is built, all of it, on one line."""
 
 import errno
+import math
 import re
 import sys
 from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from engrec import errors
 from engrec.config import TTA, check, logged_in
@@ -114,8 +117,23 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["monitor=test/accuracy"], "monitor=test/accuracy must be one of val/accuracy, "),
         (["tta=five_crop"], "tta=five_crop must be one of none, flip, ten_crop"),
         (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),
-        (["optimizer.lr=fast"], "optimizer.lr=fast is not a number"),
-        (["optimizer.lr=nan"], "optimizer.lr=nan is not a number"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast must be a number above 0"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan must be a number above 0"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf must be a number above 0"),
+        (["optimizer.nesterov=maybe"], "optimizer.nesterov=maybe must be true or false"),
+        (["model.width=-1"], "model.width=-1 must be a number above 0 and at most 16"),
+        (["model.norm=layer"], "model.norm=layer must be one of lrn, batch, none"),
+        (["model.dense=[64,0]"], "model.dense=[64, 0] must be a list, each a whole number from 1 to 65536"),
+        (["module.label_smoothing=1"], "module.label_smoothing=1 must be a number from 0 and below 1"),
+        (["stage=scratch", "module.backbone_lr_factor=-0.1"], "module.backbone_lr_factor=-0.1 must be a number of at"),
+        (["stage=scratch", "module.class_weights=[1,-1]"], "must be balanced or a list, each a number above 0 or null"),
+        (["lr_scheduler.warmup=2"], "lr_scheduler.warmup=2 must be a number from 0 to 1"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.patience=-1"], "patience=-1 must be a whole number of"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1 must be a number above 0 or null"),
+        (["trainer.devices=0"], "trainer.devices=0 must be a whole number from 1 to 1024 or one of -1, auto"),
+        (["callbacks.last.filename=best"], "callbacks.last must write last.ckpt into output_dir"),
+        (["output_dir=''"], "output_dir is empty"),
+        (["batch_size=1"], "set batch_size=2 or more"),
         (["++model._target_=engrec.models.vgg.VVG"], "cannot be imported"),
         (["++model._target_=engrec.modles.vgg.VGG"], "cannot be imported"),
         (["stage=finetune", "init_from=null"], "stage=scratch"),
@@ -245,3 +263,38 @@ def test_a_bad_checkpoint_and_a_full_disk_have_exit_statuses_of_their_own(capsys
             raise raised from error if raised is not error else None
         assert end.value.code == status
         assert capsys.readouterr().err.startswith("error: ")
+
+
+WALKED = {
+    "scratch": ["stage=scratch", "split=kfold", "augment=strong", "callbacks=early_stopping", "logger=wandb"],
+    "pretrain": ["model=vgg_small", "lr_scheduler=plateau", "dataset.num_train=70", "dataset.label_noise=0.1"],
+    "cnn": ["model=cnn", "optimizer=adamw", "lr_scheduler=paper", "split=holdout", "trainer.gradient_clip_val=1"],
+}
+ODD = (-1, 0, math.nan, math.inf, 1e9, 10**9, "word", [3], True, None)
+
+
+def numbers(node, prefix=""):
+    """The dotted keys of all numbers in a configuration, those in lists left out."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{prefix}{name}.")
+        elif type(value) in (int, float):
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_every_number_is_allowed_or_refused_in_one_line(compose, name):
+    """With values that nobody means; tests/integration/test_values.py trains with those that are allowed."""
+    composed = compose(*WALKED[name])
+    keys = list(numbers(OmegaConf.to_container(composed, resolve=True)))
+    assert len(keys) > 12
+    for key in keys:
+        for value in ODD:
+            cfg = composed.copy()
+            try:
+                OmegaConf.update(cfg, key, value)
+                check(cfg)
+            except (ValueError, OmegaConfBaseException) as error:
+                message = explain(error)
+                assert "\n" not in message
+                assert key in message, (key, value, message)

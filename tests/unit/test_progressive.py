@@ -90,8 +90,8 @@ def test_with_every_feature_off_it_is_the_plain_augmentation():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"rotation": NAN}, r"augment\.rotation=nan must be from 0 to 180"),
-        ({"gamma": INF}, r"augment\.gamma=inf must be 0 or more"),
+        ({"rotation": NAN}, r"augment\.rotation=nan must be a number from 0 to 180"),
+        ({"gamma": INF}, r"augment\.gamma=inf must be a number from 0 to 5"),
         ({"sizes": [[0, 32], [0.5, 0]]}, r"augment\.sizes=\[\[0, 32\], \[0\.5, 0\]\] must have whole numbers"),
         ({"sizes": [[0, -32]]}, r"augment\.sizes=.* must have whole numbers of at least 8"),
         ({"sizes": [[0, NAN]]}, r"augment\.sizes=.* must have whole numbers"),
@@ -103,13 +103,13 @@ def test_with_every_feature_off_it_is_the_plain_augmentation():
         ({"sizes": 32}, r"augment\.sizes=32 must be pairs"),
         ({"sizes": "32"}, r"augment\.sizes=32 must be pairs"),
         ({"sizes": [["early", 32]]}, r"augment\.sizes=.* must have shares of the epochs that are numbers"),
-        ({"late": {"start": "early"}}, r"augment\.late\.start=early must be a share"),
-        ({"late": {"start": 0.5, "erase": "off"}}, r"augment\.late\.erase=off must be from 0 to 1"),
+        ({"late": {"start": "early"}}, r"augment\.late\.start=early must be a number from 0 to 1"),
+        ({"late": {"start": 0.5, "erase": "off"}}, r"augment\.late\.erase=off must be a number from 0 to 1"),
         ({"sizes": [32, 48]}, r"augment\.sizes=\[32, 48\] must be pairs"),
-        ({"late": {"start": -0.1}}, r"augment\.late\.start=-0\.1 must be a share of all epochs, from 0 to 1"),
+        ({"late": {"start": -0.1}}, r"augment\.late\.start=-0\.1 must be a number from 0 to 1"),
         ({"late": {"start": NAN}}, r"augment\.late\.start=nan"),
         ({"late": {"start": INF}}, r"augment\.late\.start=inf"),
-        ({"late": {"start": 0.5, "erase": -1}}, r"augment\.late\.erase=-1 must be from 0 to 1"),
+        ({"late": {"start": 0.5, "erase": -1}}, r"augment\.late\.erase=-1 must be a number from 0 to 1"),
         ({"late": {"start": 0.5, "rotation": NAN}}, r"augment\.late\.rotation=nan"),
         ({"late": {"start": 0.5, "size": 40}}, r"augment\.late\.size must be one of start, flip, "),
         ({"late": {"erase": 0}}, r"augment\.late needs a start"),
@@ -260,10 +260,13 @@ def test_no_batch_waits_for_the_device(make_data):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        *(({"alpha": value}, rf"mixup\.alpha={value} must be above 0 and finite") for value in (0, -1, NAN, INF)),
-        *(({"share": value}, rf"mixup\.share={value} must be above 0") for value in (0, -1, 1.5, NAN, INF)),
-        *(({"start": value}, rf"mixup\.start={value} must be a share") for value in (-1, 1.5, NAN, INF)),
-        *(({"end": value}, rf"mixup\.end={value} must be a share") for value in (-1, 1.5, NAN, INF)),
+        *(({"alpha": value}, rf"mixup\.alpha={value} must be a number above 0") for value in (0, -1, NAN, INF)),
+        *(
+            ({"share": value}, rf"mixup\.share={value} must be a number above 0 and at most 1")
+            for value in (0, -1, 1.5, NAN, INF)
+        ),
+        *(({"start": value}, rf"mixup\.start={value} must be a number from 0 to 1") for value in (-1, 1.5, NAN, INF)),
+        *(({"end": value}, rf"mixup\.end={value} must be a number from 0 to 1") for value in (-1, 1.5, NAN, INF)),
         ({"start": 0.5, "end": 0.5}, r"mixup\.end=0\.5 must be above mixup\.start=0\.5"),
     ],
 )

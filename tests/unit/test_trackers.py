@@ -263,7 +263,7 @@ def test_a_malformed_key_is_found_without_the_server():
 def test_a_run_that_could_not_send_everything_in_time_says_so():
     """By a public setting, which raises TimeoutError."""
     settings = wandb.Settings(**trackers.init_arguments(new("unused", finish_timeout=3))["settings"])
-    assert settings.finish_timeout == 3
+    assert settings.finish_timeout == 1.5  # the rest is for the question whether the server answers
     assert settings.finish_timeout_raises
 
     class Slow(Sink):

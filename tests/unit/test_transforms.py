@@ -234,10 +234,10 @@ def test_images_do_not_touch_each_other_and_are_changed_differently():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"flip": 1.5}, r"augment\.flip=1\.5 must be from 0 to 1"),
-        ({"padding": -1}, r"augment\.padding=-1 must be 0 or more"),
-        ({"scale": 1}, r"augment\.scale=1 must be from 0 to 1"),
-        ({"rotation": 270}, r"augment\.rotation=270 must be from 0 to 180"),
+        ({"flip": 1.5}, r"augment\.flip=1\.5 must be a number from 0 to 1"),
+        ({"padding": -1}, r"augment\.padding=-1 must be a whole number from 0 to 64"),
+        ({"scale": 1}, r"augment\.scale=1 must be a number from 0 and below 1"),
+        ({"rotation": 270}, r"augment\.rotation=270 must be a number from 0 to 180"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

@@ -2,19 +2,19 @@
 
 import math
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from engrec.datasets import prepared, synthetic
+from engrec.datasets import synthetic
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, describe, pool, read_groups
-from engrec.pages import page
 from engrec.pages.dashboard.records import Entry, Outputs, read_history
+from engrec.pages.faces import mistakes, prepared_faces
+from engrec.pages.learning import learning_curve, metric_title
+from engrec.pages.panels import Chart, Look, assign_looks, look, short, text
 from engrec.runs.reading import MOST_BYTES, number, read_text
 from engrec.runs.record import Run, read_run
 
@@ -33,38 +33,21 @@ SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of a terminal
 class Details:
     """Answers to the page's questions. all_faces: whether pictures of people may be shown, or synthetic faces only."""
 
+    questions = ("history", "texts", "tested", "mistakes", "group", "intervals", "pair")
+
     def __init__(self, outputs: Outputs, all_faces: bool) -> None:
         self.outputs, self.all_faces = outputs, all_faces
-        self.lock = Lock()  # two threads ask
-        self.kept: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
-        self.questions: dict[str, Callable[..., dict[str, Any]]] = {
-            "history": self.history,
-            "texts": self.texts,
-            "tested": self.tested,
-            "mistakes": self.mistakes,
-            "group": self.group,
-            "intervals": self.intervals,
-            "pair": self.pair,
-        }
+        self.kept = lru_cache(MOST_KEPT)(self._ask)
 
     def answer(self, question: str, key: str) -> dict[str, Any]:
         """{"why": …} where there is nothing to show. Raises KeyError for what does not exist."""
-        ask, entries = self.questions[question], self._entries(question, key)
-        state = (question, key, *(str((entry.files, entry.record.get("state"))) for entry in entries))
-        with self.lock:
-            answer = self.kept.get(state)
-        if answer is None:
-            answer = self._ask(ask, [entries] if question in ("group", "intervals") else entries)
-        with self.lock:
-            self.kept[state] = answer
-            self.kept.move_to_end(state)
-            while len(self.kept) > MOST_KEPT:
-                self.kept.popitem(last=False)
-        return answer
+        state = [str((entry.files, entry.record.get("state"))) for entry in self._entries(question, key)]
+        return self.kept(question, key, tuple(state))
 
-    def _ask(self, ask: Callable[..., dict[str, Any]], arguments: Sequence[Any]) -> dict[str, Any]:
+    def _ask(self, question: str, key: str, _state: tuple[str, ...]) -> dict[str, Any]:
+        entries = self._entries(question, key)
         try:
-            return ask(*arguments)
+            return getattr(self, question)(*([entries] if question in ("group", "intervals") else entries))
         except (ValueError, OSError) as error:
             return {"why": " ".join(str(error).split())}
         except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -86,9 +69,6 @@ class Details:
     def history(self, entry: Entry) -> dict[str, Any]:
         """Learning curves: for each metric the traces of training and validation. The page gives them their colours,
         since they depend on which runs somebody has chosen."""
-        from engrec.pages.learning import learning_curve, metric_title
-        from engrec.pages.panels import Look, text
-
         columns, problem = read_history(entry.folder / "metrics.csv") if "metrics.csv" in entry.files else ({}, None)
         path, kept = entry.record["path"], entry.record["best_epoch"]
         curves: dict[str, dict[str, Any]] = {}
@@ -110,11 +90,10 @@ class Details:
                 texts[name] = read_text(entry.folder / name, tail) if name in entry.files else ""
             except ValueError as error:
                 texts[name] = f"({error})"
-        return {
-            "config": texts["config.yaml"],
-            "log": _lines(texts["train.log"], entry.files.get("train.log", (0, 0))[1] > TAIL),
-            "errors": _lines(texts["stderr.log"], entry.files.get("stderr.log", (0, 0))[1] > TAIL),
-        }
+        log, errors = (
+            _lines(texts[name], cut=entry.files.get(name, (0, 0))[1] > TAIL) for name in ("train.log", "stderr.log")
+        )
+        return {"config": texts["config.yaml"], "log": log, "errors": errors}
 
     def tested(self, entry: Entry) -> dict[str, Any]:
         """Scores and figures of predictions.csv."""
@@ -122,36 +101,23 @@ class Details:
 
         group = _tested_group(entry)
         [block] = comparison.build([group], 1)
-        [points] = [block.points[label] for label in block.labels]
+        [points] = [block.points[label] for label in block.models]
         return {
             "images": len(group.labels),
             "people": len(set(group.people.tolist())) if group.by_subject else None,
-            "scores": {score: rounded(values, 6)[0] for score, values in points.items()},
+            "scores": {score: short(values, 6)[0] for score, values in points.items()},
             "charts": _charts(block),
         }
 
     def mistakes(self, entry: Entry) -> dict[str, Any]:
         """The images that the run is surest of and wrong about."""
-        from engrec.pages.faces import caption, shrunk, surest_mistakes
-
-        group = _tested_group(entry)
-        wrong = surest_mistakes(group)
-        faces = faces_of(_run(entry))
-        synthetic = faces.recipe.get("importer") == "synthetic"
+        group, faces = _tested_group(entry), faces_of(_run(entry))
+        synthetic = faces.is_synthetic
         if not (synthetic or self.all_faces):
             raise ValueError("real faces are shown on this machine only; --faces includes them in the page")
-        where = {source: i for i, source in enumerate(faces.sources.tolist())}
-        chosen = [int(i) for i in wrong[:MOST_MISTAKES]]
-        if lacking := [source for source in group.sources[chosen].tolist() if source not in where]:
-            raise ValueError(f"the data set has no image {lacking[0]}: it is not the one that was tested on")
-        pictures = [page.picture(shrunk(faces.images[where[source]])) for source in group.sources[chosen].tolist()]
-        captions = [caption(group, i) for i in chosen]
-        return {
-            "synthetic": synthetic,
-            "wrong": len(wrong),
-            "images": len(group.labels),
-            "pictures": [{"src": src, "caption": text} for src, text in zip(pictures, captions, strict=True)],
-        }
+        wrong, shown = mistakes(group, faces, MOST_MISTAKES)
+        pictures = [{"src": source, "caption": words} for source, words in shown]
+        return {"synthetic": synthetic, "wrong": wrong, "images": len(group.labels), "pictures": pictures}
 
     def group(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Folds pooled, seeds averaged: each score with its interval, for the model and its controls."""
@@ -179,7 +145,7 @@ class Details:
     def intervals(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """The groups of runs in one figure, those with the most runs first."""
         from engrec.evidence.comparison import Figure
-        from engrec.pages import figures, panels
+        from engrec.pages import figures
 
         groups: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -187,19 +153,19 @@ class Details:
         first = sorted(groups.values(), key=_rank)[:MOST_ROWS]
         names = group_names([members[0] for members in first])
         answers = [self.answer("group", members[0].record["group"]) for members in first]
-        rows: list[tuple[str, panels.Look, dict[str, Figure]]] = []
+        rows: list[tuple[str, Look, dict[str, Figure]]] = []
         for name, answer in zip(names, answers, strict=True):
             for label, scores in answer.get("figures", {}).items():
                 model = label in answer["models"]
                 if model or len(first) <= WITH_CONTROLS:
                     known = {score: Figure(**_with_nan(numbers)) for score, numbers in scores.items()}
-                    look = panels.look(0) if model else panels.Look()
-                    rows.append((f"{name if model else label}{answer['sign']}", look, known))
+                    style = look(0) if model else Look()
+                    rows.append((f"{name if model else label}{answer['sign']}", style, known))
         if not rows:
             raise ValueError("no group of runs can be pooled yet")
         grey = "Grey: the controls, on the same test images. " if len(rows) > len(first) else ""
         few = FEW if any(answer.get("sign") for answer in answers) else ""
-        chart = panels.Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
+        chart = Chart(figures.intervals(rows, {}), f"{grey}{few}".strip())
         return {"chart": vars(chart)}
 
     def pair(self, one: Entry, other: Entry) -> dict[str, Any]:
@@ -214,7 +180,7 @@ class Details:
         found = block.difference(block.labels[1], block.labels[0])
         return {
             "figures": _numbers({score: figure for score, (figure, _) in found.figures.items()}),
-            "p": {score: rounded([p], 4)[0] for score, (_, p) in found.figures.items()},
+            "p": {score: short([p])[0] for score, (_, p) in found.figures.items()},
             **_intervals(block),
             "charts": _charts(block),
         }
@@ -233,7 +199,6 @@ def _tested_group(entry: Entry, name: str = "") -> Group:
 
 def _charts(block: Any) -> dict[str, dict[str, Any]]:
     from engrec.pages.figures import of_test
-    from engrec.pages.panels import assign_looks
 
     return {heading: vars(chart) for heading, chart in of_test(block, assign_looks(block.labels)).items()}
 
@@ -255,12 +220,8 @@ def _rank(members: Sequence[Entry]) -> tuple[int, float]:
     return -len(members), -best
 
 
-def rounded(values: Any, digits: int = 4) -> list[float | None]:
-    return [round(float(value), digits) if math.isfinite(value) else None for value in values]
-
-
 def _numbers(figures: Any) -> dict[str, dict[str, Any]]:
-    named = {score: rounded([f.value, f.low, f.high, f.sd], 6) for score, f in figures.items()}
+    named = {score: short([f.value, f.low, f.high, f.sd], 6) for score, f in figures.items()}
     return {score: dict(zip(("value", "low", "high", "sd"), f, strict=True)) for score, f in named.items()}
 
 
@@ -273,10 +234,7 @@ def _intervals(block: Any) -> dict[str, Any]:
     from engrec.pages.tables import legend
 
     few = 2 <= block.draws.num_groups < ENOUGH
-    return {
-        "legend": f"{FEW} {legend(block)}" if few else legend(block),
-        "sign": " †" if few else "",
-    }
+    return {"legend": f"{FEW} {legend(block)}" if few else legend(block), "sign": " †" if few else ""}
 
 
 def complete_seeds(latest: Mapping[tuple[Any, Any], Entry]) -> list[Entry]:
@@ -316,21 +274,13 @@ def faces_of(run: Run) -> Faces:
 
     The function that a run names is never called: only these two are known here.
     """
-    from engrec.pages.faces import prepared_path
-
     if run.settings.get("dataset._target_") != "engrec.datasets.synthetic.render":
-        path = prepared_path(run)
-        return _prepared(path, path.stat().st_mtime_ns)
+        return prepared_faces(run)
     names = ("task", "num_train", "num_val", "num_test", "images_per_subject", "seed", "label_noise")
     given = {name: run.settings[f"dataset.{name}"] for name in names if f"dataset.{name}" in run.settings}
     if sum(number(given.get(name)) or 0 for name in names[1:4]) > MOST_RENDERED:
         raise ValueError(f"more than {MOST_RENDERED:,} synthetic faces are not rendered again to show some of them")
     return _rendered(**given)
-
-
-@lru_cache(2)
-def _prepared(path: Path, written: int) -> Faces:
-    return prepared.load(path)
 
 
 @lru_cache(2)

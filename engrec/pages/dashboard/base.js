@@ -17,17 +17,32 @@ const SCORES = Object.fromEntries(LOGGED.map(({ key, label }) => [key, label]));
 const SHARES = new Set(LOGGED.filter((metric) => metric.share).map(({ key }) => key)); // shown in per cent
 const STATES = ["running", "finished", "failed", "stopped", "pruned", "unknown", "damaged"];
 
-/** An element; properties that start with "on" are listeners, text among the children stays text. */
-function h(tag, properties = {}, ...children) {
+/** An element, such as "div.wide". Properties may come first: those that start with "on" are listeners. Text among the
+ * children stays text. */
+function h(selector, ...children) {
+  const [tag, ...classes] = selector.split(".");
   const element = document.createElement(tag);
+  if (classes.length) element.className = classes.join(" ");
+  const properties = children[0]?.constructor === Object ? children.shift() : {};
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "class") element.className = value;
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
+    else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child != null && child !== false));
   return element;
+}
+
+const section = (title, ...children) => h("section", h("h2", title), ...children);
+const note = (...text) => h("p.note", ...text);
+const code = (text) => h("pre.command", text);
+const button = (kind, onclick, ...content) => h(`button.${kind}`, { type: "button", onclick }, ...content);
+
+/** head: its cells; rows: lists of cells, of which the first is a heading. */
+function plainTable(head, rows, kind) {
+  const cells = (row) => row.map((cell, i) => (i ? h("td", cell) : h("th", { scope: "row" }, cell)));
+  const heads = head.map((cell) => h("th", { scope: "col" }, cell));
+  const body = rows.map((row) => h("tr", cells(row)));
+  return h("div.wide", h(`table.${kind}`, h("thead", h("tr", heads)), h("tbody", body)));
 }
 
 function escaped(text) {
@@ -60,13 +75,9 @@ function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-function date(seconds) {
-  if (seconds == null) return "";
-  const at = new Date(1000 * seconds);
-  const two = (number) => String(number).padStart(2, "0");
-  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}`;
-}
+/** In the time zone of the browser; Swedish dates are ISO's. */
+const date = (seconds) =>
+  seconds == null ? "" : new Date(1000 * seconds).toLocaleString("sv", { dateStyle: "short", timeStyle: "short" });
 
 function ago(seconds) {
   const passed = Math.max(0, Date.now() / 1000 - seconds);
@@ -93,11 +104,9 @@ function secondsOf(run) {
   return run.seconds;
 }
 
-function badge(state) {
-  return h("span", { class: `badge ${STATES.includes(state) ? state : "unknown"}` }, state);
-}
+const badge = (state) => h(`span.badge.${STATES.includes(state) ? state : "unknown"}`, state);
 
-const runLink = (run, text) => h("a", { href: `#/run/${run.id}` }, text ?? label(run));
+const runLink = (run, more) => h("a", { href: `#/run/${run.id}`, ...more }, label(run));
 
 let differences = { of: null, found: null };
 
@@ -107,41 +116,29 @@ function allDiffering() {
   return differences.found;
 }
 
-/** The settings in which some of these runs differ, with how many differ from the most frequent value: groups of
- * options by their name, and what differs among runs that have the same option. */
+/** The settings in which some of these runs differ: groups of options by their name, and what differs among runs that have
+ * the same option. Those come first in which most runs differ from the most frequent value. */
 function differing(all) {
   const some = all.filter((run) => Object.keys(run.settings).length);
-  const found = new Map();
   const groups = new Set(some.flatMap((run) => Object.keys(run.choices)));
-  const tally = (name, buckets) => {
-    let odd = 0;
-    for (const values of buckets.values()) {
-      const all = [...values.values()].reduce((a, b) => a + b, 0);
-      odd += all - Math.max(...values.values());
-    }
-    if (odd) found.set(name, odd);
-  };
-  const add = (buckets, bucket, value) => {
-    if (!buckets.has(bucket)) buckets.set(bucket, new Map());
-    const values = buckets.get(bucket);
-    values.set(value, (values.get(value) ?? 0) + 1);
+  const found = new Map();
+  const add = (name, number) => number && found.set(name, number);
+  const odd = (alike, valueOf) => {
+    const counts = [...Map.groupBy(alike, valueOf).values()].map((same) => same.length);
+    return alike.length - Math.max(0, ...counts);
   };
   for (const group of groups) {
     if (["dataset", "model", "split"].includes(group)) continue;
-    const buckets = new Map();
-    for (const run of some) if (group in run.choices) add(buckets, "", run.choices[group]);
-    tally(group, buckets);
+    const chosen = some.filter((run) => group in run.choices);
+    add(group, odd(chosen, (run) => run.choices[group]));
   }
   for (const key of new Set(some.flatMap((run) => Object.keys(run.settings)))) {
     const group = key.split(".")[0];
-    const buckets = new Map();
-    for (const run of some) {
-      const option = groups.has(group) ? String(run.choices[group]) : "";
-      add(buckets, option, JSON.stringify(run.settings[key]) ?? "");
-    }
-    tally(key, buckets);
+    const sameOption = Map.groupBy(some, (run) => (groups.has(group) ? run.choices[group] : ""));
+    const odds = [...sameOption.values()].map((alike) => odd(alike, (run) => JSON.stringify(run.settings[key])));
+    add(key, odds.reduce((a, b) => a + b, 0));
   }
-  return found;
+  return [...found].sort((a, b) => b[1] - a[1]).map(([key]) => key);
 }
 
 const settingOf = (run, key) => (key in run.choices && !(key in run.settings) ? run.choices[key] : run.settings[key]);
@@ -149,6 +146,7 @@ const settingOf = (run, key) => (key in run.choices && !(key in run.settings) ? 
 // Where records come from: a server that is asked again and again, or the page itself.
 
 const answers = new Map();
+let seen = { version: 0, token: "" };
 
 /** An answer that an exported page holds, compressed. */
 async function unpacked(name) {
@@ -157,7 +155,6 @@ async function unpacked(name) {
   const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
-let seen = { version: 0, token: "" };
 
 /** An answer about a run, a pair of runs or a group; {why} where there is none. */
 function ask(question, key) {
@@ -166,11 +163,8 @@ function ask(question, key) {
     const answer = about.exported
       ? unpacked(name)
       : fetch(`api/${name}`).then((r) => (r.ok ? r.json() : { why: `the server has no answer (${r.status})` }));
-    answers.set(
-      name,
-      answer.catch(() => ({ why: "the server does not answer", lost: true })),
-    );
-    answers.get(name).then((answer) => answer.lost && answers.delete(name));
+    const lost = () => answers.delete(name) && { why: "the server does not answer" };
+    answers.set(name, answer.catch(lost));
   }
   return answers.get(name);
 }
@@ -190,9 +184,9 @@ function take(state) {
     changed.add(record.id);
   }
   const groups = new Set([...changed].map((id) => runs.get(id)?.group));
+  const stale = (key) => key === "all" || changed.has(key) || groups.has(key);
   for (const name of [...answers.keys()]) {
-    const keys = name.split("/")[1].split("+");
-    if (changed.size && keys.some((key) => key === "all" || changed.has(key) || groups.has(key))) answers.delete(name);
+    if (changed.size && name.split("/")[1].split("+").some(stale)) answers.delete(name);
   }
   seen = { version: state.version, token: state.token };
   return changed;

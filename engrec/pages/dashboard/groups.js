@@ -1,143 +1,101 @@
 "use strict";
 // Groups of runs that differ only in fold and seed, pooled.
 
+const NAMES = constants.compared;
+
 function groupsView(place) {
-  if (!runs.size) {
-    place.replaceChildren(nothingYet());
-    return { update: () => (runs.size ? "again" : undefined) };
-  }
-  const NAMES = constants.compared;
-  const FIRST = 40;
-  let all = false;
-  let alive = true;
+  if (!runs.size) return emptyView(place);
+  let most = 40; // rows
   let round = 0;
-  const body = h("div", {});
-  const chart = h("div", {});
-  place.replaceChildren(
-    section(
-      "Folds and seeds together",
-      note(
-        "Each row is a group of runs that differ only in fold and seed: folds are pooled, seeds averaged. Scores in per cent, with 95 % intervals in brackets. The remarks of a row say what the intervals are over and whether the model beats its controls.",
-      ),
-      body,
-    ),
-    section("Intervals", chart),
+  const body = h("div");
+  const chart = h("div");
+  const intro = note(
+    "Each row is a group of runs that differ only in fold and seed: folds are pooled, seeds averaged. ",
+    "Scores in per cent, with 95 % intervals in brackets. ",
+    "The remarks of a row say what the intervals are over and whether the model beats its controls.",
   );
-  let rows = [];
-
-  function groups() {
-    const found = new Map();
-    for (const run of runs.values()) {
-      if (!run.stage) continue;
-      if (!found.has(run.group)) found.set(run.group, []);
-      found.get(run.group).push(run);
-    }
-    const best = (group) => Math.max(...group.map((run) => run.val.auc ?? -1));
-    return [...found]
-      .map(([id, of]) => ({ id, of }))
-      .filter(({ of }) => of.some((run) => run.state === "finished"))
-      .sort((a, b) => b.of.length - a.of.length || best(b.of) - best(a.of));
-  }
-
-  const nameOf = ([run]) => [run.stage, run.dataset, run.model].filter(Boolean).join(" ");
-
-  /** The settings in which groups of the same name differ, by name. */
-  function differingByName(found) {
-    const byName = new Map();
-    for (const { of } of found) byName.set(nameOf(of), [...(byName.get(nameOf(of)) ?? []), of[0]]);
-    const keys = (some) => [...differing(some).keys()].filter((key) => !key.endsWith("._target_"));
-    return new Map([...byName].map(([name, some]) => [name, keys(some)]));
-  }
-
-  function settingsOf([run], keys) {
-    const known = keys.filter((key) => settingOf(run, key) !== undefined);
-    const words = known.map((key) => `${key}=${shown(settingOf(run, key))}`);
-    return words.slice(0, 6).join(" ") + (words.length > 6 ? " …" : "");
-  }
+  place.replaceChildren(section("Folds and seeds together", intro, body), section("Intervals", chart));
 
   async function fill() {
     const mine = ++round;
-    const found = groups();
-    const kept = all ? found : found.slice(0, FIRST);
+    const found = finishedGroups();
+    const rows = found.slice(0, most);
     const unlike = differingByName(found);
-    rows = kept.map((group) => ({
-      ...group,
-      name: nameOf(group.of),
-      more: settingsOf(group.of, unlike.get(nameOf(group.of))),
-      cells: NAMES.map(() => h("td", {}, "…")),
-    }));
-    const lines = rows.map((row) => {
-      const folds = new Set(row.of.map((run) => run.fold));
-      const seeds = new Set(row.of.map((run) => run.seed));
-      const numFolds = row.of[0].folds;
-      const show = () => {
-        filters.group = row.id;
-        location.hash = "#/runs";
-      };
-      const name = h(
-        "th",
-        { scope: "row" },
-        h("button", { type: "button", class: "plain link", onclick: show }, row.name),
-        h("div", { class: "note" }, row.more),
-      );
-      const count = `${numFolds ? `${folds.size} of ${numFolds}` : folds.size > 1 ? folds.size : "–"}`;
-      return h(
-        "tr",
-        {},
-        name,
-        h("td", {}, String(row.of.length)),
-        h("td", {}, count),
-        h("td", {}, String(seeds.size)),
-        row.cells,
-      );
-    });
-    const head = ["group", "runs", "folds", "seeds", ...NAMES].map((text) => h("th", { scope: "col" }, text));
-    const more = () => ((all = true), fill());
+    const showAll = () => ((most = Infinity), fill());
+    const head = ["group", "runs", "folds", "seeds", ...NAMES];
+    const lines = rows.map((of) => groupCells(of, unlike.get(nameOf(of[0]))));
+    const table = plainTable(head, lines, "groups");
     body.replaceChildren(
-      h(
-        "div",
-        { class: "wide" },
-        h("table", { class: "groups" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, lines)),
-      ),
-      found.length > kept.length
-        ? h("button", { type: "button", onclick: more }, `${counted(found.length - kept.length, "more group")}`)
-        : "",
+      table,
+      found.length > rows.length ? button("more", showAll, counted(found.length - rows.length, "more group")) : "",
       found.length ? "" : note("None of these runs has finished yet."),
     );
-    for (const row of rows) {
-      const answer = await ask("group", row.id);
-      if (!alive || mine !== round) return;
-      show(row, answer);
+    for (const [i, line] of [...table.querySelectorAll("tbody tr")].entries()) {
+      const answer = await ask("group", rows[i][0].group);
+      if (mine !== round) return;
+      showScores(line, answer);
     }
     const { chart: intervals, why } = await ask("intervals", "all");
-    if (!alive || mine !== round) return;
-    chart.replaceChildren(why ? note(`No figure: ${why}.`) : chartPanel(null, intervals));
-  }
-
-  function show(row, answer) {
-    if (answer.why) {
-      row.cells.forEach((cell, i) => i && cell.remove());
-      row.cells[0].setAttribute("colspan", NAMES.length);
-      row.cells[0].className = "left note";
-      row.cells[0].textContent = answer.why;
-      return;
-    }
-    const figures = answer.figures[answer.models[0]];
-    row.cells.forEach((cell, i) => (cell.textContent = withInterval(figures[NAMES[i]], answer.sign)));
-    const remarks = [
-      answer.legend,
-      answer.repeated ? `Left out: ${counted(answer.repeated, "earlier run")} of the same fold and seed.` : "",
-      answer.incomplete ? `Left out: ${counted(answer.incomplete, "run")} of seeds that lack folds.` : "",
-      ...answer.verdicts.map((verdict) => verdict.text),
-    ].join(" ");
-    const fails = answer.verdicts.some((verdict) => verdict.kind === "fails");
-    const words = [answer.sign && "† fewer than five people", fails && "does not beat every control"].filter(Boolean);
-    const summary = h("summary", { class: fails ? "fails" : "" }, words.join(", ") || "remarks");
-    const head = row.cells[0].parentElement.querySelector("th");
-    head.append(h("details", { class: "note verdict" }, summary, remarks));
+    if (mine === round) chart.replaceChildren(why ? note(`No figure: ${why}.`) : chartPanel(null, intervals));
   }
 
   fill();
-  const mine = (changed) => [...changed].some((id) => runs.get(id)?.state !== "running" || !runs.has(id));
-  return { update: (changed) => (!runs.size ? "again" : mine(changed) && fill()), leave: () => (alive = false) };
+  const settled = (changed) => [...changed].some((id) => runs.get(id)?.state !== "running");
+  return { update: (changed) => (!runs.size ? "again" : settled(changed) && fill()), leave: () => (round += 1) };
+}
+
+/** Lists of the runs of each group in which one has finished: those of most runs first, then the best. */
+function finishedGroups() {
+  const all = Map.groupBy(runs.values(), (run) => run.stage && run.group).values();
+  const best = (group) => Math.max(...group.map((run) => run.val.auc ?? -1));
+  return [...all]
+    .filter((group) => group[0].stage && group.some((run) => run.state === "finished"))
+    .sort((a, b) => b.length - a.length || best(b) - best(a));
+}
+
+const nameOf = (run) => [run.stage, run.dataset, run.model].filter(Boolean).join(" ");
+
+/** The settings in which groups of the same name differ, by name. */
+function differingByName(groups) {
+  const byName = Map.groupBy(groups.map(([run]) => run), nameOf);
+  const keys = (some) => differing(some).filter((key) => !key.endsWith("._target_"));
+  return new Map([...byName].map(([name, some]) => [name, keys(some)]));
+}
+
+/** The cells of a row; its scores are asked for afterwards. keys: of the settings that tell it from others. */
+function groupCells(group, keys) {
+  const [run] = group;
+  const known = keys.filter((key) => settingOf(run, key) !== undefined);
+  const words = known.map((key) => `${key}=${shown(settingOf(run, key))}`);
+  const more = words.slice(0, 6).join(" ") + (words.length > 6 ? " …" : "");
+  const show = () => {
+    filters.group = run.group;
+    location.hash = "#/runs";
+  };
+  const folds = new Set(group.map(({ fold }) => fold)).size;
+  const seeds = new Set(group.map(({ seed }) => seed)).size;
+  const ofFolds = run.folds ? `${folds} of ${run.folds}` : folds > 1 ? folds : "–";
+  const name = [button("plain.link", show, nameOf(run)), h("div.note", more)];
+  return [name, group.length, ofFolds, seeds, ...NAMES.map(() => "…")];
+}
+
+function showScores(line, answer) {
+  const cells = [...line.cells].slice(-NAMES.length);
+  if (answer.why) {
+    cells.slice(1).forEach((cell) => cell.remove());
+    return cells[0].replaceWith(h("td.left.note", { colspan: NAMES.length }, answer.why));
+  }
+  const figures = answer.figures[answer.models[0]];
+  cells.forEach((cell, i) => (cell.textContent = withInterval(figures[NAMES[i]], answer.sign)));
+  const left = (number, what, why) => number && `Left out: ${counted(number, what)} of ${why}.`;
+  const remarks = [
+    answer.legend,
+    left(answer.repeated, "earlier run", "the same fold and seed"),
+    left(answer.incomplete, "run", "seeds that lack folds"),
+    ...answer.verdicts.map((verdict) => verdict.text),
+  ];
+  const fails = answer.verdicts.some((verdict) => verdict.kind === "fails") && "does not beat every control";
+  const words = [answer.sign && "† fewer than five people", fails].filter(Boolean).join(", ");
+  const summary = h(fails ? "summary.fails" : "summary", words || "remarks");
+  return line.cells[0].append(h("details.note.verdict", summary, remarks.filter(Boolean).join(" ")));
 }

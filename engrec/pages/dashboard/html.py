@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import hashlib
 import html
 import importlib.util
 import json
@@ -47,7 +46,7 @@ def constants() -> str:
     looks = [{"colour": look(i).colour, "dash": look(i).dash} for i in range(len(COLOURS) * len(DASHES))]
     metrics = [metric | {"share": metric["key"] in scores()} for metric in described()]
     names = {"metrics": metrics, "compared": list(compared())}
-    return _data("constants", {**names, "looks": looks, "template": TEMPLATE, "dark": DARK})
+    return page.data(compact({**names, "looks": looks, "template": TEMPLATE, "dark": DARK}), "constants")
 
 
 def _ours(name: str) -> str:
@@ -79,35 +78,22 @@ def data_tables() -> tuple[str, str]:
     return f'(()=>{{"use strict";{source[: exported.start()]}{end}}})();', css
 
 
-def policy(allowed: str) -> str:
-    """What a browser lets the page do: run the scripts that are named, fetch nothing from elsewhere. 'unsafe-eval' is
-    for plotly; text of files is never run."""
-    return (
-        f"default-src 'none'; script-src {allowed} 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
-    )
-
-
 def served() -> str:
     sources = "".join(f'<script defer src="{name}"></script>' for name in scripts() if name != PLOTS)
-    return _page(
-        f'<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">{sources}', BODY + constants()
-    )
+    links = '<link rel="stylesheet" href="style.css"><link rel="icon" href="data:,">'
+    return page.shell("engrec", links + sources, BODY + constants())
 
 
 def exported(outputs: Outputs, details: Details, name: str) -> Iterator[str]:
     """One file that needs nothing else, in parts."""
-    hashes = " ".join(f"'sha256-{_digest(source)}'" for source in _inside().values())
-    head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(hashes))}"><style>{style()}</style>'
-    )
-    start, end = _page(head, f"{BODY}{constants()}\0").split("\0")
+    head = f"{page.allow(_inside())}<style>{style()}</style>"
+    start, end = page.shell("engrec", head, f"{BODY}{constants()}\0").split("\0")
     yield start
     state = outputs.since() | {"root": name, "error": "", "exported": time.strftime("%Y-%m-%d %H:%M")}
-    yield _data("state", state)
+    yield page.data(compact(state), "state")
     for question, key in asked(outputs):
         yield _packed(f"{question}/{key}", details.answer(question, key))
-    yield "".join(f"<script>{source}</script>" for source in _inside().values())
+    yield "".join(map(page.script, _inside()))
     yield end
 
 
@@ -128,33 +114,16 @@ def asked(outputs: Outputs) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _inside() -> dict[str, str]:
+def _inside() -> list[str]:
     """The scripts as they can stand inside a page, where </script> would end them."""
-    return {name: re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE) for name, source in scripts().items()}
-
-
-def _digest(source: str) -> str:
-    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-
-
-def _data(name: str, node: Any) -> str:
-    """JSON in an element that no text inside it can end."""
-    text = _json(node).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{html.escape(name)}">{text}</script>\n'
+    return [re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE) for source in scripts().values()]
 
 
 def _packed(name: str, node: Any) -> str:
-    """The same, compressed: figures of a thousand runs are 40 MB of text."""
-    packed = base64.b64encode(gzip.compress(_json(node).encode(), 6, mtime=0)).decode()
+    """Compressed JSON: figures of a thousand runs are 40 MB of text."""
+    packed = base64.b64encode(gzip.compress(compact(node).encode(), 6, mtime=0)).decode()
     return f'<script type="text/plain" id="{html.escape(name)}">{packed}</script>\n'
 
 
-def _json(node: Any) -> str:
+def compact(node: Any) -> str:
     return json.dumps(node, allow_nan=False, separators=(",", ":"))
-
-
-def _page(head: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>engrec</title>'
-        f'<meta name="viewport" content="width=device-width">{head}</head><body>{body}</body></html>\n'
-    )

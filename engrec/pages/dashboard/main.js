@@ -11,8 +11,7 @@ function show() {
   view.leave?.();
   for (const link of document.querySelectorAll("nav a")) {
     const current = link.dataset.views.split(" ").includes(name || "runs");
-    if (current) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    link.ariaCurrent = current ? "page" : null;
   }
   main.replaceChildren();
   if (name === "run") view = runView(main, keys[0]);
@@ -27,23 +26,29 @@ function showTitle() {
   document.title = `${running ? `(${running}) ` : ""}${about.root} – engrec`;
 }
 
-async function refresh() {
-  if (!document.hidden) {
-    try {
-      const changed = await poll();
-      live.textContent = "live";
-      live.className = "live";
-      if (changed.size) {
-        showTitle();
-        if (view.update(changed) === "again") show();
-      }
-      view.tick?.();
-    } catch {
-      live.textContent = "no connection: is the command still running?";
-      live.className = "lost";
-    }
+/** Take what is new, and say whether somebody answered. */
+async function lookAgain() {
+  try {
+    const changed = await poll();
+    [live.textContent, live.className] = ["live", "live"];
+    return changed;
+  } catch {
+    [live.textContent, live.className] = ["no connection: is the command still running?", "lost"];
+    return null;
   }
-  setTimeout(refresh, EVERY);
+}
+
+async function refresh() {
+  try {
+    const changed = document.hidden ? null : await lookAgain();
+    if (changed?.size) {
+      showTitle();
+      if (view.update(changed) === "again") show();
+    }
+    if (changed) view.tick?.();
+  } finally {
+    setTimeout(refresh, EVERY);
+  }
 }
 
 async function start() {
@@ -52,16 +57,7 @@ async function start() {
     about.exported = exported.exported;
     take(exported);
     live.textContent = `as of ${exported.exported}`;
-  } else {
-    try {
-      await poll();
-      live.textContent = "live";
-      live.className = "live";
-    } catch {
-      live.textContent = "no connection: is the command still running?";
-      live.className = "lost";
-    }
-  }
+  } else await lookAgain();
   showTitle();
   window.addEventListener("hashchange", () => (show(), window.scrollTo(0, 0)));
   document.addEventListener("keydown", (event) => {

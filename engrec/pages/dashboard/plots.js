@@ -41,37 +41,29 @@ dark.addEventListener("change", () => {
 
 /** Figures, each under its heading and with its remark. */
 function chartPanels(charts) {
-  return Object.entries(charts).map(([heading, chart]) => chartPanel(h("h3", {}, heading), chart));
+  return Object.entries(charts).map(([heading, chart]) => chartPanel(h("h3", heading), chart));
 }
 
 function chartPanel(heading, { figure, note: remark, width }) {
-  const place = h("div", { class: "plot" });
-  place.style.minWidth = `${width}px`;
+  const place = h("div.plot", { style: `min-width: ${width}px` });
   if (figure) plot(place, figure);
-  return h(
-    "div",
-    { class: width > 600 ? "panel broad" : "panel" },
-    heading,
-    figure ? h("div", { class: "wide" }, place) : null,
-    remark ? note(remark) : null,
-  );
+  const kind = width > 600 ? "div.panel.broad" : "div.panel";
+  return h(kind, heading, figure && h("div.wide", place), remark && note(remark));
 }
 
 /** Two panels of learning curves with a choice of metric each. update(list of {run, index}) draws them. */
-function curvePanels(key) {
-  const panels = ["monitor", "loss"].map((first) => ({ first, chosen: null, plot: h("div", { class: "plot" }) }));
+function curvePanels() {
+  const panels = ["monitor", "loss"].map((first) => ({ first, chosen: null, plot: h("div.plot") }));
   const training = h("input", { type: "checkbox", checked: true, onchange: () => redraw() });
   let entries = [];
-  const body = panels.map((panel) => {
-    panel.select = h("select", {
-      "aria-label": "metric",
-      onchange: () => ((panel.chosen = panel.select.value), redraw()),
-    });
-    return h("div", { class: "panel" }, panel.select, panel.plot);
-  });
+  for (const panel of panels) {
+    const choose = () => ((panel.chosen = panel.select.value), redraw());
+    panel.select = h("select", { "aria-label": "metric", onchange: choose });
+  }
   const remark = note("");
-  const element = h("div", { class: "curves", id: key }, h("div", { class: "columns" }, body), remark);
-  const more = h("label", {}, training, " with training (dotted)");
+  const body = panels.map((panel) => h("div.panel", panel.select, panel.plot));
+  const element = h("div.curves", { id: "curves" }, h("div.columns", body), remark);
+  const more = h("label", training, " with training (dotted)");
 
   function redraw() {
     const found = new Set(entries.flatMap(({ curves }) => Object.keys(curves)));
@@ -80,19 +72,17 @@ function curvePanels(key) {
       const monitor = entries.find((entry) => entry.run.monitor)?.run.monitor.replace(/^val\//, "") ?? "auc";
       const wanted = panel.first === "loss" ? "loss" : monitor === "loss" ? "accuracy" : monitor;
       const metric = [panel.chosen, wanted].find((name) => found.has(name)) ?? names[0];
-      panel.select.replaceChildren(
-        ...names.map((name) => h("option", { value: name, selected: name === metric }, SCORES[name] ?? name)),
-      );
+      const option = (name) => h("option", { value: name, selected: name === metric }, SCORES[name] ?? name);
+      panel.select.replaceChildren(...names.map(option));
       plot(panel.plot, overlay(metric));
     }
   }
 
   /** The curves of all chosen runs, each in the colour and dash of its run. */
   function overlay(metric) {
+    const asked = (trace) => trace.name !== "train" || training.checked;
     const own = entries.flatMap(({ index, curves }) =>
-      (curves[metric]?.traces ?? [])
-        .filter((trace) => trace.name !== "train" || training.checked)
-        .map((trace) => ofRun(trace, look(index))),
+      (curves[metric]?.traces ?? []).filter(asked).map((trace) => ofRun(trace, look(index))),
     );
     const last = Math.max(1, ...entries.map(({ epochs }) => epochs));
     const title = entries.map(({ curves }) => curves[metric]?.title).find(Boolean);

@@ -30,7 +30,7 @@ from engrec.runs.reading import (
     read_text,
     word,
 )
-from engrec.runs.record import STAGES
+from engrec.runs.record import STAGES, read_result
 from engrec.runs.settings import is_setting
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
@@ -39,7 +39,6 @@ DEEPEST = 24  # folders
 SKIPPED = {"controls", "wandb", "checkpoints", "lightning_logs", "__pycache__"}
 NAMED = ("dataset", "model", "split")  # groups of options that a run has a name for once it is finished
 NOT_PLAIN = (0, -1)  # a link, a pipe, a folder
-STATES = (*statuses.STATES, "unknown")
 
 Seen = dict[str, tuple[int, int]]  # name of a file to when it was written, in ns, and its size
 
@@ -77,7 +76,9 @@ class Outputs:
         trials = dict(self._trials())
         names = _names(entry.read for entry in self.runs.values())
         for entry in self.runs.values():
-            self._update(entry, full_record(entry.read, names, trials))
+            record = full_record(entry.read, names, trials)
+            if record != entry.record:
+                entry.record, entry.version = record, self.version
 
     def since(self, version: int = 0, token: str = "") -> dict[str, Any]:
         """Records that are new since then, or all of them."""
@@ -106,10 +107,6 @@ class Outputs:
                 entries[key] = Entry(folder, files, read(folder, path, files, found_before), record, version)
             self.gone.pop(key, None)
 
-    def _update(self, entry: Entry, record: dict[str, Any]) -> None:
-        if record != entry.record:
-            entry.record, entry.version = record, self.version
-
     def _trials(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The folder of each trial, and what its runs do not know: that it was pruned, or why it failed."""
         for entry in self.searches.values():
@@ -126,27 +123,23 @@ def identity(path: str) -> str:
 
 def walk(root: Path) -> Iterator[tuple[str, Seen]]:
     """Each folder from the root down, relative to it, with those of its files that are read here."""
-    waiting = [("", 0)]
-    while waiting:
-        path, depth = waiting.pop()
+
+    def passed_over(error: OSError) -> None:
+        if error.filename == str(root):  # others were removed meanwhile, or are not readable for this user
+            raise error
+
+    for folder, folders, names in os.walk(root, onerror=passed_over):
+        path, found = os.path.relpath(folder, root), {*names, *folders}.intersection(READ)
+        deeper = len(Path(path).parts) < DEEPEST
+        folders[:] = [name for name in folders if deeper and not name.startswith(".") and name not in SKIPPED]
         files: Seen = {}
-        try:
-            with os.scandir(root / path) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name in SKIPPED:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if depth < DEEPEST:
-                            waiting.append((f"{path}/{entry.name}" if path else entry.name, depth + 1))
-                    elif entry.name in READ:
-                        at = entry.stat(follow_symlinks=False)
-                        files[entry.name] = (at.st_mtime_ns, at.st_size) if stat.S_ISREG(at.st_mode) else NOT_PLAIN
-        except OSError:
-            if not path:
-                raise
-            continue  # removed meanwhile, or not readable for this user
+        for name in sorted(found):
+            with suppress(OSError):
+                at = Path(folder, name).lstat()
+                if not stat.S_ISDIR(at.st_mode):
+                    files[name] = (at.st_mtime_ns, at.st_size) if stat.S_ISREG(at.st_mode) else NOT_PLAIN
         if files:
-            yield path or ".", files
+            yield path, files
 
 
 def read_history(path: Path) -> tuple[dict[str, list[float | None]], Problem | None]:
@@ -175,22 +168,15 @@ def _read_status(folder: Path, files: Seen) -> tuple[dict[str, Any], Problem | N
     """What status.json says, checked against the process that it names."""
     at: dict[str, Any] = dict.fromkeys(("started", "ended", "begun", "earlier"))
     at |= {"state": "unknown", "error": "", "command": "", "choices": {}}
-    name = statuses.FILE
-    if not 0 <= files.get(name, (0, 0))[1] <= MOST_BYTES[name]:
-        return at, Problem("refused", name, f"{name} is not a plain file, or larger than any run writes")
     try:
-        if name in files:
+        if statuses.FILE in files:
             statuses.read(folder)
-        status = statuses.status_of(folder)
-        at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
-        at |= {"state": word(status.state), "command": word(status.command)}
-        at["error"] = " ".join(word(status.error).split())
-        at["choices"] = words(status.choices)
-    except Exception as error:  # of whatever a damaged file makes of it
-        return at, Problem("damaged", name, f"{name} cannot be read: {type(error).__name__}")
-    if at["state"] not in STATES:
-        return at | {"state": "unknown"}, Problem("damaged", name, f"{name} has an unknown state")
-    return at, None
+    except FileError as error:
+        return at, error.problem
+    status = statuses.status_of(folder)
+    at |= {key: number(getattr(status, key)) for key in ("started", "ended", "begun", "earlier")}
+    at |= {"state": status.state, "command": word(status.command), "choices": words(status.choices)}
+    return at | {"error": " ".join(word(status.error).split())}, None
 
 
 def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
@@ -198,7 +184,7 @@ def _from_files(folder: Path, path: str, files: Seen) -> dict[str, Any]:
     settings, result = {}, {}
     try:
         settings = read_settings(folder / "config.yaml") if "config.yaml" in files else {}
-        result = read_json(folder / "result.json") if "result.json" in files else {}
+        result = read_result(folder / "result.json") if "result.json" in files else {}
         if "result.json" in files and not {"stage", "metrics"} <= result.keys():
             raise FileError("damaged", folder / "result.json", "is not that of a run")
         if "config.yaml" in files and "stage" not in settings:

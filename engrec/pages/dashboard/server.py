@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-import json
+import logging
 import re
 import socket
 import time
@@ -12,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 
+from engrec.pages import page
 from engrec.pages.dashboard import html
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
@@ -22,7 +25,7 @@ WARM = 3.0  # seconds after the first scan, when the page has what it shows firs
 LIGHT = ("history", "texts")  # questions that do not wait behind slow ones
 KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?|all")
 HEADERS = {
-    "Content-Security-Policy": html.policy("'self'") + "; frame-ancestors 'none'",
+    "Content-Security-Policy": page.policy("'self'") + "; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -44,9 +47,8 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self.guard])
-        app.router.add_get("/", self.page, allow_head=False)
-        app.router.add_get("/style.css", self.style, allow_head=False)
-        app.router.add_get("/{name:[a-z]+\\.js}", self.script, allow_head=False)
+        app.on_response_prepare.append(protect)
+        app.router.add_get("/{name:|[a-z]+\\.(?:css|js)}", self.part, allow_head=False)
         app.router.add_get("/api/state", self.state, allow_head=False)
         app.router.add_get("/api/{question:[a-z]+}/{key}", self.answer, allow_head=False)
         return app
@@ -59,28 +61,25 @@ class Server:
         machine (DNS rebinding)."""
         if not allowed(request.headers.get("Host", ""), self.host):
             raise web.HTTPForbidden(text="the dashboard does not answer to this host name\n")
-        response = await handler(request)
-        response.headers.update(HEADERS)
-        return response
+        return await handler(request)
 
-    async def page(self, _: web.Request) -> web.Response:
-        return web.Response(text=html.served(), content_type="text/html")
-
-    async def style(self, _: web.Request) -> web.Response:
-        return web.Response(text=html.style(), content_type="text/css")
-
-    async def script(self, request: web.Request) -> web.Response:
-        source = html.scripts().get(request.match_info["name"])
-        if source is None:
+    async def part(self, request: web.Request) -> web.Response:
+        """The page, its style or one of its scripts."""
+        name = request.match_info["name"]
+        if name in html.scripts():
+            return web.Response(text=html.scripts()[name], content_type="text/javascript")
+        if name == "style.css":
+            return web.Response(text=html.style(), content_type="text/css")
+        if name:
             raise web.HTTPNotFound
-        return web.Response(text=source, content_type="text/javascript")
+        return web.Response(text=html.served(), content_type="text/html")
 
     async def state(self, request: web.Request) -> web.Response:
         since, token = request.query.get("since", "0"), request.query.get("token", "")
         await self.look()
         version = int(since) if since.isascii() and since.isdecimal() and len(since) < 16 else 0
         state = self.outputs.since(version, token) | {"root": str(self.root), "error": self.error}
-        return web.json_response(state, dumps=lambda node: json.dumps(node, allow_nan=False, separators=(",", ":")))
+        return web.json_response(state, dumps=html.compact)
 
     async def look(self) -> None:
         """Bring the records up to date, in a thread of its own; concurrent requests wait for the same scan."""
@@ -105,13 +104,17 @@ class Server:
             await self.look()
         thread = self.looking if question in LIGHT else self.computing
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(thread, self.text, question, key)
+            answer = await asyncio.get_running_loop().run_in_executor(
+                thread, lambda: html.compact(self.details.answer(question, key))
+            )
         except KeyError:
             raise web.HTTPNotFound from None
         return web.Response(text=answer, content_type="application/json")
 
-    def text(self, question: str, key: str) -> str:
-        return json.dumps(self.details.answer(question, key), allow_nan=False, separators=(",", ":"))
+
+async def protect(_: web.Request, response: web.StreamResponse) -> None:
+    """Every answer has these headers, refusals too."""
+    response.headers.update(HEADERS)
 
 
 def allowed(header: str, host: str) -> bool:
@@ -134,35 +137,27 @@ def is_loopback(host: str) -> bool:
 
 def bound(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ValueError where the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(128)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        listening.close()
+        why = str(error.strerror).partition(" (while")[0]
         raise ValueError(
-            f"cannot serve on {host}:{port} ({error.strerror}): use another --port, or --port 0 for any free one"
+            f"cannot serve on {host}:{port} ({why}): use another --port, or --port 0 for any free one"
         ) from error
-    return listening
 
 
 def serve(root: Path, host: str, port: int, all_faces: bool, ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C. ready is called with the address."""
-    listening = bound(host, port)
-    asyncio.run(_serve(root, host, listening, all_faces, ready))
+    asyncio.run(_serve(Server(root, host, all_faces), bound(host, port), ready))
 
 
-async def _serve(
-    root: Path, host: str, listening: socket.socket, all_faces: bool, ready: Callable[[str], None]
-) -> None:
-    server = Server(root, host, all_faces)
+async def _serve(server: Server, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    server_logger.addFilter(is_ours)
     runner = web.AppRunner(server.app(), access_log=None)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
-        named = socket.getfqdn() if host in ("0.0.0.0", "::", "") else host
+        named = socket.getfqdn() if server.host in ("0.0.0.0", "::", "") else server.host
         name = f"[{named}]" if ":" in named else named
         ready(f"http://{name}:{listening.getsockname()[1]}/")
         await server.look()
@@ -173,6 +168,11 @@ async def _serve(
         server.looking.shutdown(wait=False, cancel_futures=True)
         server.computing.shutdown(wait=False, cancel_futures=True)
         await runner.cleanup()
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether a message is about the server: what is no HTTP has been answered with 400, and needs no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def warm() -> None:

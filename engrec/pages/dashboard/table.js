@@ -8,13 +8,6 @@ const wishes = new Map(); // columns that the user has shown or hidden
 let order = [["started", "desc"]];
 let pageLength = 25;
 
-function firstFree() {
-  const taken = new Set(selected.values());
-  let index = 0;
-  while (taken.has(index)) index += 1;
-  return index;
-}
-
 /** Empty cells come last, whichever way a column is sorted. */
 function sorts(sign) {
   const nothing = (value) => value == null || value === "";
@@ -28,20 +21,19 @@ function sorts(sign) {
 for (const name of ["num-last", "text-last"]) DataTable.type(name, { order: { asc: sorts(1), desc: sorts(-1) } });
 
 const byNumber = (get, text, more = {}) => ({ get, text, number: true, ...more });
-const SHORT = Object.fromEntries(LOGGED.map((metric) => [metric.key, metric.short]));
-const score = (side, name) =>
-  byNumber(
-    (run) => run[side][name],
-    (value) => scoreText(name, value),
-    {
-      title: `${side} ${SHORT[name]}`,
-    },
-  );
+
+/** A column for each score of a side, val or test. */
+const scores = (side, isShown) =>
+  LOGGED.map(({ key, short }) => {
+    const column = { title: `${side} ${short}`, shown: isShown(key) };
+    return [`${side}/${key}`, byNumber((run) => run[side][key], (value) => scoreText(key, value), column)];
+  });
 
 const wrongIn = (run) => [...run.problems.map((problem) => problem.text), run.error].filter(Boolean).join("; ");
+const epochsOf = (epochs, run) => (run.max_epochs ? `${epochs} / ${run.max_epochs}` : `${epochs}`);
 
 const COLUMNS = {
-  state: { title: "status", get: (run) => run.state, html: (run) => badge(run.state).outerHTML, shown: true },
+  state: { title: "status", get: (run) => run.state, html: (run) => badge(run.state), shown: true },
   started: byNumber((run) => run.started ?? run.written, date, { title: "started", shown: true, words: true }),
   stage: { title: "stage", get: (run) => run.stage, shown: true },
   dataset: { title: "dataset", get: (run) => run.dataset, shown: true },
@@ -50,26 +42,11 @@ const COLUMNS = {
   fold: byNumber((run) => run.fold, shown, { title: "fold", shown: true }),
   seed: byNumber((run) => run.seed, shown, { title: "seed", shown: true }),
   trial: byNumber((run) => run.trial, shown, { title: "trial" }),
-  ...Object.fromEntries(
-    Object.keys(SCORES).map((name) => [
-      `val/${name}`,
-      { ...score("val", name), shown: ["auc", "loss"].includes(name) },
-    ]),
-  ),
-  ...Object.fromEntries(
-    Object.keys(SCORES).map((name) => [`test/${name}`, { ...score("test", name), shown: name !== "loss" }]),
-  ),
-  epochs: byNumber(
-    (run) => run.epochs,
-    (v, run) => (run.max_epochs ? `${v} / ${run.max_epochs}` : `${v}`),
-    { title: "epochs", shown: true, plain: true },
-  ),
+  ...Object.fromEntries(scores("val", (key) => ["auc", "loss"].includes(key))),
+  ...Object.fromEntries(scores("test", (key) => key !== "loss")),
+  epochs: byNumber((run) => run.epochs, epochsOf, { title: "epochs", shown: true, plain: true }),
   seconds: byNumber(secondsOf, duration, { title: "duration", shown: true, words: true }),
-  problem: {
-    title: "what is wrong",
-    get: wrongIn,
-    html: (run) => h("span", { title: wrongIn(run) }, wrongIn(run)).outerHTML,
-  },
+  problem: { title: "what is wrong", get: wrongIn, html: (run) => h("span", { title: wrongIn(run) }, wrongIn(run)) },
   command: { title: "command", get: (run) => run.command },
 };
 
@@ -85,66 +62,61 @@ function dataTableColumn(name, column) {
     type: column.number && !column.words ? "num-last" : "text-last",
     orderSequence: column.number ? ["desc", "asc"] : ["asc", "desc"],
     data: (run, type) => {
-      if (type === "display") return column.html ? column.html(run) : escaped(text(run));
+      if (type === "display") return column.html ? column.html(run).outerHTML : escaped(text(run));
       if (type === "sort" || type === "type") return column.get(run) ?? "";
       return type === "filter" && column.plain ? (column.get(run) ?? "") : text(run);
     },
   };
 }
 
-function pickColumn() {
-  return {
-    name: "pick",
-    orderable: false,
-    searchable: false,
-    className: "pick",
-    columnControl: [],
-    data: (run, type) => {
-      if (type !== "display") return "";
-      const box = h("input", {
-        type: "checkbox",
-        class: "picked",
-        "data-id": run.id,
-        "aria-label": `select ${label(run)}`,
-      });
-      if (selected.has(run.id)) box.setAttribute("checked", "");
-      return box.outerHTML;
-    },
-  };
-}
+const pickColumn = {
+  name: "pick",
+  orderable: false,
+  searchable: false,
+  className: "pick",
+  columnControl: [],
+  data: (run, type) => {
+    const about = { type: "checkbox", "data-id": run.id, "aria-label": `select ${label(run)}` };
+    return type === "display" ? h("input.picked", { ...about, checked: selected.has(run.id) }).outerHTML : "";
+  },
+};
 
-function nameColumn() {
-  const html = (run) => h("a", { href: `#/run/${run.id}`, title: label(run) }, label(run)).outerHTML;
-  return { ...dataTableColumn("run", { title: "run", get: label, html, shown: true }), className: "dt-left name" };
-}
+const nameColumn = {
+  ...dataTableColumn("run", {
+    title: "run",
+    get: label,
+    html: (run) => runLink(run, { title: label(run) }),
+    shown: true,
+  }),
+  className: "dt-left name",
+};
 
 /** The table in its place. onselect is called when the selection changes. */
 function runTable(onselect) {
   let table = null;
   let names = [];
-  const element = h("div", { class: "tableplace" });
-  const chips = h("div", { class: "chips", role: "group", "aria-label": "status" });
-  const more = h("span", { class: "note" });
+  const element = h("div.tableplace");
+  const chips = h("div.chips", { role: "group", "aria-label": "status" });
+  const more = h("span.note");
 
   const passes = (run) =>
     (!filters.states.size || filters.states.has(run.state)) && (!filters.group || run.group === filters.group);
-  const listed = () => (table ? table.rows({ search: "applied" }).data().toArray() : []);
+  const columnOf = (name) => table.column(`${name}:name`);
 
   function build() {
-    const settings = [...allDiffering().entries()].sort((a, b) => b[1] - a[1]).map(([key]) => key);
+    names = allDiffering();
+    const numeric = (value) => value == null || typeof value === "number";
     const settingColumn = (key) => {
-      const number = [...runs.values()].every((run) =>
-        ["number", "undefined"].includes(typeof (settingOf(run, key) ?? undefined)),
-      );
-      return { title: key, get: (run) => settingOf(run, key), number, shown: false };
+      const number = [...runs.values()].every((run) => numeric(settingOf(run, key)));
+      return { title: key, get: (run) => settingOf(run, key), number };
     };
-    names = settings;
-    const all = [...Object.entries(COLUMNS), ...settings.map((key) => [`setting ${key}`, settingColumn(key)])];
-    const columns = [pickColumn(), nameColumn(), ...all.map(([name, column]) => dataTableColumn(name, column))];
+    const all = [...Object.entries(COLUMNS), ...names.map((key) => [`setting ${key}`, settingColumn(key)])];
+    const columns = [pickColumn, nameColumn, ...all.map(([name, column]) => dataTableColumn(name, column))];
     const titles = ["", "run", ...all.map(([, column]) => column.title)];
+    const picker = { columns: ":gt(1)", background: false, columnText: (dt, i) => escaped(titles[i]) };
     if (table) table.destroy(true);
     const heads = titles.map((title) => h("th", { scope: "col", "aria-label": title || "selected" }, title));
-    const place = h("table", { class: "display compact runs" }, h("thead", {}, h("tr", {}, heads)));
+    const place = h("table.display.compact.runs", h("thead", h("tr", heads)));
     element.replaceChildren(place);
     table = new DataTable(place, {
       data: [...runs.values()],
@@ -155,22 +127,10 @@ function runTable(onselect) {
       lengthMenu: [10, 25, 50, 100, { label: "all", value: -1 }],
       deferRender: true,
       autoWidth: false,
-      orderMulti: true,
       search: { search: filters.text },
       columnControl: { target: 0, content: [["search"]] },
-      ordering: { indicators: true, handler: true },
       layout: {
-        topStart: {
-          buttons: [
-            {
-              extend: "colvis",
-              text: "Columns",
-              columns: ":gt(1)",
-              background: false,
-              columnText: (dt, i) => escaped(titles[i]),
-            },
-          ],
-        },
+        topStart: { buttons: [{ extend: "colvis", text: "Columns", ...picker }] },
         topEnd: "search",
         bottomStart: ["info", "pageLength"],
         bottomEnd: "paging",
@@ -187,20 +147,15 @@ function runTable(onselect) {
       },
       createdRow: (row, run) => mark(row, run.id),
     });
-    const place0 = order.map(([name, way]) => [table.column(`${name}:name`).index(), way]).filter(([i]) => i != null);
-    table.order(place0);
+    table.order(order.map(([name, way]) => [columnOf(name).index(), way]).filter(([i]) => i != null));
     table.search.fixed("ours", (_, run) => passes(run));
     table.on("order.dt", () => (order = table.order().map(([i, way]) => [columns[i]?.name, way])));
     table.on("length.dt", (e, s, length) => (pageLength = length));
-    table.on("search.dt", () => {
-      filters.text = table.search();
-      later(fit);
-    });
+    table.on("search.dt", () => ((filters.text = table.search()), later(fit)));
     table.on("column-visibility.dt", (e, s, i, visible) => fitting || wishes.set(columns[i].name, visible));
     place.addEventListener("change", (event) => event.target.matches("input.picked") && pick(event.target));
     place.addEventListener("click", (event) => {
-      const cell = event.target.closest("td.pick");
-      if (cell && event.target === cell) cell.querySelector("input").click();
+      if (event.target.matches("td.pick")) event.target.querySelector("input").click();
     });
     element.querySelector(".dt-search input").setAttribute("aria-label", "Filter all columns");
     table.draw();
@@ -208,7 +163,9 @@ function runTable(onselect) {
   }
 
   function pick(box) {
-    if (box.checked) selected.set(box.dataset.id, firstFree());
+    const taken = new Set(selected.values());
+    const free = [...Array(taken.size + 1).keys()].find((index) => !taken.has(index));
+    if (box.checked) selected.set(box.dataset.id, free);
     else selected.delete(box.dataset.id);
     remark();
     onselect();
@@ -233,30 +190,20 @@ function runTable(onselect) {
   /** Only the settings in which the listed runs differ have a column, unless the user has chosen otherwise. */
   function fit() {
     if (!table || !element.isConnected) return;
-    const rows = listed();
-    const found = [...(rows.length === runs.size ? allDiffering() : differing(rows)).entries()]
-      .sort((a, b) => b[1] - a[1])
-      .map(([key]) => key);
-    const shownNow = new Set(found.slice(0, MOST_SETTINGS));
+    const rows = table.rows({ search: "applied" }).data().toArray();
+    const found = rows.length === runs.size ? allDiffering() : differing(rows);
+    const first = new Set(found.slice(0, MOST_SETTINGS));
+    const show = (name, wanted) => {
+      const column = columnOf(name);
+      if (column.visible() !== (wishes.get(name) ?? wanted)) column.visible(!column.visible(), false);
+    };
     fitting = true;
-    for (const key of names) {
-      const name = `setting ${key}`;
-      const wanted = wishes.get(name) ?? shownNow.has(key);
-      const column = table.column(`${name}:name`);
-      if (column.visible() !== wanted) column.visible(wanted, false);
-    }
-    for (const [name, has] of [
-      ["problem", wrongIn],
-      ["fold", (run) => run.fold != null],
-      ["trial", (run) => run.trial != null],
-    ]) {
-      const column = table.column(`${name}:name`);
-      const any = rows.some(has);
-      if (!wishes.has(name) && column.visible() !== any) column.visible(any, false);
-    }
+    for (const key of names) show(`setting ${key}`, first.has(key));
+    show("problem", rows.some(wrongIn));
+    for (const name of ["fold", "trial"]) show(name, rows.some((run) => run[name] != null));
     fitting = false;
     table.columns.adjust();
-    const left = found.length - shownNow.size;
+    const left = found.length - first.size;
     more.textContent = left > 0 ? `${counted(left, "more setting")} in which these runs differ: see Columns.` : "";
   }
 
@@ -264,49 +211,31 @@ function runTable(onselect) {
     const counts = new Map();
     for (const run of runs.values()) counts.set(run.state, (counts.get(run.state) ?? 0) + 1);
     const focused = document.activeElement?.dataset?.state;
+    const draw = () => (table.draw(), drawChips());
     const toggle = (state) => {
       if (!filters.states.delete(state)) filters.states.add(state);
-      table.draw();
-      drawChips();
+      draw();
     };
-    const buttons = STATES.filter((state) => counts.has(state) || filters.states.has(state)).map((state) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: `chip ${state}`,
-          "data-state": state,
-          "aria-pressed": String(filters.states.has(state)),
-          onclick: () => toggle(state),
-        },
-        `${state} `,
-        h("b", {}, (counts.get(state) ?? 0).toLocaleString("en")),
-      ),
-    );
-    const clear = () => {
-      filters.group = "";
-      table.draw();
-      drawChips();
+    const chip = (state) => {
+      const about = { "data-state": state, "aria-pressed": String(filters.states.has(state)) };
+      const number = h("b", (counts.get(state) ?? 0).toLocaleString("en"));
+      return h(`button.chip.${state}`, { type: "button", onclick: () => toggle(state), ...about }, `${state} `, number);
     };
-    const group =
-      filters.group && h("button", { type: "button", class: "chip", onclick: clear }, "one group of folds and seeds ×");
-    chips.replaceChildren(...buttons, ...(group ? [group] : []));
+    chips.replaceChildren(...STATES.filter((state) => counts.has(state) || filters.states.has(state)).map(chip));
+    const clear = () => ((filters.group = ""), draw());
+    if (filters.group) chips.append(button("chip", clear, "one group of folds and seeds ×"));
     if (focused) chips.querySelector(`[data-state="${focused}"]`)?.focus();
   }
 
   function update(changed) {
     drawChips();
-    const settings = [...allDiffering().keys()];
-    const known = new Set(names);
-    if (!table || settings.some((key) => !known.has(key))) return build();
+    if (!table || allDiffering().some((key) => !names.includes(key))) return build();
     const fresh = [];
     for (const id of changed) {
       const row = table.row(`#${id}`);
       const run = runs.get(id);
-      if (run && row.any()) {
-        row.data(run);
-        if (row.node()) mark(row.node(), id);
-      } else if (run) fresh.push(run);
+      if (run && row.any()) row.data(run);
+      else if (run) fresh.push(run);
       else if (row.any()) row.remove();
     }
     if (fresh.length) table.rows.add(fresh);
@@ -317,7 +246,7 @@ function runTable(onselect) {
 
   /** Durations grow even when nothing is written. */
   function tick() {
-    const at = table?.column("seconds:name");
+    const at = table && columnOf("seconds");
     if (!at?.visible()) return;
     for (const row of element.querySelectorAll("tbody tr[id]")) {
       const run = runs.get(row.id);
@@ -325,5 +254,5 @@ function runTable(onselect) {
     }
   }
 
-  return { element, chips, more, update, listed, remark, tick, destroy: () => table?.destroy(true) };
+  return { element, chips, more, update, remark, tick, destroy: () => table?.destroy(true) };
 }

@@ -1,74 +1,46 @@
 "use strict";
 // A function for each view: it fills an element, and returns what to do when records change. Runs, one run, two runs.
 
-const section = (title, ...children) => h("section", {}, h("h2", {}, title), children);
-const note = (...text) => h("p", { class: "note" }, text);
-const code = (text) => h("pre", { class: "command" }, text);
-
-function plainTable(head, rows, properties = {}) {
-  const cell = (content, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, content);
-  return h(
-    "div",
-    { class: "wide" },
-    h(
-      "table",
-      properties,
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          head.map((c) => h("th", { scope: "col" }, c)),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map((row) => h("tr", {}, row.map(cell))),
-      ),
-    ),
-  );
-}
-
 function nothingYet() {
-  return section(
-    about.error ? "This folder cannot be read" : "No runs yet",
-    about.error
-      ? h("p", { class: "error" }, about.error)
-      : note(`There are no runs below ${about.root}. This command makes one, without data and without a GPU:`),
-    about.error ? note("This command makes a run, and the folder:") : null,
-    code("python train.py"),
-    note("It appears here while it trains. For another folder: python scripts/dashboard.py FOLDER"),
-  );
+  const command = code("python train.py");
+  const other = note("It appears here while it trains. For another folder: python scripts/dashboard.py FOLDER");
+  if (about.error) {
+    const make = note("This command makes a run, and the folder:");
+    return section("This folder cannot be read", h("p.error", about.error), make, command, other);
+  }
+  const make = note(`There are no runs below ${about.root}. This command makes one, without data and without a GPU:`);
+  return section("No runs yet", make, command, other);
 }
+
+function emptyView(place) {
+  const fill = () => place.replaceChildren(nothingYet());
+  fill();
+  return { update: () => (runs.size ? "again" : fill()) };
+}
+
+function goneView(place, what) {
+  place.replaceChildren(note(`${what} not exist (any more).`), h("p", h("a", { href: "#/runs" }, "All runs")));
+}
+
+const curveSection = ({ more, element }) => section("Learning curves", h("div.bar", more), element);
 
 // All runs.
 
 function runsView(place) {
-  if (!runs.size) {
-    place.replaceChildren(nothingYet());
-    return { update: () => (runs.size ? "again" : place.replaceChildren(nothingYet())) };
-  }
-  const legend = h("ul", { class: "legend" });
-  const curves = curvePanels("curves");
+  if (!runs.size) return emptyView(place);
+  const legend = h("ul.legend");
+  const curves = curvePanels();
   const hint = note("Select runs in the table to see their learning curves here. Select two to compare them.");
-  const compare = h("a", { class: "button", id: "compare" }, "Compare the two");
-  const clear = h("button", { type: "button", onclick: () => (selected.clear(), table.remark(), choose()) }, "Clear");
-  const bar = h("div", { class: "bar" }, compare, clear, curves.more);
-  const panel = h(
-    "section",
-    { class: "selection", "aria-label": "learning curves" },
-    hint,
-    bar,
-    legend,
-    curves.element,
-  );
+  const compare = h("a.button", { id: "compare" }, "Compare the two");
+  const drop = (...ids) => (ids.forEach((id) => selected.delete(id)), table.remark(), choose());
+  const bar = h("div.bar", compare, button("clear", () => drop(...selected.keys()), "Clear"), curves.more);
+  const panel = h("section.selection", { "aria-label": "learning curves" }, hint, bar, legend, curves.element);
   const table = runTable(choose);
   const units = note(
-    "Scores in per cent, on the validation images (val) at the kept epoch, and on the test images. acc.: accuracy, bal. acc.: balanced accuracy.",
+    "Scores in per cent, on the validation images (val) at the kept epoch, and on the test images. ",
+    "acc.: accuracy, bal. acc.: balanced accuracy.",
   );
-  place.replaceChildren(h("div", { class: "bar" }, table.chips, table.more), table.element, units, panel);
+  place.replaceChildren(h("div.bar", table.chips, table.more), table.element, units, panel);
   table.update(new Set());
   choose();
 
@@ -85,25 +57,13 @@ function runsView(place) {
   }
 
   function legendItem(run, index) {
-    const swatch = h("i", { class: `swatch ${look(index).dash}` });
-    swatch.style.color = colour(index);
-    const drop = () => (selected.delete(run.id), table.remark(), choose());
-    const remove = h(
-      "button",
-      { type: "button", class: "plain", "aria-label": `remove ${label(run)}`, onclick: drop },
-      "×",
-    );
-    const best = run.val[run.monitor.replace("val/", "")];
-    const value = best == null ? "" : ` ${run.monitor} ${scoreText(run.monitor.replace("val/", ""), best)}`;
-    return h(
-      "li",
-      {},
-      swatch,
-      runLink(run),
-      h("span", { class: "note" }, value),
-      run.state === "running" ? badge("running") : "",
-      remove,
-    );
+    const swatch = h(`i.swatch.${look(index).dash}`, { style: `color: ${colour(index)}` });
+    const remove = button("plain", () => drop(run.id), "×");
+    remove.setAttribute("aria-label", `remove ${label(run)}`);
+    const score = run.monitor.replace("val/", "");
+    const value = run.val[score] == null ? "" : ` ${run.monitor} ${scoreText(score, run.val[score])}`;
+    const running = run.state === "running" && badge("running");
+    return h("li", swatch, runLink(run), h("span.note", value), running, remove);
   }
 
   const update = (changed) => {
@@ -121,8 +81,10 @@ function testPanels({ why, images, people, scores, charts }) {
   const who = people == null ? "" : ` of ${counted(people, "person").replace("persons", "people")}`;
   const numbers = Object.entries(scores ?? {}).map(([name, value]) => `${name} ${percent(value) || "undefined"}`);
   const line = scores && note(`${counted(images, "test image")}${who}. In per cent: ${numbers.join(", ")}.`);
-  return [line, h("div", { class: "charts" }, chartPanels(charts))].filter(Boolean);
+  return [line, h("div.charts", chartPanels(charts))].filter(Boolean);
 }
+
+const isTested = (run) => run.has.includes("predictions.csv");
 
 // One run.
 
@@ -140,43 +102,32 @@ function facts(run) {
     ["duration", duration(secondsOf(run))],
     ["last written", run.state === "running" ? ago(run.written) : ""],
   ].filter(([, value]) => value);
-  return h(
-    "dl",
-    { class: "facts" },
-    pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-  );
+  return h("dl.facts", pairs.map(([name, value]) => h("div", h("dt", name), h("dd", value))));
 }
 
 function scoreTable(run) {
-  const rows = Object.keys(SCORES).map((name) => [
-    SCORES[name],
-    scoreText(name, run.val[name]),
-    scoreText(name, run.test[name]),
-  ]);
+  const texts = (key) => [scoreText(key, run.val[key]), scoreText(key, run.test[key])];
+  const rows = Object.entries(SCORES).map(([key, name]) => [name, ...texts(key)]);
   if (rows.every((row) => !row[1] && !row[2])) return note("No epoch has ended yet.");
-  const head = ["scores in per cent", "validation, kept epoch", "test"];
-  return plainTable(head, rows, { class: "scores" });
+  return plainTable(["scores in per cent", "validation, kept epoch", "test"], rows, "scores");
 }
 
 function runHead(run) {
-  return [
-    h("h2", { class: "title" }, label(run), " ", badge(run.state)),
-    run.error ? h("p", { class: "error" }, run.error) : null,
-    run.problems.map((problem) => h("p", { class: "error" }, problem.text)),
-    facts(run),
-    run.search ? h("p", {}, `Trial ${run.trial} of the search ${run.search}; its summary.html compares the trials.`) : null,
-    run.command ? code(run.command) : null,
-  ].flat();
+  const wrong = [run.error, ...run.problems.map((problem) => problem.text)].filter(Boolean);
+  const trial = `Trial ${run.trial} of the search ${run.search}; its summary.html compares the trials.`;
+  const command = run.command ? code(run.command) : "";
+  const title = h("h2.title", label(run), " ", badge(run.state));
+  return [title, ...wrong.map((text) => h("p.error", text)), facts(run), run.search ? h("p", trial) : "", command];
 }
 
 function runView(place, id) {
-  const head = h("section", { class: "runhead" });
-  const numbers = h("section", {});
-  const curves = curvePanels("curves");
-  const tested = h("div", {});
-  const faces = h("div", {});
-  const config = h("pre", { class: "text", tabindex: 0 });
-  const log = h("pre", { class: "text log", tabindex: 0 });
+  const head = h("section.runhead");
+  const numbers = h("section");
+  const curves = curvePanels();
+  const tested = h("div");
+  const faces = h("div");
+  const config = h("pre.text", { tabindex: 0 });
+  const log = h("pre.text.log", { tabindex: 0 });
   const other = h("select", {
     "aria-label": "compare with",
     onchange: () => (location.hash = `#/compare/${id}/${other.value}`),
@@ -184,75 +135,53 @@ function runView(place, id) {
   place.replaceChildren(
     head,
     numbers,
-    section("Learning curves", h("div", { class: "bar" }, curves.more), curves.element),
+    curveSection(curves),
     section("Test", tested),
     section("Most confident mistakes", faces),
-    h("div", { class: "columns" }, section("Configuration", config), section("End of the log", log)),
+    h("div.columns", section("Configuration", config), section("End of the log", log)),
   );
 
   async function fill() {
     const run = runs.get(id);
-    if (!run)
-      return place.replaceChildren(
-        note("This run does not exist (any more)."),
-        h("p", {}, h("a", { href: "#/runs" }, "All runs")),
-      );
-    head.replaceChildren(...runHead(run).filter(Boolean));
-    numbers.replaceChildren(
-      h("h2", {}, "Scores"),
-      scoreTable(run),
-      h("div", { class: "bar" }, h("label", {}, "Compare with ", other)),
-    );
+    if (!run) return goneView(place, "This run does");
+    head.replaceChildren(...runHead(run));
+    const compare = h("div.bar", h("label", "Compare with ", other));
+    numbers.replaceChildren(h("h2", "Scores"), scoreTable(run), compare);
     const near = [...runs.values()].filter((one) => one.id !== id && one.dataset === run.dataset);
     near.sort((a, b) => (b.started ?? b.written) - (a.started ?? a.written));
-    other.replaceChildren(
-      h("option", { value: "" }, "…"),
-      ...near.slice(0, 300).map((one) => h("option", { value: one.id }, label(one))),
-    );
-    const filled = ask("texts", id).then((texts) => {
-      config.textContent = texts.config || texts.why || "There is no config.yaml.";
-      const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
-      log.textContent =
-        [texts.log, texts.errors].filter(Boolean).join("\n\n— stderr.log —\n") ||
-        texts.why ||
-        "There is no train.log yet.";
-      if (atEnd) log.scrollTop = log.scrollHeight;
-    });
-    await Promise.all([curves.update([{ run, index: 0 }]), filled, fillTest(run), fillFaces(run)]);
-    return undefined;
+    const options = near.slice(0, 300).map((one) => h("option", { value: one.id }, label(one)));
+    other.replaceChildren(h("option", { value: "" }, "…"), ...options);
+    return Promise.all([curves.update([{ run, index: 0 }]), fillTexts(), fillTest(run), fillFaces(run)]);
+  }
+
+  async function fillTexts() {
+    const texts = await ask("texts", id);
+    config.textContent = texts.config || texts.why || "There is no config.yaml.";
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    const logs = [texts.log, texts.errors].filter(Boolean).join("\n\n— stderr.log —\n");
+    log.textContent = logs || texts.why || "There is no train.log yet.";
+    if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
   async function fillTest(run) {
-    if (!run.has.includes("predictions.csv")) {
-      return tested.replaceChildren(note("There is no predictions.csv yet: a run is tested at its end."));
-    }
-    const answer = await ask("tested", id);
-    return tested.replaceChildren(...testPanels(answer));
+    const why = "There is no predictions.csv yet: a run is tested at its end";
+    tested.replaceChildren(...testPanels(isTested(run) ? await ask("tested", id) : { why }));
   }
 
   async function fillFaces(run) {
-    if (!run.has.includes("predictions.csv"))
-      return faces.replaceChildren(note("Shown once the run has been tested."));
+    if (!isTested(run)) return faces.replaceChildren(note("Shown once the run has been tested."));
     if (!faces.childElementCount) faces.replaceChildren(note("Loading …"));
-    const answer = await ask("mistakes", id);
-    if (answer.why) return faces.replaceChildren(note(`No pictures: ${answer.why}.`));
-    const pictures = answer.pictures.map(({ src, caption }) =>
-      h(
-        "figure",
-        {},
-        h("img", { src, width: 96, height: 96, alt: caption }),
-        h("figcaption", {}, caption),
-      ),
+    const { why, wrong, images, pictures, synthetic } = await ask("mistakes", id);
+    if (why) return faces.replaceChildren(note(`No pictures: ${why}.`));
+    const shareable = "Pictures of people: share them only with those who may see the data set.";
+    const remark = note(
+      `${wrong.toLocaleString("en")} of ${images.toLocaleString("en")} are wrong. `,
+      "The most confident first: labelled → predicted. ",
+      synthetic ? "Synthetic faces, of nobody." : shareable,
     );
-    const whose = answer.synthetic
-      ? "Synthetic faces, of nobody."
-      : "Pictures of people: share them only with those who may see the data set.";
-    return faces.replaceChildren(
-      note(
-        `${answer.wrong.toLocaleString("en")} of ${answer.images.toLocaleString("en")} are wrong. The most confident first: labelled → predicted. ${whose}`,
-      ),
-      h("div", { class: "faces" }, pictures),
-    );
+    const image = ({ src, caption }) => h("img", { src, width: 96, height: 96, alt: caption });
+    const shown = pictures.map((picture) => h("figure", image(picture), h("figcaption", picture.caption)));
+    return faces.replaceChildren(remark, h("div.faces", shown));
   }
 
   fill();
@@ -262,86 +191,55 @@ function runView(place, id) {
 // Two runs.
 
 function compareView(place, one, other) {
-  const pair = () => [runs.get(one), runs.get(other)];
-  const scores = h("section", {});
-  const settings = h("section", {});
-  const curves = curvePanels("curves");
-  const tests = h("section", {});
-  const head = h("section", {});
-  place.replaceChildren(
-    head,
-    scores,
-    settings,
-    section("Learning curves", h("div", { class: "bar" }, curves.more), curves.element),
-    tests,
-  );
-  const names = ["A", "B"];
-  const letter = (i) => {
-    const mark = h("b", { class: "letter" }, names[i]);
-    mark.style.color = colour(i);
-    return mark;
-  };
+  const curves = curvePanels();
+  const [head, scores, settings, tests] = Array.from({ length: 4 }, () => h("section"));
+  const letter = (i) => h("b.letter", { style: `color: ${colour(i)}` }, "AB"[i]);
+  place.replaceChildren(head, scores, settings, curveSection(curves), tests);
 
   async function fill() {
-    const [a, b] = pair();
-    if (!a || !b)
-      return place.replaceChildren(
-        note("One of the two runs does not exist (any more)."),
-        h("p", {}, h("a", { href: "#/runs" }, "All runs")),
-      );
-    head.replaceChildren(
-      h("h2", {}, "Two runs side by side"),
-      h(
-        "div",
-        { class: "columns" },
-        [a, b].map((run, i) =>
-          h("div", { class: "panel" }, h("h3", {}, letter(i), " ", runLink(run), " ", badge(run.state)), facts(run)),
-        ),
-      ),
-      h("p", {}, h("a", { href: `#/compare/${other}/${one}` }, "Swap A and B")),
+    const pair = [runs.get(one), runs.get(other)];
+    if (!pair.every(Boolean)) return goneView(place, "One of the two runs does");
+    const title = (run, i) => h("h3", letter(i), " ", runLink(run), " ", badge(run.state));
+    const sides = pair.map((run, i) => h("div.panel", title(run, i), facts(run)));
+    const swap = h("p", h("a", { href: `#/compare/${other}/${one}` }, "Swap A and B"));
+    head.replaceChildren(h("h2", "Two runs side by side"), h("div.columns", sides), swap);
+    const difference = h("div");
+    const table = plainTable(["scores in per cent", letter(0), letter(1), "B − A"], scoreRows(...pair), "scores");
+    scores.replaceChildren(h("h2", "Scores"), table, difference);
+    const differences = settingRows(...pair);
+    settings.replaceChildren(
+      h("h2", "Settings in which they differ"),
+      differences.length
+        ? plainTable(["", letter(0), letter(1)], differences, "settings")
+        : note("None, except folder and date."),
     );
-    const rows = ["val", "test"].flatMap((side) =>
-      Object.keys(SCORES).map((name) => {
-        const [x, y] = [a[side][name], b[side][name]];
-        const change = x == null || y == null ? "" : scoreText(name, y - x, true);
-        return [
-          `${side === "val" ? "validation" : "test"} ${SCORES[name]}`,
-          scoreText(name, x),
-          scoreText(name, y),
-          change,
-        ];
-      }),
-    );
-    rows.push(["duration", duration(secondsOf(a)), duration(secondsOf(b)), ""]);
-    const known = rows.filter((row) => row[1] || row[2]);
-    const difference = h("div", {});
-    scores.replaceChildren(
-      h("h2", {}, "Scores"),
-      plainTable(["scores in per cent", letter(0), letter(1), "B − A"], known),
-      difference,
-    );
+    const drawn = curves.update(pair.map((run, index) => ({ run, index })));
+    const why = "both runs must have been tested";
+    const answer = pair.every(isTested) ? await ask("pair", `${one}+${other}`) : { why };
+    fillDifference(difference, answer);
+    return Promise.all([drawn, fillTests(answer, pair)]);
+  }
+
+  function scoreRows(a, b) {
+    const row = (side, title, key) => {
+      const [x, y] = [a[side][key], b[side][key]];
+      const change = x == null || y == null ? "" : scoreText(key, y - x, true);
+      return [`${title} ${SCORES[key]}`, scoreText(key, x), scoreText(key, y), change];
+    };
+    const of = (side, title) => Object.keys(SCORES).map((key) => row(side, title, key));
+    const durations = ["duration", duration(secondsOf(a)), duration(secondsOf(b)), ""];
+    return [...of("val", "validation"), ...of("test", "test"), durations].filter((cells) => cells[1] || cells[2]);
+  }
+
+  function settingRows(a, b) {
     const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].sort();
     const unlike = keys.filter((key) => JSON.stringify(a.settings[key]) !== JSON.stringify(b.settings[key]));
     const base = ["stage", "dataset", "model", "split", "fold", "seed"].filter((key) => a[key] !== b[key]);
-    const differences = [
-      ...base.map((key) => [key, shown(a[key] ?? undefined), shown(b[key] ?? undefined)]),
-      ...unlike.map((key) => [key, ...[a, b].map((run) => (key in run.settings ? shown(run.settings[key]) : "–"))]),
+    const setting = (run, key) => (key in run.settings ? shown(run.settings[key]) : "–");
+    return [
+      ...base.map((key) => [key, ...[a, b].map((run) => shown(run[key] ?? undefined))]),
+      ...unlike.map((key) => [key, ...[a, b].map((run) => setting(run, key))]),
     ];
-    settings.replaceChildren(
-      h("h2", {}, "Settings in which they differ"),
-      differences.length
-        ? plainTable(["", letter(0), letter(1)], differences, { class: "settings" })
-        : note("None, except folder and date."),
-    );
-    const paired = [a, b].every((run) => run.has.includes("predictions.csv"))
-      ? ask("pair", `${one}+${other}`)
-      : Promise.resolve({ why: "both runs must have been tested" });
-    await Promise.all([
-      curves.update([a, b].map((run, index) => ({ run, index }))),
-      paired.then((answer) => fillDifference(difference, answer)),
-      paired.then((answer) => fillTests(answer, a, b)),
-    ]);
-    return undefined;
   }
 
   function fillDifference(place, answer) {
@@ -353,20 +251,19 @@ function compareView(place, one, other) {
       return [name, percent(figure.value, true), figure.low == null ? "" : `[${ends}]${answer.sign}`, text];
     });
     return place.replaceChildren(
-      h("h3", {}, "B − A on the same test images, paired"),
-      plainTable(["", "difference", "95 % interval", ""], cells),
+      h("h3", "B − A on the same test images, paired"),
+      plainTable(["", "difference", "95 % interval", ""], cells, "scores"),
       note(answer.legend),
     );
   }
 
   /** Both runs in each figure if they were tested on the same images, else the figures of each run by itself. */
-  async function fillTests(answer, a, b) {
-    if (answer.charts) return tests.replaceChildren(h("h2", {}, "Test"), ...testPanels(answer));
-    const each = await Promise.all(
-      [a, b].map((run) => (run.has.includes("predictions.csv") ? ask("tested", run.id) : { why: "Not tested yet" })),
-    );
-    const sides = each.map((one, i) => h("div", { class: "panel" }, h("h3", {}, letter(i)), testPanels(one)));
-    return tests.replaceChildren(h("h2", {}, "Test"), h("div", { class: "columns" }, sides));
+  async function fillTests(answer, pair) {
+    if (answer.charts) return tests.replaceChildren(h("h2", "Test"), ...testPanels(answer));
+    const tested = (run) => (isTested(run) ? ask("tested", run.id) : { why: "Not tested yet" });
+    const each = await Promise.all(pair.map(tested));
+    const sides = each.map((found, i) => h("div.panel", h("h3", letter(i)), ...testPanels(found)));
+    return tests.replaceChildren(h("h2", "Test"), h("div.columns", sides));
   }
 
   fill();

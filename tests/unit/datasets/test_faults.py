@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from different_people import different_people, noisy_copies, standard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,26 +12,11 @@ from PIL import Image
 from engrec.datasets import faults
 from engrec.datasets.faults import mark_faults, near_duplicates, placeholders
 from engrec.datasets.prepared import identical, load, without
-from engrec.datasets.synthetic import render
 
 
 @pytest.fixture(scope="module")
 def people():
-    """Twelve synthetic faces of different people; no two correlate with 0.9, mirrored or not."""
-    images = render("engagement", num_train=60, num_val=2, num_test=2, images_per_subject=2).images[:60:2]
-    flat = np.concatenate((standard(images), standard(images[..., ::-1])))
-    kept = []
-    for i in range(30):
-        if (flat[i] @ flat[[*kept, *(k + 30 for k in kept)]].T < 0.9).all():
-            kept.append(i)
-    assert len(kept) >= 12
-    return images[kept[:12]]
-
-
-def standard(images):
-    flat = images.reshape(len(images), -1).astype(np.float64)
-    flat = flat - flat.mean(1, keepdims=True)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    return different_people(12)
 
 
 def brighter(image):
@@ -90,10 +76,7 @@ def test_a_single_split_repeats_no_other(marked, split):
 def test_near_duplicates_are_those_that_all_correlations_show(seed, size, near):
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(4, 1, *size)).cumsum(-1)
-    base /= base.std((1, 2, 3), keepdims=True)
-    mixed = base[rng.integers(0, 4, 30)] + rng.exponential(0.3, (30, 1, 1, 1)) * rng.normal(size=(30, 1, *size))
-    mixed[::5] = mixed[::5, ..., ::-1]
-    images, train = np.clip(mixed * 30 + 128, 0, 255).astype(np.uint8), rng.random(30) < 0.6
+    images, train = noisy_copies(rng, base), rng.random(30) < 0.6
     images[0] = images[1]
     flat, turned = standard(images), standard(images[..., ::-1])
     pixels = identical(images)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import audit as script
 import numpy as np
 import pytest
+from different_people import different_people, noisy_copies, standard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,7 +16,6 @@ from scipy.stats.contingency import association
 
 from engrec.datasets.faults import mark_faults
 from engrec.datasets.prepared import Faces, without
-from engrec.datasets.synthetic import render
 from engrec.evidence import audit as module
 from engrec.evidence.audit import audit
 from engrec.pages.audit import faults, html, markdown
@@ -23,22 +23,7 @@ from engrec.pages.audit import faults, html, markdown
 
 @pytest.fixture(scope="module")
 def rendered():
-    """Synthetic faces of 48×48, of which no two correlate with 0.9, as they are or mirrored."""
-    images = render("engagement", num_train=80, num_val=2, num_test=2, images_per_subject=2).images[:80:2]
-    flat, turned = standard(images), standard(images[..., ::-1])
-    alike = np.maximum(flat @ flat.T, flat @ turned.T) > 0.9
-    kept = []
-    for i in range(40):
-        if not alike[i, kept].any():
-            kept.append(i)
-    assert len(kept) >= 20
-    return images[kept[:20]]
-
-
-def standard(images):
-    flat = images.reshape(len(images), -1).astype(np.float64)
-    flat = flat - flat.mean(1, keepdims=True)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    return different_people(20)
 
 
 def pairs(found):
@@ -116,10 +101,7 @@ def test_no_near_pair_is_missed_and_none_is_made_up(seed, size, near):
     """Against every correlation, of pictures of all frequencies with all amounts of noise, some of them mirrored."""
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(4, 1, *size)).cumsum(-1).cumsum(-2) if seed % 2 else rng.normal(size=(4, 1, *size))
-    base /= base.std((1, 2, 3), keepdims=True)
-    mixed = base[rng.integers(0, 4, 30)] + rng.exponential(0.3, (30, 1, 1, 1)) * rng.normal(size=(30, 1, *size))
-    mixed[::5] = mixed[::5, ..., ::-1]
-    images = np.clip(mixed * 30 + 128, 0, 255).astype(np.uint8)
+    images = noisy_copies(rng, base)
     faces = Faces(images, np.arange(30) % 2, ("no", "yes"), np.arange(30).astype(str), {"name": "noisy"})
     flat, turned = standard(images), standard(images[..., ::-1])
     as_is, mirrored = flat @ flat.T, flat @ turned.T

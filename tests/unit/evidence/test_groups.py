@@ -347,19 +347,28 @@ GOOD_RESULT = {"stage": "scratch", "seed": 0, "choices": {"dataset": "d", "split
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        ("", "is damaged (Expecting value"),
-        ("{", "is damaged (Expecting property name"),
-        ("[]", "is damaged ('list' object has no attribute 'keys')"),
-        ("null", "is damaged ('NoneType' object has no attribute 'keys')"),
-        (b"\xff\xfe", "is damaged ('utf-8' codec"),
-        (GOOD_RESULT | {"choices": []}, "is damaged ('list' object"),
-        (GOOD_RESULT | {"dataset": "d"}, "is damaged ('str' object"),
-        (GOOD_RESULT | {"dataset": {"name": ["d"]}}, "is damaged (a name that is not text)"),
-        (GOOD_RESULT | {"stage": "dance"}, "is damaged (stage 'dance')"),
-        (GOOD_RESULT | {"seed": "0"}, "is damaged (seed '0')"),
-        (GOOD_RESULT | {"calibration": {"temperature": 0}}, "is damaged (temperature 0)"),
-        (GOOD_RESULT | {"calibration": {"temperature": "1"}}, "is damaged (temperature '1')"),
-        (GOOD_RESULT | {"calibration": {"temperature": float("nan")}}, "is damaged (temperature nan)"),
+        ("", "is damaged (line 1: Expecting value"),
+        ("{", "is damaged (line 1: Expecting property name"),
+        ("[]", "is damaged (not a mapping of keys to values)"),
+        ("null", "is damaged (not a mapping of keys to values)"),
+        (b"\xff\xfe", "is not text"),
+        (GOOD_RESULT | {"choices": []}, "is damaged (choices is a list: it must be a mapping)"),
+        (GOOD_RESULT | {"dataset": "d"}, "is damaged (dataset is 'd': it must be a mapping)"),
+        (GOOD_RESULT | {"dataset": {"name": ["d"]}}, "is damaged (dataset.name is a list: it must be text)"),
+        (GOOD_RESULT | {"stage": "dance"}, "is damaged (stage is 'dance': it must be 'pretrain', 'finetune', "),
+        (GOOD_RESULT | {"seed": "0"}, "is damaged (seed is '0': it must be a whole number)"),
+        (
+            GOOD_RESULT | {"calibration": {"temperature": 0}},
+            "is damaged (calibration.temperature is 0: it ",
+        ),
+        (
+            GOOD_RESULT | {"calibration": {"temperature": "1"}},
+            "is damaged (calibration.temperature is '1'",
+        ),
+        (
+            GOOD_RESULT | {"calibration": {"temperature": float("nan")}},
+            "is damaged (calibration.temperature is nan",
+        ),
         (
             {"stage": "scratch", "seed": 0},
             "lacks choices: another version of engrec wrote it; run it again, or remove that",
@@ -388,7 +397,9 @@ def test_a_result_that_says_the_least_is_read(tmp_path):
 def test_a_broken_configuration_is_named(tmp_path, text):
     folder = write_run(tmp_path / "run", some_images())
     (folder / "config.yaml").write_bytes(text)
-    assert said(lambda: read_run(folder)) == f"{folder / 'config.yaml'} is damaged: run it again, or remove it"
+    message = said(lambda: read_run(folder))
+    assert message.startswith(f"{folder / 'config.yaml'} is ")
+    assert message.endswith(": run it again, or remove it")
 
 
 def test_no_runs_and_no_folders_are_named(tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from engrec.evidence.statistics import Draws, auc, interval, mcnemar, p_value, score_names, scores
-from engrec.metrics import NUM_BINS
+from engrec.evidence.statistics import Draws, interval, mcnemar, p_value, scores
+from engrec.metrics import NUM_BINS, compared
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
 
@@ -49,8 +49,8 @@ def reference(probabilities, labels):
 
 
 def assert_equal_scores(found, expected):
-    assert list(found) == score_names()
-    for name in score_names():
+    assert list(found) == list(compared())
+    for name in compared():
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
@@ -83,17 +83,17 @@ def test_draws_in_blocks_are_scored_as_one_by_one(num_classes):
     blocks = list(draws.weights())
     assert len(blocks) > 1
     np.testing.assert_array_equal(np.concatenate(blocks), draws.counts[:, draws.group])
-    areas = auc(probabilities, labels, draws)
+    areas = scores(probabilities, labels, draws)["AUC"]
     assert areas.shape == (1500,)
     for r in (0, len(blocks[0]) - 1, len(blocks[0]), 1499):
         alone = Draws(draws.group, draws.counts[r : r + 1])
-        assert areas[r] == pytest.approx(auc(probabilities, labels, alone)[0], rel=1e-12)
+        assert areas[r] == pytest.approx(scores(probabilities, labels, alone)["AUC"][0], rel=1e-12)
 
 
 def test_confident_predictions_are_scored_too():
     probabilities = np.array([[0.0, 1.0], [1.0, 0.0], [1e-30, 1.0], [1.0, 1e-30]])
     found = scores(probabilities, np.array([1, 0, 1, 0]), Draws.all_once(4))
-    assert {name: value.item() for name, value in found.items()} == {**dict.fromkeys(score_names()[:4], 1), "ECE": 0}
+    assert {name: value.item() for name, value in found.items()} == {**dict.fromkeys(list(compared())[:4], 1), "ECE": 0}
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,6 +1,8 @@
 """scripts/prepare.py: what it writes, what it prints, what it leaves behind."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -70,6 +72,29 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(source, tmp_p
     assert run(source, out) == (130 if error is KeyboardInterrupt else 1)
     assert out.read_bytes() == before
     assert len(list(out.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("moment", ["engrec.importers.files.decode", "prepare.mark_faults", "numpy.savez"])
+def test_ctrl_c_ends_an_import_with_130_and_leaves_nothing(source, tmp_path, monkeypatch, capsys, moment):
+    monkeypatch.setattr(moment, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert run(source, tmp_path / "data" / "mine.npz") == 130
+    assert capsys.readouterr().err == f"interrupted: {tmp_path / 'data' / 'mine.npz'} was not written\n"
+    assert list(tmp_path.glob("data/*")) == list(tmp_path.glob("data/.*")) == []
+
+
+def test_a_data_set_larger_than_the_memory_is_one_line(source, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(np, "stack", fails)
+    assert run(source, tmp_path / "mine.npz") == 1
+    assert capsys.readouterr().err == "error: Unable to allocate 9 TiB\n"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "faces.zip")
+    assert run(tmp_path / "faces.zip", tmp_path / "mine.npz") == 1
+    assert "is a pipe or device" in capsys.readouterr().err
 
 
 def test_a_traceback_on_request(tmp_path):

@@ -8,6 +8,7 @@ from torch import nn
 
 from engrec.models.lrn import LocalResponseNorm
 from engrec.models.vgg import VGG
+from engrec.ranges import problems
 
 CONFIGS = Path(__file__).parents[3] / "conf" / "model"
 
@@ -92,8 +93,7 @@ def test_other_image_sizes_and_channels(size):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"model\.norm=layer must be one of lrn, batch, none"):
-        VGG(norm="layer")
+    assert list(problems(VGG, {"norm": "layer"}, "model")) == ["model.norm=layer must be one of lrn, batch, none"]
     with pytest.raises(ValueError, match=r"model\.image_size=15 .* at least 16"):
         VGG(image_size=15)
 

@@ -1,10 +1,10 @@
 """The page says what the blocks say: every part where there is something to show, none where there is not."""
 
-import csv
 import json
 import re
 from html import unescape
 
+import finished_runs
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -13,11 +13,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from engrec.datasets.prepared import Faces
 from engrec.evidence import comparison
 from engrec.evidence.groups import read_groups
-from engrec.evidence.statistics import Draws, expected_calibration_error
 from engrec.evidence.verdicts import judge
+from engrec.metrics import compared, expected_calibration_error
 from engrec.pages import faces, figures, learning, panels, report, tables
 from engrec.runs import reading
-from engrec.runs.record import find_runs
+from engrec.runs.record import Predictions, find_runs
 
 CLASSES = ("bored", "calm", "keen")
 
@@ -40,12 +40,8 @@ def random_probabilities(images, num_classes, seed=0, skill=1.0):
 
 
 def write_predictions(path, images, probabilities, class_names=CLASSES):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in class_names)])
-        for (source, who, kind, y), row in zip(images, probabilities, strict=True):
-            writer.writerow([source, who, kind, class_names[y], *(f"{p:.9g}" for p in row)])
+    columns = map(np.array, zip(*images, strict=True))
+    finished_runs.write_predictions(path, Predictions(class_names, *columns, probabilities))
 
 
 def write_run(folder, images, probabilities, class_names=CLASSES, controls=None, config="", epochs=4, **result):
@@ -109,10 +105,8 @@ def headings(text):
 
 def figure_data(text):
     """The traces of each figure, in the order of the page."""
-    decoder, found = json.JSONDecoder(), []
-    for start in re.finditer(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*", text):
-        found.append(decoder.raw_decode(text, start.end())[0])
-    return found
+    figures = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    return [json.loads(figure)["data"] for figure in figures]
 
 
 def test_every_figure_is_one_that_plotly_knows(page, tmp_path):
@@ -181,7 +175,7 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
     traces = figure_data(text)[0]
     dots = [trace for trace in traces if trace["mode"] == "markers"]
     whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
-    figures = [of[score] for score in report.score_names() for of in block.figures.values()]
+    figures = [of[score] for score in compared() for of in block.figures.values()]
     assert len(figures) == 5 * 3
     for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
         assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
@@ -232,6 +226,20 @@ def test_names_from_outside_stay_text(tmp_path):
         assert "&quot;" not in shown
 
 
+def test_names_break_neither_a_table_nor_a_page(tmp_path):
+    odd = "a|b<script>"
+    write_sweep(tmp_path / "one", class_names=(odd, "c"), model=odd, num_seeds=1)
+    write_sweep(tmp_path / "two", class_names=(odd, "c"), model=f"{odd}`\nd", num_seeds=1)
+    blocks = blocks_of(tmp_path)
+    summary = tables.text(blocks)
+    for table in re.findall(r"(?:^\|.*\n)+", summary, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+        assert len({len(line) for line in table.splitlines()}) == 1
+    for text in (summary, body_of(report.html(blocks))):
+        assert "b<script>" not in text
+    assert summary.count("a\\|b&#60;script>") >= 4
+
+
 def test_nothing_is_fetched(page):
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", body_of(page[1]))
     assert "@import" not in page[1].split("</style>")[0]
@@ -276,7 +284,7 @@ def test_bins_give_the_calibration_error(page):
     confidence, right, counts = figures.bins(p, labels)
     some = counts > 0
     gap = (counts[some] * np.abs(confidence - right)[some]).sum() / counts.sum()
-    assert gap == pytest.approx(expected_calibration_error(p, labels, Draws.all_once(len(labels)))[0])
+    assert gap == pytest.approx(expected_calibration_error(p, labels))
     assert counts.sum() == len(labels)
 
 
@@ -297,14 +305,16 @@ def test_confusions_are_counts_of_the_first_seed(page):
             assert heat["z"][k] == pytest.approx((counts / counts.sum()).tolist(), abs=1e-3)
 
 
-def test_people_have_the_accuracy_of_the_table_of_subjects(page):
+def test_people_have_their_own_images_and_accuracy(page):
     [block], _ = page
-    names, counts, right = figures.by_person(block)
-    for row in block.subjects:
-        at = names.index(row["subject"])
-        assert counts[at].sum() == int(row["images"])
-        for label in block.labels:
-            assert f"{100 * right[label][at].sum() / counts[at].sum():.1f}" == row[label]
+    names, counts, right = block.people
+    for label, group in zip(block.labels, block.groups, strict=True):
+        for at, name in enumerate(names):
+            of = group.subjects == name
+            assert counts[at].tolist() == np.bincount(group.labels[of], minlength=3).tolist()
+            assert right[label][at].sum() / of.sum() == pytest.approx(
+                (group.probabilities[:, of].argmax(2) == group.labels[of]).mean()
+            )
 
 
 def test_of_two_classes_people_have_a_recall_for_each(tmp_path):
@@ -345,7 +355,7 @@ def test_pictures_are_those_of_the_sources(tmp_path):
     blocks = blocks_of(tmp_path)
     text, group = report.html(blocks), blocks[0].groups[0]
     shown = re.findall(r'<img src="([^"]*)"[^>]*alt="([^"]*)"', text)
-    worst = faces.surest_mistakes(group)[: faces.PICTURES_EACH]
+    worst = faces.surest_mistakes(group)[: report.PICTURES_EACH]
     order = [source for source, *_ in images[::-1]]
     assert len(shown) == len(worst) > 4
     for (uri, caption), i in zip(shown, worst, strict=True):
@@ -365,7 +375,7 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
         p = random_probabilities(images, 3, seed=i, skill=0)
         write_run(tmp_path / f"run{i}", images, p, config=PREPARED.format(tmp_path / "faces.npz"), model=f"m{i}")
     text = report.html(blocks_of(tmp_path))
-    assert text.count("<img") == faces.MOST_PICTURES
+    assert text.count("<img") == report.MOST_PICTURES
     assert len(text) < 12e6
 
 
@@ -376,6 +386,8 @@ def test_pictures_of_many_models_are_fewer_each(tmp_path):
         ("dataset: {_target_: os.system, path: FILE}", "the data set is not a prepared file (os.system)"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: gone.npz}", "gone.npz does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: BROKEN}", "is not a prepared data set"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: LOCKED}", "password"),
+        ("dataset: {_target_: engrec.datasets.prepared.load, path: " + "x" * 5000 + "}", "does not exist"),
         ("dataset: {_target_: engrec.datasets.prepared.load, path: OTHER}", "has no image "),
     ],
 )
@@ -384,7 +396,11 @@ def test_why_there_are_no_pictures_is_said(tmp_path, config, reason):
     write_faces(tmp_path / "faces.npz", images)
     write_faces(tmp_path / "other.npz", [(f"another-{source}", *rest) for source, *rest in images])
     (tmp_path / "broken.npz").write_bytes(b"PK")
-    for word in ("FILE", "BROKEN", "OTHER"):
+    locked = bytearray((tmp_path / "faces.npz").read_bytes())
+    locked[6] |= 1  # the flag of an encrypted member, in the member and in the directory
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.npz").write_bytes(locked)
+    for word in ("FILE", "BROKEN", "OTHER", "LOCKED"):
         config = config.replace(word, str(tmp_path / f"{word.replace('FILE', 'faces').lower()}.npz"))
     write_run(tmp_path / "run", images, random_probabilities(images, 3), config=config)
     text = report.html(blocks_of(tmp_path))
@@ -485,6 +501,7 @@ def test_a_damaged_history_is_said(tmp_path, text):
 
 
 def test_the_page_is_written_whole(page, tmp_path):
-    report.write(page[0], tmp_path / "new" / "summary.html", "Title")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["summary.html"]
+    names = ["differences.csv", "subjects.csv", "summary.csv", "summary.html", "summary.md"]
+    assert sorted(path.name for path in report.write(page[0], tmp_path / "new")) == names
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
     assert (tmp_path / "new" / "summary.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -1,10 +1,9 @@
 """The page at the end of a search."""
 
 import json
-import math
 
 import pytest
-from searches import Made, parsed, result, searched
+from searches import Made, parsed, searched, two_objectives
 
 from engrec.pages import search
 from engrec.search import outcome
@@ -14,15 +13,9 @@ KINDS = ("History", "Importances", "Parallel coordinates")
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
-    """A search with two objectives that are at odds."""
+    """A search with two objectives that are at odds, and its folder."""
     folder = tmp_path_factory.mktemp("search")
-    sweep = parsed(folder, objectives=[{"metric": "val/auc"}, {"metric": "num_parameters"}])
-
-    def run(overrides, name):
-        x = float(overrides["x"])
-        return Made(name, [], result=result(math.sin(5 * x), num_parameters=1000 * abs(x - 0.1)))
-
-    return searched(folder, sweep, run, n_trials=20), folder
+    return two_objectives(folder), folder
 
 
 def test_the_files_hold_every_trial_and_nothing_of_the_test(of_two):

@@ -2,6 +2,10 @@
 
 import csv
 import io
+import re
+from html import unescape
+
+import pytest
 
 from engrec.pages import tables
 
@@ -18,6 +22,15 @@ def test_markdown_is_aligned_and_keeps_its_columns():
         "|-----|------:|",
         "| x   | 12345 |",
     ]
+
+
+@pytest.mark.parametrize("name", ["a|b<script>", "a\\|b", "`c` | d\ne", "&lt;b&gt;", "<!-- x", "p < 0.05 & more"])
+def test_a_name_is_one_cell_of_markdown_and_never_markup(name):
+    header, _, line = tables.markdown([["", "n"], [name, "1"]]).splitlines()
+    cell, number = re.fullmatch(r"\| (.*) (?<!\\)\| (\S*) +\|", line).groups()
+    assert not re.search(r"(?<!\\)\||\\(?!\|)|`|<[a-z!/]", cell)
+    assert unescape(cell.strip().replace("\\|", "|")) == name.replace("\n", " ")
+    assert (number, len(header)) == ("1", len(line))
 
 
 def test_html_shows_text_as_it_is_and_parts_below_each_other():

@@ -1,6 +1,9 @@
 """A checkpoint on disk is complete and of one moment, whoever writes it; the newest one waits."""
 
+import errno
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -170,6 +173,28 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path):
     (tmp_path / f".last.ckpt.{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         Saver().save_checkpoint(checkpoint(1.0), tmp_path / "last.ckpt")
+    assert not [*tmp_path.iterdir()]
+
+
+TOO_LARGE = """
+import resource, sys, torch
+from pathlib import Path
+from engrec.runs.checkpoint_io import Saver
+
+for size in (1, 1000, 200_000, 3_000_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        Saver().save_checkpoint({"state_dict": {str(i): torch.zeros(50_000) for i in range(20)}}, Path(sys.argv[1]))
+    except OSError as error:
+        print(error.errno, error.filename)
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_an_error_of_the_system(tmp_path):
+    """torch would say "unexpected pos 802112 vs 802064"."""
+    path = tmp_path / "last.ckpt"
+    done = subprocess.run([sys.executable, "-c", TOO_LARGE, path], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == 4 * [f"{errno.EFBIG} {path}"], done.stderr
     assert not [*tmp_path.iterdir()]
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -197,3 +198,24 @@ def test_a_folder_that_is_gone_does_not_hide_how_it_ended(tmp_path):
 
     with pytest.raises(ValueError, match="mine"), reported(folder, ""):
         fail()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, which is Linux's")
+def test_a_run_that_a_full_disk_ended_is_not_said_to_run(tmp_path):
+    def fill():
+        (tmp_path / f".{FILE}.{os.getpid()}.part").symlink_to("/dev/full")
+        raise OSError(28, "No space left on device", "last.ckpt")
+
+    with pytest.raises(OSError, match="No space"), reported(tmp_path, "python train.py"):
+        fill()
+    status = status_of(tmp_path)
+    assert (status.state, status.error) == ("failed", "[Errno 28] No space left on device: 'last.ckpt'")
+    assert status.ended is not None
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_status_of_a_later_version_is_read(tmp_path):
+    with reported(tmp_path, ""):
+        pass
+    (tmp_path / FILE).write_text(json.dumps(written(tmp_path) | {"node": 3}))
+    assert status_of(tmp_path).state == "finished"

@@ -96,3 +96,12 @@ def test_flops_are_three_times_those_of_the_forward_pass_but_for_the_first_layer
     sides = iter([48, 48, 24, 24, 12, 12, 6, 6, 1])
     forward = [2 * 2 * layer.weight.numel() * next(sides) ** 2 for layer in layers]
     assert counted == 3 * sum(forward) - forward[0]
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nowhere"])
+def test_an_output_folder_that_cannot_be_is_named_before_anything_is_measured(composed, tmp_path, monkeypatch, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(ValueError, match=rf"{name} cannot be written to \("):
+        benchmark.main([*SMALL, "--out", str(tmp_path / name)])
+    assert (tmp_path / "file").is_file()

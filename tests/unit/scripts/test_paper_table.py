@@ -9,9 +9,11 @@ import time
 import numpy as np
 import paper_table
 import pytest
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from engrec.config import check
+from engrec.errors import explain
 from engrec.machine import gpus
 from engrec.pages import paper
 from engrec.runs.folder import write_config
@@ -414,6 +416,22 @@ def test_three_levels_are_not_compared_with_two(tmp_path):
 def test_nothing_to_tabulate_is_said(tmp_path):
     with pytest.raises(ValueError, match="no finished run below"):
         paper_table.main(["--table-only", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["dataset.pathh=x.npz"], "pathh"),
+        (["max_epochs=0"], "max_epochs=0 must be at least 1"),
+        (["--pretrain", "experiment=fer2013 batch_size=0"], "batch_size=0 must be at least 1"),
+    ],
+)
+def test_what_a_later_run_would_refuse_is_refused_at_the_start(tmp_path, given, message, dry):
+    with pytest.raises((ValueError, HydraException)) as error:
+        paper_table.main(["dataset=wacv2016", *given, "--out", str(tmp_path / "out"), *dry])
+    assert message in explain(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_prints_and_starts_nothing(tmp_path, capsys):

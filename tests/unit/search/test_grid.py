@@ -1,4 +1,4 @@
-"""One GPU for each process of a grid sweep."""
+"""A grid sweep: what is checked before its first run, and one GPU for each process."""
 
 import signal
 import subprocess
@@ -6,6 +6,8 @@ import sys
 import textwrap
 
 import pytest
+
+from engrec.search import grid
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -36,3 +38,19 @@ def test_a_worker_ends_with_the_process_that_launched_it(how, busy):
     process.send_signal(how)
     assert process.stdout.read() == ("stopped 143\n" if busy else "")  # to its end: the worker has gone
     process.wait()
+
+
+def test_each_value_of_each_key_is_checked_once():
+    typed = ["stage=scratch", "split.fold=0,1,7", "model=cnn,vgg", "+x='a b'", "seed=range(1000)"]
+    runs = list(grid.runs_to_check(typed))
+    assert runs[2] == ["stage=scratch", "+x='a b'", "model=cnn", "seed=0", "split.fold=7"]
+    assert runs[4] == ["stage=scratch", "+x='a b'", "split.fold=0", "seed=0", "model=vgg"]
+    assert len(runs) == 3 + 2 + grid.MOST
+
+
+def test_a_run_that_would_be_refused_is_refused(compose):
+    good = ["stage=scratch", "split=kfold", "split.fold=4", "ckpt_path=last"]
+    grid.check_run(good)
+    for wrong in ("split.fold=5", "seed=-1", "monitor=val/loss2"):
+        with pytest.raises(ValueError, match=wrong):
+            grid.check_run([*good, wrong])

@@ -1,25 +1,17 @@
 """What is left of a search: the best, what matters, and the files."""
 
-import math
-
 import optuna
 import pytest
-from searches import Launcher, Made, good, parsed, result, searched
+from searches import Launcher, Made, good, parsed, searched, two_objectives
 
 from engrec.search import outcome
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
-    """A search with two objectives that are at odds."""
+    """A search with two objectives that are at odds, and its folder."""
     folder = tmp_path_factory.mktemp("search")
-    sweep = parsed(folder, objectives=[{"metric": "val/auc"}, {"metric": "num_parameters"}])
-
-    def run(overrides, name):
-        x = float(overrides["x"])
-        return Made(name, [], result=result(math.sin(5 * x), num_parameters=1000 * abs(x - 0.1)))
-
-    return searched(folder, sweep, run, n_trials=20), folder
+    return two_objectives(folder), folder
 
 
 def test_the_front_is_what_no_trial_beats_in_all(of_two):

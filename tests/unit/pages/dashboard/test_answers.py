@@ -158,6 +158,17 @@ def test_real_faces_are_shown_only_where_they_may_be(faces_run):
     assert "--faces" in refused["why"]
 
 
+def test_a_damaged_data_set_leaves_the_other_answers(faces_run, tmp_path):
+    outputs = faces_run("synthetic")
+    content = bytearray((tmp_path / "faces.npz").read_bytes())
+    content[6] |= 1  # the flag of an encrypted member, in the member and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "faces.npz").write_bytes(content)
+    details = Details(outputs, True)
+    assert "is not a prepared data set" in details.answer("mistakes", key(outputs, "run"))["why"]
+    assert "why" not in details.answer("tested", key(outputs, "run"))
+
+
 def test_drawn_faces_are_drawn_again_and_nothing_else_that_a_run_names(tmp_path):
     drawn = {
         "dataset": {

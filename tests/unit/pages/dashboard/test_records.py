@@ -177,11 +177,11 @@ DAMAGE = {
         (b"stage: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged ("),
     ],
     "status.json": [
-        (b'{"state": ["x"], "process": null}', "status.json cannot be read: ValueError"),
-        (b'{"state": "run', "status.json cannot be read"),
-        (b'{"state": "finished"}', "status.json cannot be read"),
-        (b"[" * 50_000, "status.json cannot be read: RecursionError"),
-        (b" " * (2**16 + 1), "status.json is not a plain file, or larger than any run writes"),
+        (b'{"state": ["x"], "process": null}', "status.json is damaged (state is a list: it must be 'running', 'fini"),
+        (b'{"state": "run', "status.json is damaged (line 1: "),
+        (b'{"state": "finished"}', "status.json is damaged (it lacks process)"),
+        (b"[" * 50_000, "status.json is nested more deeply than any run writes"),
+        (b" " * (2**16 + 1), "status.json has 0 MB, which no run writes"),
     ],
 }
 

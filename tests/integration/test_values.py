@@ -1,0 +1,60 @@
+"""Every number of the configuration with values that nobody means: the run trains, or one line says what is wrong.
+
+Values that are refused before anything is built are in tests/unit/test_config.py.
+"""
+
+import pytest
+from commands import FEW, SMALL, Folder
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engrec.config import check
+
+COMMANDS = {
+    "pretrain": ["lr_scheduler=plateau", "callbacks=early_stopping", "augment=strong", "trainer.gradient_clip_val=1"],
+    "scratch": ["stage=scratch", "split=kfold", "optimizer=adamw"],
+    "cnn": ["model=cnn", "lr_scheduler=paper", "split=holdout", "dataset.label_noise=0.1"],
+}
+ODD = (-1, 0, 10**9, 1e9, True, "null")
+FOREVER = [("max_epochs", 10**9), ("trainer.max_epochs", 10**9), ("max_epochs", 1e9), ("trainer.max_epochs", 1e9)]
+
+
+def numbers(node, prefix=""):
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{prefix}{name}.")
+        elif type(value) in (int, float):
+            yield f"{prefix}{name}", value
+
+
+def accepted(composed, key, value):
+    """Whether the check of the configuration lets this value pass."""
+    cfg = composed.copy()
+    try:
+        OmegaConf.update(cfg, key, None if value == "null" else value)
+        check(cfg)
+    except (ValueError, OmegaConfBaseException):
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, name):
+    folder = Folder(tmp_path)
+    small = SMALL if name != "cnn" else SMALL[2:]
+    command = [*small, *FEW, "max_epochs=1", "dataset.images_per_subject=14", *COMMANDS[name]]
+    composed = compose(*command)
+    pairs = [
+        (key, value)
+        for key, usual in numbers(OmegaConf.to_container(composed, resolve=True))
+        for value in ODD
+        if value != usual and (key, value) not in FOREVER and accepted(composed, key, value)
+    ]
+    assert len(pairs) > 10
+    for number, (key, value) in enumerate(pairs):
+        done = folder.command(*command, f"{key}={value}", f"output_dir=run{number}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in done.stderr, (key, value, done.stderr)
+        assert len(errors) == (done.status != 0), (key, value, done.stderr)
+        assert done.status in (0, 1), (key, value, done.stderr)

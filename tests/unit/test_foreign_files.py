@@ -1,0 +1,257 @@
+"""Whatever the files of a run hold, whoever reads them raises ValueError in one line, or nothing.
+
+Valid files are changed at random, 200 of each kind or as many as the environment variable DRAWS says.
+"""
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from dashboard_runs import made
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engrec import checkpoint
+from engrec.callbacks import History, MovedFolder, moved
+from engrec.data import DataModule
+from engrec.errors import explain
+from engrec.evidence.groups import read_groups
+from engrec.modules import build
+from engrec.modules.engagement import EngagementModule
+from engrec.pages.dashboard.answers import Details
+from engrec.pages.dashboard.records import Outputs
+from engrec.runs.folder import config_of, finished
+from engrec.runs.reading import read_history
+from engrec.runs.record import find_runs
+from engrec.runs.status import status_of
+from engrec.splits import Split
+
+many = settings(
+    max_examples=int(os.environ.get("DRAWS", "200")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+SECRET = "only in the environment"
+NESTED = []
+for _ in range(50):
+    NESTED = [NESTED]
+REPEATED = ["x"] * 10
+for _ in range(9):
+    REPEATED = [REPEATED] * 10
+
+ODD = [
+    None, True, 0, -1, 1, 2**31, 2**63, -(10**400), 0.0, -0.5, 1e-320, 1e300, float("nan"), float("inf"),
+    "", "x", "\n", "\x1b[31m", "é" * 5000, "../../x", "${oc.env:SECRET}", "${", "???",
+    [], {}, [1], ["x", "x"], {"": ""}, {"_target_": "os.system"}, {"_args_": ["${oc.env:SECRET}"]}, NESTED,
+]  # fmt: skip
+ODD_TENSORS = [
+    torch.zeros(()), torch.zeros(3), torch.zeros(3, 0), torch.full((2,), float("nan")), torch.zeros(1).expand(10**12),
+    torch.zeros(3, dtype=torch.complex64), torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.int8),
+    torch.zeros(3, 3).to_sparse(), torch.zeros(2, device="meta"),
+    {1: 2}, {(1, 2): 3}, REPEATED,
+]  # fmt: skip
+
+
+def changed(random, value, odd):
+    """The nested value with one to three values replaced, removed or added, at random depths."""
+    value = copy.deepcopy(value)
+    for _ in range(random.randint(1, 3)):
+        node, key = value, None
+        while isinstance(node, dict | list) and node and (key is None or random.random() < 0.8):
+            parent, key = node, random.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            node = parent[key]
+        if key is None:
+            continue
+        other, kind = copy.deepcopy(random.choice(odd)), random.randint(0, 5)
+        if kind == 0:
+            del parent[key]
+        elif kind == 1 and isinstance(parent, dict):
+            parent[random.choice(["x", "_args_", "_partial_", "epoch", 3, "\n"])] = other
+        else:
+            parent[key] = other
+    return value
+
+
+def damaged(random, content):
+    """The bytes with a few of them replaced, or cut off."""
+    for _ in range(random.randint(1, 4)):
+        at = random.randrange(max(1, len(content)))
+        rest = content[at + random.randint(0, 2) :] if random.random() < 0.75 else b""
+        content = content[:at] + random.randbytes(random.randint(0, 3)) + rest
+    return content
+
+
+def ours(function, *arguments):
+    """What it returns, or None where it raises ValueError in one line, without what only the environment knows."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        said = explain(error)
+    assert len(said) < 2000
+    assert "\n" not in said
+    assert SECRET not in said
+    return None
+
+
+# Checkpoints.
+
+IMAGES = {"channels": 1, "height": 16, "width": 16, "normalize": "image"}
+MODEL = {"_target_": "engrec.models.vgg.VGG", "image_size": 16, "norm": "batch", "width": 0.02, "dense": [2]}
+OPTIMIZER = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+
+
+@pytest.fixture(scope="module")
+def data(make_faces):
+    faces = make_faces(size=16)
+    index = faces.labels[:2]
+    return DataModule(faces, Split(index, index, index), lambda images: images, 4)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The content of last.ckpt of a run."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    module = EngagementModule(MODEL, OPTIMIZER, {}, ["class0", "class1"], IMAGES, [1, 1])
+    best = ModelCheckpoint(folder, "best", monitor="val/auc", mode="max", save_weights_only=True)
+    callbacks = [History(str(folder)), best, MovedFolder()]
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=callbacks, **quiet)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def used(path, data):
+    """The checkpoint is tested, and training resumes from it: what engrec itself does with it."""
+    saved = ours(checkpoint.read, path)
+    if saved is None:
+        return
+    ours(build.tested_module, str(path), saved, data)
+    ours(checkpoint.check_classes, saved, path, data.faces.class_names)
+    ours(checkpoint.check_best, saved, path, {"epoch": 1}, saved)
+    if "optimizer_states" in saved:
+        history = History(str(path.parent))
+        history.load_state_dict(saved["callbacks"].get("History", history.state_dict()))
+        history.best("val/auc")
+        for key, state in saved["callbacks"].items():
+            if key.startswith("ModelCheckpoint"):
+                assert {str(Path(name).parent) for name in moved(state, "/run")["best_k_models"]} <= {"/run"}
+
+
+def test_the_file_that_is_changed_fits(trained, data, tmp_path):
+    torch.save(trained, tmp_path / "last.ckpt")
+    saved = checkpoint.read(tmp_path / "last.ckpt")
+    build.tested_module("last.ckpt", saved, data)
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint(trained, data, tmp_path, monkeypatch, random):
+    monkeypatch.setenv("SECRET", SECRET)
+    torch.save(changed(random, trained, [*ODD, *ODD_TENSORS]), tmp_path / "last.ckpt")
+    used(tmp_path / "last.ckpt", data)
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint_with_other_settings(trained, data, tmp_path, monkeypatch, random):
+    """Changes in what describes its network alone."""
+    monkeypatch.setenv("SECRET", SECRET)
+    parameters = changed(random, trained["hyper_parameters"], [*ODD, *ODD_TENSORS])
+    torch.save(trained | {"hyper_parameters": parameters}, tmp_path / "last.ckpt")
+    used(tmp_path / "last.ckpt", data)
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+def test_a_checkpoint_with_damaged_bytes(trained, data, tmp_path, random):
+    path = tmp_path / "last.ckpt"
+    torch.save(trained, path)
+    path.write_bytes(damaged(random, path.read_bytes()))
+    used(path, data)
+
+
+# The folder of a run.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = made(tmp_path_factory.mktemp("runs") / "run", temperature=1.5)
+    result = json.loads((folder / "result.json").read_text())
+    more = {"hardware": {"gpus": [], "cpu": "x", "threads": 1}, "git_commit": "f37f79a", "command": "python train.py"}
+    (folder / "result.json").write_text(json.dumps(result | more))
+    times = {"started": 100.0, "begun": 100.0, "ended": 160.0, "earlier": 0.0, "choices": {"model": "vgg"}}
+    status = {
+        "state": "running",
+        "process": {"pid": 1, "began": "x"},
+        "host": "elsewhere",
+        "error": "x",
+        "command": "x",
+    }
+    (folder / "status.json").write_text(json.dumps(status | times))
+    return folder
+
+
+@pytest.fixture
+def reread(run, tmp_path):
+    """Write a changed file into a copy of the run, beside one that is whole, and let everybody read it."""
+    files = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def reread(name, content):
+        for folder, changes in (("whole", {}), ("changed", {name: content})):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for file, kept in (files | changes).items():
+                (tmp_path / folder / file).write_bytes(kept)
+        outputs = Outputs(tmp_path)
+        outputs.scan()
+        found = {entry.record["path"]: entry for entry in outputs.runs.values()}
+        json.dumps([entry.record for entry in found.values()], allow_nan=False)
+        assert found["whole"].record["problems"] == []
+        details = Details(outputs, True)
+        for question in ("history", "texts", "tested"):
+            ours(details.answer, question, found["changed"].record["id"])
+        folder = tmp_path / "changed"
+        status_of(folder)
+        ours(config_of, folder)
+        ours(finished, folder)
+        ours(read_history, folder / "metrics.csv")
+        if runs := ours(find_runs, [folder]):
+            ours(read_groups, runs)
+
+    return reread
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+@pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml", "metrics.csv", "predictions.csv"])
+def test_a_file_of_a_run_with_damaged_bytes(run, reread, name, random):
+    reread(name, damaged(random, (run / name).read_bytes()))
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+@pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml"])
+def test_a_file_of_a_run_with_other_values(run, reread, name, random):
+    read, written = (yaml.safe_load, yaml.safe_dump) if name == "config.yaml" else (json.loads, json.dumps)
+    value = changed(random, read((run / name).read_text()), ODD)
+    reread(name, written(value).encode())
+
+
+CELLS = ["", "x", "nan", "inf", "-1", "1e400", "0.5", '"', "\n", "\r", ",", "\x00", "é"]
+
+
+@many
+@given(random=st.randoms(use_true_random=True))
+@pytest.mark.parametrize("name", ["metrics.csv", "predictions.csv"])
+def test_a_table_of_a_run_with_other_cells(run, reread, name, random):
+    rows = [line.split(",") for line in (run / name).read_text().splitlines()]
+    lines = [",".join(map(str, row)) for row in changed(random, rows, [*CELLS, ["x"]])]
+    reread(name, "\n".join(lines).encode())
