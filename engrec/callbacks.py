@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -28,6 +28,7 @@ from engrec.machine.hardware import synchronize
 from engrec.metrics import confusion_matrix, fit_temperature, higher_is_better
 from engrec.modules.classifier import Classifier
 from engrec.modules.scores import Scores
+from engrec.ranges import Count, Probability, Share
 from engrec.runs.record import write_predictions
 from engrec.transforms import Batch, standardize, to_float
 
@@ -145,6 +146,46 @@ class History(Checkpoint):
         self.num_images = state_dict["num_images"]
 
 
+class EMA(EMAWeightAveraging):
+    """An exponential moving average of the weights and of the statistics of BatchNorm; it is what is validated, chosen,
+    saved in best.ckpt and tested. last.ckpt has both, the average as its state_dict.
+
+    decay: of the average, for each update. every: steps between two updates. start: the share of all steps after which
+    the average begins; until then it is the network itself, which Lightning's own would leave at its first weights.
+    """
+
+    def __init__(self, decay: Probability = 0.998, start: Share = 0.0, every: Count = 1) -> None:
+        super().__init__(decay=decay, update_every_n_steps=every)
+        self.start = start
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and isinstance(pl_module, Classifier):  # after the average has copied the module
+            pl_module.averaged_weights = self.averaged_weights
+
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The state dict of the average."""
+        assert self._average_model is not None
+        return self._average_model.module.state_dict()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.update_starting_at_step = round(self.start * trainer.estimated_stepping_batches)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._follow(pl_module)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def _follow(self, pl_module: pl.LightningModule) -> None:
+        """Before the first update, make the average a copy of the network."""
+        average = self._average_model
+        if average is not None and average.n_averaged == 0:
+            average.module.load_state_dict(pl_module.state_dict())
+
+
 class Predictions(Callback):
     """predictions.csv: a row per test image with its source, subject, format, label and each class's probability.
 
@@ -232,7 +273,7 @@ class Calibration(Callback):
 
 @dataclass(frozen=True)
 class Tested:
-    """The results of a test: metrics by the names that are logged, plain and (tta=flip, tta=ten_crop) from several
+    """The results of a test: metrics by the names that are logged, plain and (tta=flip and others) from several
     views of each image; calibration, as metrics.compare returns it; controls: predictions that the network has to
     beat."""
 

@@ -25,7 +25,7 @@ from engrec.ranges import Count, NotNegative, Positive, Probability, Range, expe
 log = logging.getLogger(__name__)
 
 STAGES = ("pretrain", "finetune", "scratch", "test")
-TTA = ("none", "flip", "ten_crop")
+TTA = ("none", "flip", "ten_crop", "ten_crop_zoom")
 BALANCE = ("subject", None)
 REMEDY = {
     "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
@@ -73,6 +73,7 @@ class Config:
     dataset: Any = MISSING
     split: Any = MISSING
     augment: Any = MISSING
+    mixup: Any = MISSING
     optimizer: Any = MISSING
     lr_scheduler: Any = MISSING
     module: Any = MISSING

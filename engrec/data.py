@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from engrec.datasets.prepared import Faces
 from engrec.machine.hardware import memory_of
 from engrec.splits import Split
-from engrec.transforms import Batch, epoch_seed, standardize, to_float
+from engrec.transforms import Batch, Mixup, Progressive, epoch_seed, mirrored_at_first, standardize, to_float
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +147,9 @@ def drawn(index: Tensor, number: int, generator: torch.Generator) -> Tensor:
 
 
 class DataModule(pl.LightningDataModule):
-    """A data set, its split, and what happens to a batch on the device: scale, augment, standardise.
+    """A data set, its split, and what happens to a batch on the device: scale, augment, standardise, mix.
 
+    augment and mixup act in training alone, as their epoch says; evaluation is at the size of the stored images.
     place: where the images are kept as uint8, on the "device" that trains or on the "host"; "auto" is the device if
     they take at most the share device_share of its memory. at_once: pixels of training batches that an accelerator
     prepares together (16 M pixels are 67 MB). balance: "subject" gives each subject the same number of images in an
@@ -168,12 +169,15 @@ class DataModule(pl.LightningDataModule):
         place: str = "auto",
         device_share: float = 0.25,
         at_once: int = 2**24,
+        mixup: Mixup | None = None,
         balance: Literal["subject"] | None = None,
     ) -> None:
         super().__init__()
         if balance is not None and faces.subjects is None:
             raise ValueError(f"{faces.name} has no subjects to balance: set balance=null")
-        self.faces, self.split, self.augment = faces, split, augment
+        self.faces, self.split, self.augment, self.mixup = faces, split, augment, mixup
+        if isinstance(augment, Progressive):
+            check_sizes(augment, faces.images.shape[2])
         self.batch_size, self.seed, self.eval_batch_size = batch_size, seed, eval_batch_size
         self.place, self.device_share, self.at_once, self.balance = place, device_share, at_once, balance
         self.tensors = {"images": torch.from_numpy(faces.images), "labels": torch.from_numpy(faces.labels)}
@@ -187,6 +191,13 @@ class DataModule(pl.LightningDataModule):
         """What images went through; it must be the same wherever the network's weights are used."""
         channels, height, width = self.faces.images.shape[1:]
         return {"channels": channels, "height": height, "width": width, "normalize": "image"}
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of all that the network is given: training images by epoch, and those of evaluation."""
+        height, width = self.faces.images.shape[2:]
+        sides = [side for _, side in self.augment.sizes or ()] if isinstance(self.augment, Progressive) else []
+        return [*((int(side), round(side * width / height)) for side in sides), (height, width)]
 
     @cached_property
     def seen(self) -> str:
@@ -263,8 +274,36 @@ class DataModule(pl.LightningDataModule):
         return batch if batch["images"].is_floating_point() else self.network_input(batch)
 
     def network_input(self, batch: Batch) -> Batch:
-        """The batch with its images scaled, augmented while training, and standardised."""
+        """The batch with its images scaled, augmented and mixed while training, and standardised."""
         images = to_float(batch["images"])
-        if self.trainer is not None and self.trainer.training:
-            images = self.augment(images)
-        return batch | {"images": standardize(images)}
+        if self.trainer is None or not self.trainer.training:
+            return batch | {"images": standardize(images)}
+        batch = batch | {"images": standardize(self._augmented(images, batch["index"]))}
+        return self.mixup(batch) if self.mixup is not None and self.mixup.active(*self._epoch) else batch
+
+    def _augmented(self, images: Tensor, index: Tensor) -> Tensor:
+        if not isinstance(self.augment, Progressive):
+            return self.augment(images)
+        epoch, max_epochs = self._epoch
+        height, width = images.shape[2:]
+        mirrored = self._mirrored_at_first[index] ^ (epoch % 2 == 1) if self.augment.alternate else None
+        size = self.augment.size(epoch, max_epochs, (height, width))
+        return self.augment.at(epoch, max_epochs)(images, mirrored, size)
+
+    @property
+    def _epoch(self) -> tuple[int, int]:
+        """The current epoch, and how many there are."""
+        trainer = self.trainer
+        return trainer.current_epoch, trainer.max_epochs  # pyright: ignore[reportOptionalMemberAccess, reportReturnType]
+
+    @cached_property
+    def _mirrored_at_first(self) -> Tensor:
+        assert isinstance(self.augment, Progressive)
+        device = self.trainer.strategy.root_device  # pyright: ignore[reportOptionalMemberAccess]
+        return mirrored_at_first(len(self.faces.labels), self.augment.flip, self.seed).to(device)
+
+
+def check_sizes(augment: Progressive, height: int) -> None:
+    """Raise ValueError for training images larger than those stored."""
+    if larger := [side for _, side in augment.sizes or () if side > height]:
+        raise ValueError(f"augment.sizes has {larger[-1]:g} pixels, the images have {height}: set augment.sizes=[]")

@@ -35,9 +35,9 @@ from engrec.plan import Finished, Plan, Resume, Test, command, plan
 from engrec.runs import folder, pictures, record
 from engrec.runs.checkpoint_io import Saver
 from engrec.runs.status import reported
-from engrec.transforms import flip_views, ten_crop_views
+from engrec.transforms import flip_views, ten_crop_views, ten_crop_zoom_views
 
-VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views}
+VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views, "ten_crop_zoom": ten_crop_zoom_views}
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -84,9 +84,10 @@ def build_data(plan: Plan) -> DataModule:
         splits.check(split, faces.labels, faces.subjects, len(faces.class_names), strategy.leaks)
     except ValueError as error:
         raise ValueError(f"{faces.name}: {error}") from error
-    augment, batch_size = instantiate(plan.config["augment"]), plan.config["batch_size"]
+    augment, mixup = (instantiate(plan.config[name], _convert_="all") for name in ("augment", "mixup"))
     where = {"place": plan.speed.data, "device_share": plan.speed.data_share}
-    return DataModule(faces, split, augment, batch_size, plan.seed, **where, balance=plan.config["balance"])
+    more = {"mixup": mixup or None, "balance": plan.config["balance"]}
+    return DataModule(faces, split, augment, plan.config["batch_size"], plan.seed, **where, **more)
 
 
 def build_trainer(plan: Plan) -> pl.Trainer:

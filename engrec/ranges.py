@@ -63,6 +63,12 @@ def problems(function: Callable[..., Any], values: Mapping[str, Any], key: str) 
             yield f"{key}.{name}={value} must be {allowed}"
 
 
+def check(function: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
+    """Raise ValueError for what is wrong with these arguments."""
+    if wrong := list(problems(function, values, key)):
+        raise ValueError("; ".join(wrong))
+
+
 def expected(value: object, annotation: Any) -> str:
     """What a value of this type must be, in words; empty if it is. Types that no configuration has are not checked."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -76,7 +82,7 @@ def expected(value: object, annotation: Any) -> str:
         fits = any(type(value) is type(choice) and value == choice for choice in arguments)
         return "" if fits else _one_of(arguments)
     if origin in (Sequence, list, tuple):
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, Sequence) or isinstance(value, str):
             return "a list like [1,2]"
         words = [expected(item, arguments[0]) for item in value]
         return next((f"a list, each {word}" for word in words if word), "")

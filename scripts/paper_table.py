@@ -54,7 +54,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=rows, default=list(paper.ROWS), help=f"some of {','.join(paper.ROWS)} (default: all)"
     )
-    parser.add_argument("--pretrain", help='other overrides for the expressions: "experiment=fer2013 max_epochs=2"')
+    parser.add_argument(
+        "--pretrain", help='other overrides for the expressions: "stage=pretrain model=vgg max_epochs=2"'
+    )
     parser.add_argument("--init-from", type=Path, help="an expression checkpoint, instead of pre-training")
     parser.add_argument("--out", type=Path, help="(default: outputs/paper_table/DATASET-CLASSES, and the preset)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs in parallel (default: %(default)s)")

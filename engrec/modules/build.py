@@ -48,6 +48,7 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
     if plan.task == "engagement":
         arguments["class_counts"] = data.class_counts
     module = instantiate(config["module"], **arguments, _recursive_=False, _convert_="all")
+    check_sizes(module, data, plan.command.choices["model"])
     if isinstance(start, Resume):
         checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
         checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
@@ -69,6 +70,23 @@ def check_levels(config: dict[str, Any], data: DataModule) -> None:
             f"module.ordinal={config['module']['ordinal']}: {classes}; set module.ordinal=null, or prepare them with "
             "scripts/prepare.py manifest … --ordered"
         )
+
+
+def check_sizes(module: Classifier, data: DataModule, name: str) -> None:
+    """Raise ValueError for a network that does not take training images of another size than its own."""
+    for height, width in data.sizes[:-1]:
+        image = torch.zeros(1, data.faces.images.shape[1], height, width)
+        training = module.backbone.training
+        try:
+            with torch.no_grad():
+                module.backbone.eval()(image)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"model={name} does not take images of {height}×{width}: set augment.sizes=[], or model=resnet_small, "
+                "vgg_small or resnet18"
+            ) from error
+        finally:
+            module.backbone.train(training)
 
 
 def fitted(model: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What both stages share: logits = head(backbone(images)), metrics, optimizer and schedule."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -45,6 +46,8 @@ class Classifier(pl.LightningModule):
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
         self.class_names, self.seed, self.fused_optimizer = class_names, seed, False
+        # Set by a callback that averages the weights, which Lightning does not ask when it saves weights alone.
+        self.averaged_weights: Callable[[], dict[str, Tensor]] | None = None
         self.example_input_array = torch.zeros(2, *(preprocessing[k] for k in ("channels", "height", "width")))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,7 +58,15 @@ class Classifier(pl.LightningModule):
         """The loss of each image (B,)."""
         return F.cross_entropy(logits, batch["labels"], reduction="none")
 
+    def mixed_criterion(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of each image (B,) that transforms.Mixup made: that of both labels, in the parts of the images."""
+        other = {name.removeprefix("other_"): value for name, value in batch.items() if name.startswith("other_")}
+        own, others = self.criterion(logits, batch), self.criterion(logits, batch | other)
+        return batch["mixed"] * own + (1 - batch["mixed"]) * others
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.averaged_weights is not None and "callbacks" not in checkpoint:
+            checkpoint["state_dict"] = self.averaged_weights()
         checkpoint["module"] = f"{type(self).__module__}.{type(self).__name__}"
         checkpoint["task"] = self.task
         data = getattr(self.trainer, "datamodule", None)
@@ -64,7 +75,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["images"]).float()
-        loss = self.criterion(logits, batch)
+        loss = self.mixed_criterion(logits, batch) if "mixed" in batch else self.criterion(logits, batch)
         self._score("train").update(logits.detach(), batch["labels"], loss.detach())
         return loss.mean()
 

@@ -66,7 +66,8 @@ def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -
     found = []
     for name in sorted(now.keys() | before.keys()):
         key, one, other = f"{prefix}{name}", now.get(name), before.get(name)
-        if key in IGNORED_ON_RESUME or name in FOLDERS or one == "auto" or one == other:
+        new = name not in before and one == {}  # a group that older runs did not have, and that chooses nothing
+        if key in IGNORED_ON_RESUME or name in FOLDERS or one == "auto" or one == other or new:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
             found += differences(one, other, f"{key}.")

@@ -55,7 +55,7 @@ PRESETS = {
     ),
     "small": Preset(
         "the paper's CNN, for its VGG one half as wide and batch-normalised: for a CPU",
-        pretrain=("experiment=fer2013",),
+        pretrain=("experiment=fer2013_short",),
         rows={
             # It learns nothing at the learning rate of the others, and no longer improves on validation from epoch 6.
             "cnn": ("experiment=wacv2016", "stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"),

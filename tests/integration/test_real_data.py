@@ -159,7 +159,10 @@ def test_the_experiments_run_on_real_faces(fer, tmp_path):
     wacv, folder = tmp_path / "wacv2016.npz", Folder(tmp_path)
     run_prepare("wacv2016", real("wacv2016.zip"), "--out", wacv)
     few = ["model.width=0.05", "max_epochs=1", "trainer.accelerator=cpu", "+trainer.limit_train_batches=3"]
-    first = folder.command("experiment=fer2013", *few, f"dataset.path={fer[0]}", "output_dir=first")
+    long = ["experiment=fer2013", "model.widths=[8,8,16]", "max_epochs=3", *few[2:]]
+    whole = folder.command(*long, f"dataset.path={fer[0]}", "output_dir=long")
+    assert whole.status == 0, whole.stderr[-3000:]
+    first = folder.command("experiment=fer2013_short", *few, f"dataset.path={fer[0]}", "output_dir=first")
     assert first.status == 0, first.stderr[-3000:]
     result = json.loads((tmp_path / "first" / "result.json").read_text())
     assert result["num_images"]["test"] == 3589

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engrec import errors
-from engrec.config import check, logged_in
+from engrec.config import TTA, check, logged_in
 from engrec.errors import explain
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -60,7 +60,7 @@ def test_every_stage_takes_every_dataset(compose, stage, dataset):
     "choice",
     [
         f"{group}={option}"
-        for group in ("split", "augment", "optimizer", "lr_scheduler", "callbacks", "trainer", "logger")
+        for group in ("split", "augment", "mixup", "optimizer", "lr_scheduler", "callbacks", "trainer", "logger")
         for option in options(group)
     ],
 )
@@ -75,6 +75,7 @@ def test_leave_one_subject_out_asks_for_the_subject(compose):
 def test_no_group_is_forgotten():
     """A new folder of conf/ belongs to one of the tests above."""
     covered = {"stage", "model", "dataset", "split", "augment", "optimizer", "lr_scheduler", "callbacks", "trainer"}
+    covered |= {"mixup"}
     found = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert found - {"sweep"} == covered | {"logger", "experiment", "hydra"}
 
@@ -152,7 +153,7 @@ def test_wrong_values_and_combinations(compose, overrides, said):
     assert said in problem(compose(*(o.replace("FILE", str(CONF / "config.yaml")) for o in overrides)))
 
 
-@pytest.mark.parametrize("kind", ["none", "flip", "ten_crop"])
+@pytest.mark.parametrize("kind", TTA)
 @pytest.mark.parametrize("stage", options("stage"))
 def test_every_stage_takes_every_kind_of_views(compose, stage, kind):
     check(compose(f"stage={stage}", f"tta={kind}", *needed(stage)))

@@ -50,7 +50,11 @@ def test_only_a_split_that_puts_people_into_several_parts_leaks(compose, split):
 def test_a_backbone_that_has_seen_these_classes_is_warned_of(
     compose, data, caplog, tmp_path, module, class_names, warned
 ):
-    hyper_parameters = {"model": {}, "class_names": class_names, "preprocessing": {}}
+    hyper_parameters = {
+        "model": {"_target_": "engrec.models.vgg.VGG"},
+        "class_names": class_names,
+        "preprocessing": {"channels": 1, "height": 48, "width": 48, "normalize": "image"},
+    }
     path = tmp_path / "best.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": hyper_parameters, "module": module}, path)
     with caplog.at_level(logging.WARNING):

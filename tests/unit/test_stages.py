@@ -23,7 +23,7 @@ def test_an_optimizer_that_the_user_chooses_keeps_its_learning_rate(compose, nam
     assert compose("stage=pretrain", f"optimizer={name}").optimizer == of(name)
 
 
-@pytest.mark.parametrize("name", ["fer2013", "nezami2019/pretrain"])
+@pytest.mark.parametrize("name", ["fer2013", "fer2013_short", "nezami2019/pretrain"])
 def test_an_experiment_keeps_its_own_schedule(compose, name):
     cfg, written = compose(f"experiment={name}"), OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
     assert cfg.stage == "pretrain"

@@ -72,6 +72,27 @@ def test_test_metrics_are_those_of_the_logits(make_module, make_data, make_train
         assert metrics[f"test/recall/{name}"] == pytest.approx(right[batch["labels"] == k].float().mean().item())
 
 
+def test_the_loss_of_a_mixed_image_is_that_of_both_labels_in_its_parts(make_module):
+    module = make_module()
+    number, classes = 6, len(module.class_names)
+    logits, labels, others = torch.randn(number, classes), torch.arange(6) % classes, torch.arange(1, 7) % classes
+    parts = torch.linspace(0.5, 1, number)
+    batch = {"labels": labels, "other_labels": others, "mixed": parts}
+    expected = parts * module.criterion(logits, {"labels": labels})
+    expected += (1 - parts) * module.criterion(logits, {"labels": others})
+    torch.testing.assert_close(module.mixed_criterion(logits, batch), expected)
+    assert module.mixed_criterion(logits, batch)[-1] == module.criterion(logits, batch)[-1]
+
+
+def test_votes_are_mixed_as_labels_are(expression):
+    module = expression(soft_labels=True)
+    logits, votes, others = torch.randn(4, 3), *torch.rand(2, 4, 3).softmax(2)
+    batch = {"labels": torch.zeros(4, dtype=torch.long), "soft_labels": votes, "mixed": torch.full((4,), 0.7)}
+    batch |= {"other_labels": batch["labels"], "other_soft_labels": others}
+    expected = module.criterion(logits, batch | {"soft_labels": 0.7 * votes + 0.3 * others})
+    torch.testing.assert_close(module.mixed_criterion(logits, batch), expected)
+
+
 def test_weights_are_decayed_biases_and_normalisation_are_not(make_module):
     module = make_module()
     groups = module.parameter_groups()

@@ -42,6 +42,12 @@ def test_a_run_of_an_older_version_is_resumed_although_a_class_has_moved():
     assert differences(RUN, changed("speed._target_", "engrec.hardware.Speed")) == []
 
 
+def test_a_group_that_older_runs_lack_does_not_keep_them_from_being_resumed_unless_it_chooses_something():
+    assert differences(changed("mixup", {}), RUN) == []
+    assert differences(changed("mixup", {"alpha": 0.2}), RUN) == ["without mixup"]
+    assert differences(RUN, changed("mixup", {"alpha": 0.2})) == ["with mixup={'alpha': 0.2} and not None"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

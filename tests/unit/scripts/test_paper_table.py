@@ -73,7 +73,7 @@ def test_the_commands_of_real_data():
         "engagement": written["engagement"] | resumed | both | {"stage=finetune", f"init_from={__file__}"},
     }
     [first] = [run for run in planned("dataset=wacv2016") if run.row == "pretrain"]
-    assert first.overrides == ("experiment=fer2013",)
+    assert first.overrides == ("experiment=fer2013_short",)
 
 
 @pytest.mark.parametrize("preset", runs_of.PRESETS)
