@@ -232,7 +232,8 @@ class ViewPredictions(Predictions):
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_test_epoch_start(trainer, pl_module)
-        self.scores = Scores(len(data_of(trainer).faces.class_names)).to(pl_module.device)
+        faces = data_of(trainer).faces
+        self.scores = Scores(len(faces.class_names), faces.ordered).to(pl_module.device)
 
     def on_test_batch_end(
         self,

@@ -49,7 +49,9 @@ def rows(path):
 
 
 def test_scores_of_levels_are_those_of_the_predictions(tuned):
-    metrics = json.loads((tuned / "result.json").read_text())["metrics"]
+    result = json.loads((tuned / "result.json").read_text())
+    metrics = result["metrics"]
+    assert result["tta"]["metrics"].keys() == metrics.keys()
     predictions = rows(tuned / "predictions.csv")
     p = np.array([[float(row[f"p_{level}"]) for level in LEVELS] for row in predictions])
     labels = np.array([LEVELS.index(row["label"]) for row in predictions])
