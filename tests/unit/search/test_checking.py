@@ -13,7 +13,10 @@ OVERRIDES = ["stage=scratch", "split=kfold", "model=vgg_small", "monitor=val/auc
     [
         ({"folds": [0, 4]}, None),
         ({"folds": [0, 5]}, "split.fold=5 must be from 0 to 4"),
-        ({"folds": [0], "search": {"model.width": {"choices": [0.5, "wide"]}}}, "model.width=wide must be a number above 0"),
+        (
+            {"folds": [0], "search": {"model.width": {"choices": [0.5, "wide"]}}},
+            "model.width=wide must be a number above 0",
+        ),
     ],
 )
 def test_every_fold_and_every_choice_is_checked(tmp_path, given, message):
