@@ -69,7 +69,7 @@ def check_tasks(devices: object, num_nodes: int) -> None:
         by_hand = job() is None and "MASTER_ADDR" in os.environ
         if num_nodes > 1 and not (by_torchrun() or by_hand):
             raise ValueError(
-                f"trainer.num_nodes={num_nodes} needs a process on each node: use srun python train.py … (or torchrun), "
+                f"trainer.num_nodes={num_nodes} needs a process on each node: use srun python train.py … or torchrun, "
                 "or set trainer.num_nodes=1"
             )
         return
