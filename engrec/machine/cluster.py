@@ -66,9 +66,10 @@ def by_torchrun() -> bool:
 def check_tasks(devices: object, num_nodes: int) -> None:
     """Raise ValueError if the number of tasks that srun started differs from trainer.devices × trainer.num_nodes."""
     if not is_step():
-        if num_nodes > 1 and not by_torchrun():
+        by_hand = job() is None and "MASTER_ADDR" in os.environ
+        if num_nodes > 1 and not (by_torchrun() or by_hand):
             raise ValueError(
-                f"trainer.num_nodes={num_nodes} needs a process on each node: use srun or torchrun, "
+                f"trainer.num_nodes={num_nodes} needs a process on each node: use srun python train.py … or torchrun, "
                 "or set trainer.num_nodes=1"
             )
         return

@@ -6,10 +6,15 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-DRAWS = int(os.environ.get("DRAWS", "200"))  # DRAWS=2000 python -m pytest … looks longer
-drawn = settings(
-    max_examples=DRAWS, deadline=None, database=None, suppress_health_check=[*HealthCheck]
-)  # a fixture of one function is shared by its draws on purpose: each writes its own file
+DRAWS = int(os.environ.get("DRAWS", "200"))  # of each kind of file; `make test-all` draws 2,000
+
+
+def drawn(tests: int = 1) -> settings:
+    """Settings of one of so many tests of a kind of file, which share its draws."""
+    # A fixture of one function is shared by its draws on purpose: each writes its own file.
+    each = -(-DRAWS // tests)
+    return settings(max_examples=each, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+
 
 ODD_TEXTS = (
     "", " ", "nan", "-1", "1e9", "NaN", "inf", "99999999999999999999", "9" * 5000, "²", "٣", "0x1", "1_0", "a\tb",

@@ -5,15 +5,15 @@ Valid files are changed at random, 200 of each kind or as many as the environmen
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from dashboard_runs import made
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from mutations import drawn
 
 from engrec import checkpoint
 from engrec.callbacks import History, MovedFolder, moved
@@ -30,11 +30,6 @@ from engrec.runs.record import find_runs
 from engrec.runs.status import status_of
 from engrec.splits import Split
 
-many = settings(
-    max_examples=int(os.environ.get("DRAWS", "200")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 SECRET = "only in the environment"
 NESTED = []
 for _ in range(50):
@@ -152,7 +147,7 @@ def test_the_file_that_is_changed_fits(trained, data, tmp_path):
     build.tested_module("last.ckpt", saved, data)
 
 
-@many
+@drawn(3)
 @given(random=st.randoms(use_true_random=True))
 def test_a_checkpoint(trained, data, tmp_path, monkeypatch, random):
     monkeypatch.setenv("SECRET", SECRET)
@@ -160,7 +155,7 @@ def test_a_checkpoint(trained, data, tmp_path, monkeypatch, random):
     used(tmp_path / "last.ckpt", data)
 
 
-@many
+@drawn(3)
 @given(random=st.randoms(use_true_random=True))
 def test_a_checkpoint_with_other_settings(trained, data, tmp_path, monkeypatch, random):
     """Changes in what describes its network alone."""
@@ -170,7 +165,7 @@ def test_a_checkpoint_with_other_settings(trained, data, tmp_path, monkeypatch, 
     used(tmp_path / "last.ckpt", data)
 
 
-@many
+@drawn(3)
 @given(random=st.randoms(use_true_random=True))
 def test_a_checkpoint_with_damaged_bytes(trained, data, tmp_path, random):
     path = tmp_path / "last.ckpt"
@@ -229,14 +224,14 @@ def reread(run, tmp_path):
     return reread
 
 
-@many
+@drawn(2)
 @given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml", "metrics.csv", "predictions.csv"])
 def test_a_file_of_a_run_with_damaged_bytes(run, reread, name, random):
     reread(name, damaged(random, (run / name).read_bytes()))
 
 
-@many
+@drawn(2)
 @given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["result.json", "status.json", "config.yaml"])
 def test_a_file_of_a_run_with_other_values(run, reread, name, random):
@@ -248,7 +243,7 @@ def test_a_file_of_a_run_with_other_values(run, reread, name, random):
 CELLS = ["", "x", "nan", "inf", "-1", "1e400", "0.5", '"', "\n", "\r", ",", "\x00", "é"]
 
 
-@many
+@drawn(2)
 @given(random=st.randoms(use_true_random=True))
 @pytest.mark.parametrize("name", ["metrics.csv", "predictions.csv"])
 def test_a_table_of_a_run_with_other_cells(run, reread, name, random):

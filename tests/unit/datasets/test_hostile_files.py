@@ -89,7 +89,7 @@ def test_the_file_that_the_others_are_made_from_loads(arrays, tmp_path, compress
         assert array.flags.writeable
 
 
-@drawn
+@drawn(4)
 @given(data=st.data())
 def test_damaged_bytes(arrays, tmp_path_factory, data):
     compression = data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
@@ -97,7 +97,7 @@ def test_damaged_bytes(arrays, tmp_path_factory, data):
     tried(tmp_path_factory.getbasetemp() / "faces.npz", content)
 
 
-@drawn
+@drawn(4)
 @given(data=st.data())
 def test_damaged_members(arrays, tmp_path_factory, data):
     """The zip is whole and its checksums are right; what is in it is not."""
@@ -109,7 +109,7 @@ def test_damaged_members(arrays, tmp_path_factory, data):
     tried(tmp_path_factory.getbasetemp() / "faces.npz", pack(changed.items()))
 
 
-@drawn
+@drawn(4)
 @given(data=st.data())
 def test_other_members(arrays, tmp_path_factory, data):
     changed = members(arrays)
@@ -142,7 +142,7 @@ RECIPES = st.recursive(
 )
 
 
-@drawn
+@drawn(4)
 @given(key=st.sampled_from(["name", "importer", "task", "notes", "excluded_from_training", "size"]), value=RECIPES)
 def test_other_recipes(arrays, tmp_path_factory, key, value):
     recipe = json.loads(arrays["recipe"].item()) | {key: value}

@@ -86,13 +86,13 @@ def test_the_tables_that_the_others_are_made_from_are_read(folder, encode):
     assert len(imported(manifest.read, write(folder / "t.csv", text_of(TABLE).encode()), "mine")) == 8
 
 
-@drawn
+@drawn()
 @given(content=tables(FER))
 def test_fer2013(folder, content):
     imported(fer2013.read, write(folder / "fer2013.csv", content))
 
 
-@drawn
+@drawn()
 @given(content=tables(VOTES), rule=st.sampled_from(ferplus.RULES))
 def test_votes(folder, content, rule):
     fer = folder / "rows.csv"
@@ -101,7 +101,7 @@ def test_votes(folder, content, rule):
     imported(ferplus.read, fer, write(folder / "votes.csv", content), rule)
 
 
-@drawn
+@drawn()
 @given(content=tables(TABLE), name=st.sampled_from(["table.csv", "table.tsv"]))
 def test_manifest(folder, content, name):
     imported(manifest.read, write(folder / name, content), "mine")
@@ -130,7 +130,7 @@ def picture():
     return picture
 
 
-@drawn
+@drawn()
 @given(data=st.data())
 def test_archives(pack, folder, picture, data):
     """Members that are damaged, missing, doubled or named oddly, then the archive itself damaged."""
@@ -190,7 +190,7 @@ ODD_ARRAYS = (
 )  # fmt: skip
 
 
-@drawn
+@drawn()
 @given(data=st.data())
 def test_er(folder, data):
     for name, array in ARRAYS.items():

@@ -164,7 +164,11 @@ def test_several_nodes_need_srun(in_job):
         check_tasks(2, 2)
 
 
-def test_outside_slurm_nothing_is_asked_for():
+def test_outside_slurm_several_nodes_need_an_address(monkeypatch):
+    check_tasks(2, 1)
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2 needs a process on each node"):
+        check_tasks(2, 2)
+    monkeypatch.setenv("MASTER_ADDR", "node0")
     check_tasks(2, 2)
 
 

@@ -37,7 +37,12 @@ def test_it_is_running_and_then_it_is_finished(tmp_path):
         (SystemExit(143), "stopped", None),
         (SystemExit("error: no"), "failed", "error: no"),
         (ValueError("the loss is\nno number"), "failed", "the loss is no number"),
-        (MemoryError(), "failed", "MemoryError"),
+        (
+            MemoryError(),
+            "failed",
+            "not enough memory: set a smaller batch_size=, network (model.width=) or data set, or trainer.precision=",
+        ),
+        (AssertionError(), "failed", "AssertionError"),
     ],
 )
 def test_how_it_ended(tmp_path, raised, state, error):
