@@ -85,10 +85,6 @@ def command() -> Command:
     folder = None if opened is None else Path(opened)
     if folder is not None and folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    for override in hydra.overrides.task:
-        group = override.partition("=[")[0].lstrip("+")
-        if group != override and (CONF / group).is_dir():
-            raise ValueError(f"{override} is a list: a run has one {group}; -m {group}=A,B runs one after another")
     typed = [override.lstrip("+") for override in (*hydra.overrides.task, *hydra.overrides.hydra)]
     return Command(
         tuple(hydra.overrides.task),
@@ -140,6 +136,7 @@ class Finished(NamedTuple):
 def plan(cfg: DictConfig) -> Plan | Finished:
     """Check the configuration and resolve it. Raises ValueError, in the user's words, for whatever is wrong with it."""
     typed, cfg = command(), cfg.copy()
+    check_one_option(typed)
     folder = typed.folder or Path(cfg.output_dir)
     cfg.output_dir = str(folder)
     cluster.check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
@@ -196,6 +193,14 @@ def read_start(cfg: DictConfig) -> Start:
     if cfg.ckpt_path is not None:
         return Resume(cfg.ckpt_path, checkpoint.read(cfg.ckpt_path))
     return Fresh() if cfg.init_from is None else Backbone(cfg.init_from, checkpoint.read(cfg.init_from))
+
+
+def check_one_option(typed: Command) -> None:
+    """Raise ValueError for a list of options, of which Hydra would merge the values."""
+    for override in typed.overrides:
+        group = override.partition("=[")[0].lstrip("+")
+        if group != override and (CONF / group).is_dir():
+            raise ValueError(f"{override} is a list: a run has one {group}; -m {group}=A,B runs one after another")
 
 
 def check_sweep(cfg: DictConfig, typed: Command) -> None:

@@ -100,7 +100,7 @@ class WandbRun(WandbLogger):
             group=group,
             job_type=job_type or stage,
             tags=[tag for tag in tags if tag is not None],
-            mode="offline" if offline else None,
+            mode="disabled" if self.disabled else "offline" if offline else None,
             settings={
                 "init_timeout": init_timeout - self.question["init"],
                 "finish_timeout": finish_timeout - self.question["finish"],

@@ -6,6 +6,7 @@ steps, taken in turn, in CPU time of the thread, so that a busy machine measures
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engrec.errors import errors_in_one_line
 from engrec.machine.hardware import keep_memory
 from engrec.models.resnet_small import ResNetSmall
 from engrec.models.vgg import VGG
@@ -30,12 +32,12 @@ class Timed(NamedTuple):
     gflop: float
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--sides", type=int, nargs="+", default=[32, 40, 48])
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_memory()
     timed = [prepared(*network, side, args.batch_size) for network in networks().items() for side in args.sides]
@@ -49,7 +51,6 @@ def main(argv: list[str] | None = None) -> int:
     for i, one in enumerate(timed):
         rate = args.batch_size / seconds[i]
         print(f"| {one.network} | {one.side} | {rate:.0f} | {one.gflop / seconds[i]:.0f} |")
-    return 0
 
 
 def networks() -> dict[str, nn.Module]:
@@ -74,4 +75,5 @@ def prepared(name: str, network: nn.Module, side: int, batch_size: int) -> Timed
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with errors_in_one_line():
+        main(sys.argv[1:])

@@ -205,7 +205,7 @@ def served(outputs):
     process = command(outputs, "--port", 0)
     yield re.search(r"http://\S+/", process.stdout.readline())[0]
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=60) == 130
 
 
 @pytest.fixture

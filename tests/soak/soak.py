@@ -118,7 +118,7 @@ class Soak:
             room = self.folder / f"search{number}-{searches}"
             room.mkdir()
             searching = Searching(room)
-            each = max(1, row.planned if number == TRIALS else 4)
+            each = row.planned if number == TRIALS else min(4, row.planned - row.done)
             for step in range(each):
                 process = searching.start(f"n_trials={number}", "workers=3")
                 wait_for(searching, process, (step + self.rng.random()) * number / (each + 1))
@@ -307,18 +307,14 @@ class Command:
             shutil.rmtree(self.run, ignore_errors=True)
         self.number += 1
         self.run = self.room / f"run{self.number}"
-        self.progress = 0
 
     def check_files(self, row: Row) -> None:
-        """After a kill: each file is complete, and no epoch is lost."""
+        """After a kill: each file is complete."""
         for path in sorted(self.run.rglob("*")) if self.run.exists() else []:
             if path.is_file() and (wrong := damage(path)):
                 row.count("half-written files", f"{path}: {wrong}")
         if "Traceback" in (stderr := text_of(self.folder.outputs[1])):
             row.count("tracebacks", stderr[-600:])
-        if (epochs := text_of(self.run / "metrics.csv").count("\n")) < getattr(self, "progress", 0):
-            row.count("lost results", f"{self.run}: {epochs} lines of metrics.csv, before {self.progress}")
-        self.progress = epochs
 
     def check_end(self, row: Row, status: int | None) -> None:
         self.check_files(row)
