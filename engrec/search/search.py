@@ -199,7 +199,7 @@ class Search:
                 self._take_over(interrupted[:1])
             self.study.sampler = build_sampler(self.sweep, interrupted[0])
             trial = reopened(self.study, interrupted[0])
-        elif self.num_settled + len(self.trials(TrialState.RUNNING)) < self.n_trials:
+        elif len(self.trials()) < self.n_trials:  # one look: a trial of another controller may end between two
             self.study.sampler = build_sampler(self.sweep, len(self.trials()))
             trial = self.study.ask()
         else:

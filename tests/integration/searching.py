@@ -128,7 +128,7 @@ def is_alive(pid):
 def assert_each_once(searching, number):
     """So many results, each of other parameters, each trained to its end once, and none twice at a time."""
     trials = searching.trials()
-    assert [trial.number for trial in trials] == list(range(number))
+    assert [t.number for t in trials] == list(range(number)), [(t.number, t.state.name) for t in trials]
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
     assert len({json.dumps(trial.params, sort_keys=True) for trial in trials}) == number
     assert searching.noted("overlap") == []

@@ -123,7 +123,10 @@ def test_a_sweep_that_is_stopped_leaves_no_trial_running(machine, number, everyo
             time.sleep(0.1)
         states = {path.parent.name: json.loads(path.read_text())["state"] for path in sweep.glob("*/status.json")}
         assert set(states) == {"0", "1"}
-        assert number == signal.SIGINT or set(states.values()) == {"stopped"}  # joblib may be faster than a trial
+        errors = [path.read_text() for path in sweep.glob("*/status.json")]
+        assert number == signal.SIGINT or set(states.values()) == {"stopped"}, (
+            errors
+        )  # joblib may be faster than a trial
         assert "Traceback" not in done.stdout + done.stderr
     finally:
         with contextlib.suppress(ProcessLookupError):
