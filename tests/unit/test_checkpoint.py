@@ -317,11 +317,11 @@ def test_only_training_uses_the_optimizer_of_a_checkpoint(content, path, data):
     ("model", "said"),
     [
         ({"width": "big"}, "width is 'big': it must be a number"),
-        ({"width": 1e4}, "its weights are not those of its network"),
-        ({"width": 1e300}, "cannot be built"),
-        ({"dense": [10**9, 10**9]}, "its weights are not those of its network"),
+        ({"width": 8.0}, "its weights are not those of its network"),
+        ({"width": 1e300}, "width is 1e+300: it must be a number above 0 and at most 16"),
+        ({"dense": [10**9, 10**9]}, "dense.0 is 1000000000: it must be a whole number from 1 to 65536"),
         ({"in_channels": 3}, "its weights are not those of its network"),
-        ({"in_channels": -1}, "cannot be built"),
+        ({"in_channels": -1}, "in_channels is -1: it must be a whole number of at least 1"),
         ({"depth": 3}, "depth is 3: there is no such setting"),
     ],
 )

