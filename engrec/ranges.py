@@ -4,6 +4,7 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -57,10 +58,15 @@ Size = Annotated[int, Range(1, 2**16, whole=True)]
 
 def problems(function: Callable[..., Any], values: Mapping[str, Any], key: str) -> Iterator[str]:
     """What is wrong with these arguments of a class or function, by its annotations; key: of its configuration."""
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
+    hints = _annotations(function)
     for name, value in values.items():
         if name in hints and (allowed := expected(value, hints[name])):
             yield f"{key}.{name}={value} must be {allowed}"
+
+
+@cache  # an augmentation is made, and so checked, for every batch
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function.__init__ if isinstance(function, type) else function, include_extras=True)
 
 
 def check(function: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:

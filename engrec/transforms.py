@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.nn import functional as F
 
-from engrec.ranges import Positive, Range, Share, check
+from engrec.ranges import Positive, Range, Share, check, expected
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -175,7 +175,8 @@ class Progressive(Augment):
             raise ValueError(f"augment.late.{unknown[0]} must be one of {', '.join(allowed)}")
         if "start" not in self.late:
             raise ValueError("augment.late needs a start, a share of all epochs: augment.late.start=0.9")
-        check(Mixup, {"start": self.late["start"]}, "augment.late")
+        if allowed := expected(self.late["start"], Share):
+            raise ValueError(f"augment.late.start={self.late['start']} must be {allowed}")
         check(Augment, self.late, "augment.late")
 
     def at(self, epoch: int, max_epochs: int) -> Augment:

@@ -1,4 +1,4 @@
-"""Standard output that may be closed, full, or unable to show a character: the command goes on without it."""
+"""Standard output that may be closed, full, or unable to show a character: the command continues without it."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Standard output that breaks: the command goes on, and nobody sees a traceback."""
+"""Standard output that breaks: the command continues, and no traceback is printed."""
 
 import subprocess
 import sys
