@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engrec.config import check
+from engrec.runs.reading import flatten
 
 COMMANDS = {
     "pretrain": ["lr_scheduler=plateau", "callbacks=early_stopping", "augment=strong", "trainer.gradient_clip_val=1"],
@@ -17,14 +18,6 @@ COMMANDS = {
 }
 ODD = (0, 10**9, 1e9)
 FOREVER = [("max_epochs", 10**9), ("trainer.max_epochs", 10**9), ("max_epochs", 1e9), ("trainer.max_epochs", 1e9)]
-
-
-def numbers(node, prefix=""):
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from numbers(value, f"{prefix}{name}.")
-        elif type(value) in (int, float):
-            yield f"{prefix}{name}", value
 
 
 def accepted(composed, key, value):
@@ -47,9 +40,12 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
     composed = compose(*command)
     pairs = [
         (key, value)
-        for key, usual in numbers(OmegaConf.to_container(composed, resolve=True))
+        for key, usual in flatten(OmegaConf.to_container(composed, resolve=True))
         for value in ODD
-        if value != usual and (key, value) not in FOREVER and accepted(composed, key, value)
+        if type(usual) in (int, float)
+        and value != usual
+        and (key, value) not in FOREVER
+        and accepted(composed, key, value)
     ]
     assert len(pairs) > 5
     for number, (key, value) in enumerate(pairs):

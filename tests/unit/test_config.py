@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from engrec import errors
 from engrec.config import TTA, check, logged_in
 from engrec.errors import explain
+from engrec.runs.reading import flatten
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -281,15 +282,6 @@ ODD = (-1, math.nan, 10**9, "word", [3], None)
 MORE = (0, math.inf, 1e9, True)
 
 
-def numbers(node, prefix=""):
-    """The dotted keys of all numbers in a configuration, those in lists left out."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from numbers(value, f"{prefix}{name}.")
-        elif type(value) in (int, float):
-            yield f"{prefix}{name}"
-
-
 @pytest.mark.parametrize(
     ("name", "odd"),
     [("scratch", ODD), *(pytest.param(name, (*ODD, *MORE), marks=pytest.mark.slow) for name in WALKED)],
@@ -297,7 +289,8 @@ def numbers(node, prefix=""):
 def test_every_number_is_allowed_or_refused_in_one_line(compose, name, odd):
     """With values that nobody means; tests/integration/test_values.py trains with those that are allowed."""
     composed = compose(*WALKED[name])
-    keys = list(numbers(OmegaConf.to_container(composed, resolve=True)))
+    values = flatten(OmegaConf.to_container(composed, resolve=True))
+    keys = [key for key, value in values if type(value) in (int, float)]
     assert len(keys) > 12
     for key in keys:
         for value in odd:
