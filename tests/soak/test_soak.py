@@ -15,3 +15,7 @@ def test_nothing_is_lost_half_written_or_wrong():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("| 0 | 0 | 0 | 0 |") == 9, done.stdout
+    unmounted = "full disk: not run: it needs the right to mount a file system"
+    assert done.stdout.count("| 0 of ") == (unmounted in done.stdout), done.stdout  # no other part was left out
+    if unmounted in done.stdout:
+        pytest.skip(f"all parts but one found nothing wrong; {unmounted}")
