@@ -254,7 +254,8 @@ def test_runs_are_sorted_by_a_click_and_filtered_by_typing_and_by_status(page):
     page.until(f"{NAMES}.length > 10")
     page.click("[data-state=damaged]")
     page.until(f"JSON.stringify({NAMES}) === '[\"broken\"]'")
-    assert "result.json is damaged" in page.js("document.querySelector('table.runs tbody tr[id]').textContent")
+    row = "document.querySelector('table.runs tbody tr[id]')"
+    page.until(f"{row}.textContent.includes('result.json is damaged')")  # its column appears a moment later
     page.click("[data-state=damaged]")
     page.click("[data-state=pruned]")
     page.until(f"JSON.stringify({NAMES}) === '[\"sweeps/small/trials/12\"]'")
