@@ -1,10 +1,13 @@
 """The command line: compose the configuration, run it."""
 
-import hydra
-from omegaconf import DictConfig
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec.config import Registered
-from engrec.errors import errors_in_one_line, errors_wait_for_the_others, every_error_named
+with ctrl_c_exits():
+    import hydra
+    from omegaconf import DictConfig
+
+    from engrec.config import Registered
+    from engrec.errors import errors_in_one_line, errors_wait_for_the_others, every_error_named
 
 registered = Registered()
 

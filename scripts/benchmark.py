@@ -27,40 +27,43 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytorch_lightning as pl
-import torch
-from hydra.utils import instantiate
-from matplotlib.figure import Figure
-from omegaconf import DictConfig
-from PIL import Image, ImageEnhance
-from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec import config
-from engrec.callbacks import History, Progress, unhindered
-from engrec.config import check
-from engrec.console import describe_speed, quiet_libraries
-from engrec.data import DataModule
-from engrec.datasets.prepared import Faces
-from engrec.datasets.prepared import load as load_prepared
-from engrec.errors import errors_in_one_line
-from engrec.machine.files import atomic_write, check_folder
-from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
-from engrec.models.lrn import LocalResponseNorm
-from engrec.modules.build import build_module
-from engrec.modules.classifier import Classifier
-from engrec.modules.scores import Scores
-from engrec.plan import Plan, choose_for_machine, command, plan
-from engrec.runs import pictures
-from engrec.runs.checkpoint_io import Saver
-from engrec.runs.record import git_commit, hardware
-from engrec.splits import Split
-from engrec.transforms import Augment
+with ctrl_c_exits():
+    import numpy as np
+    import pytorch_lightning as pl
+    import torch
+    from hydra.utils import instantiate
+    from matplotlib.figure import Figure
+    from omegaconf import DictConfig
+    from PIL import Image, ImageEnhance
+    from pytorch_lightning.loggers import CSVLogger
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.flop_counter import FlopCounterMode
+    from tqdm import tqdm
+
+    from engrec import config
+    from engrec.callbacks import History, Progress, unhindered
+    from engrec.config import check
+    from engrec.console import describe_speed, quiet_libraries
+    from engrec.data import DataModule
+    from engrec.datasets.prepared import Faces
+    from engrec.datasets.prepared import load as load_prepared
+    from engrec.errors import errors_in_one_line
+    from engrec.machine.files import atomic_write, check_folder
+    from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
+    from engrec.models.lrn import LocalResponseNorm
+    from engrec.modules.build import build_module
+    from engrec.modules.classifier import Classifier
+    from engrec.modules.scores import Scores
+    from engrec.plan import Plan, choose_for_machine, command, plan
+    from engrec.runs import pictures
+    from engrec.runs.checkpoint_io import Saver
+    from engrec.runs.record import git_commit, hardware
+    from engrec.splits import Split
+    from engrec.transforms import Augment
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -8,7 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from engrec.errors import errors_in_one_line
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.errors import errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,8 +11,11 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from engrec.errors import errors_in_one_line
-from engrec.machine.files import atomic_write
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.errors import errors_in_one_line
+    from engrec.machine.files import atomic_write
 
 PORT = 8765
 

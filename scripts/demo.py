@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from engrec.errors import errors_in_one_line
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.errors import errors_in_one_line
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/demo")  # below the root; emptied first

@@ -14,10 +14,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from paper_table import numbers, positive, resumed_by
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec.errors import errors_in_one_line
-from engrec.search import nested, paper
+with ctrl_c_exits():
+    from paper_table import numbers, positive, resumed_by
+
+    from engrec.errors import errors_in_one_line
+    from engrec.search import nested, paper
 
 
 def main(arguments: list[str]) -> None:

@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engrec.errors import errors_in_one_line
-from engrec.machine.signals import signals_end_the_run
-from engrec.search import paper
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.errors import errors_in_one_line
+    from engrec.machine.signals import signals_end_the_run
+    from engrec.search import paper
 
 
 def main(arguments: list[str]) -> None:

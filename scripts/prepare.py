@@ -6,13 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec.datasets.faults import mark_faults
-from engrec.datasets.prepared import Faces, excludable
-from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
-from engrec.errors import errors_in_one_line
-from engrec.importers import er, fer2013, ferplus, files, manifest, wacv2016
+with ctrl_c_exits():
+    import numpy as np
+
+    from engrec.datasets.faults import mark_faults
+    from engrec.datasets.prepared import Faces, excludable
+    from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
+    from engrec.errors import errors_in_one_line
+    from engrec.importers import er, fer2013, ferplus, files, manifest, wacv2016
 
 EXAMPLES = {
     "fer2013": """\

@@ -14,18 +14,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from omegaconf import DictConfig
-from optuna.trial import TrialState
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec.errors import errors_in_one_line
-from engrec.machine.gpus import slots
-from engrec.search import local, slurm
-from engrec.search.arguments import Options, parse
-from engrec.search.checking import check_all, check_fits, compose_one, most_epochs
-from engrec.search.progress import Table, announce, conclude
-from engrec.search.search import Search
-from engrec.search.shared import database_errors, is_mine
-from engrec.search.study import forget, locked, open_study, quiet_optuna
+with ctrl_c_exits():
+    from omegaconf import DictConfig
+    from optuna.trial import TrialState
+
+    from engrec.errors import errors_in_one_line
+    from engrec.machine.gpus import slots
+    from engrec.search import local, slurm
+    from engrec.search.arguments import Options, parse
+    from engrec.search.checking import check_all, check_fits, compose_one, most_epochs
+    from engrec.search.progress import Table, announce, conclude
+    from engrec.search.search import Search
+    from engrec.search.shared import database_errors, is_mine
+    from engrec.search.study import forget, locked, open_study, quiet_optuna
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, str(ROOT / "train.py"))

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from engrec.machine.signals import ctrl_c_exits
 
-from engrec.errors import errors_in_one_line
-from engrec.machine.hardware import keep_memory
-from engrec.models.resnet_small import ResNetSmall
-from engrec.models.vgg import VGG
+with ctrl_c_exits():
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from engrec.errors import errors_in_one_line
+    from engrec.machine.hardware import keep_memory
+    from engrec.models.resnet_small import ResNetSmall
+    from engrec.models.vgg import VGG
 
 WIDTHS = ((64, 128, 256), (80, 160, 320), (96, 192, 384), (128, 256, 512))
 

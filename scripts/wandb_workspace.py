@@ -11,9 +11,12 @@ import os
 import sys
 from typing import Any
 
-from engrec.config import logged_in
-from engrec.errors import errors_in_one_line
-from engrec.metrics import scores
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.config import logged_in
+    from engrec.errors import errors_in_one_line
+    from engrec.metrics import scores
 
 SETTINGS = ("optimizer.lr", "optimizer.weight_decay", "module.backbone_lr_factor", "batch_size")
 INSTALL = "pip install -c constraints.txt wandb-workspaces"

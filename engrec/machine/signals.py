@@ -1,5 +1,6 @@
 """Signal handling: Ctrl-C and kill raise SystemExit in a run; critical sections are not interrupted."""
 
+import os
 import signal
 import sys
 import threading
@@ -8,6 +9,19 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 ENDING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+@contextmanager
+def ctrl_c_exits() -> Iterator[None]:
+    """Ctrl-C ends the process at once, without a traceback: for the seconds in which a command loads its modules."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

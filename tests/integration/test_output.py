@@ -21,6 +21,20 @@ sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# Ctrl-C while a command loads its modules: at the first that is neither Python's nor one of engrec.machine. (org is of
+# Jython, which Python's own copy looks for.)
+WHILE_LOADING = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] not in {"engrec", "org", *sys.stdlib_module_names} or name == "engrec.errors":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 def shell(folder, redirection, *command):
     """On an ASCII terminal, with a redirection; the exit status is the command's own."""
@@ -45,8 +59,9 @@ def test_the_files_of_a_command_are_written_whatever_becomes_of_its_output(tmp_p
     assert done.returncode == (74 if "full" in redirection else 0)
 
 
+@pytest.mark.parametrize("moment", [INTERRUPTED, WHILE_LOADING], ids=["at work", "while loading"])
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
-def test_ctrl_c_has_its_exit_status(tmp_path, path):
-    done = shell(tmp_path, "", "-c", INTERRUPTED, path, "manifest")
+def test_ctrl_c_has_its_exit_status(tmp_path, path, moment):
+    done = shell(tmp_path, "", "-c", moment, path, "manifest")
     assert "Traceback" not in done.stderr
     assert done.returncode == 130
