@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --durations=10
-# Two processes; fixtures of a module are made once, as a file stays with one of them.
-PARALLEL := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores, as many tests wait; fixtures of a module are made once: a file stays with one of them.
+PARALLEL := $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
 

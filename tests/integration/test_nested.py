@@ -10,6 +10,7 @@ from commands import ROOT, Folder
 from engrec.datasets.prepared import Faces, load
 from engrec.splits import KFold
 
+pytestmark = pytest.mark.slow
 OVERRIDES = [
     "stage=scratch", "dataset=prepared", "split=kfold", "split.num_folds=2", "model=vgg_small", "model.width=0.1",
     "trainer.accelerator=cpu", "batch_size=16", "max_epochs=1", "optimizer.lr=0.01,0.1",
@@ -78,6 +79,7 @@ def test_the_test_people_of_a_fold_have_no_influence_on_its_choice(chosen, folde
     printed = nested(folder, "--out", "noise", "--dry-run", data="noise.npz").stdout
     commands = [line.removeprefix("new").strip() for line in printed.splitlines() if "split.outer=0" in line]
     assert len(commands) == 4
+    commands = commands[:2]  # both inner folds of one candidate; the others differ from them in the learning rate
     for command in commands:
         done = folder.printed(command)
         assert done.status == 0, done.stderr[-3000:]
