@@ -121,6 +121,11 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} {error}") from error
+    return validated(checkpoint, path)
+
+
+def validated(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The same dict. Raises CheckpointError unless it is what a checkpoint of engrec holds."""
     if found := misfit(Training if "optimizer_states" in checkpoint else Checkpoint, checkpoint):
         raise CheckpointError(f"{path} is not an engrec checkpoint, or damaged: {found}")
     return checkpoint
