@@ -149,8 +149,8 @@ def opening(about: About) -> str:
     if about.task == "engagement":
         people = "few people" if about.num_people is None else f"{about.num_people} people"
         lines.append(
-            f"**Research demonstration.** It has learned from {people}. Nothing is known about people unlike them: their "
-            "age, skin colour, disabilities and culture are not recorded. It is not fit for any use on learners."
+            f"**Research demonstration.** It has learned from {people}. Nothing is known about people unlike them: "
+            "their age, skin colour, disabilities and culture are not recorded. It is not fit for any use on learners."
         )
     return "\n\n".join(lines)
 
@@ -193,10 +193,10 @@ def whose(about: About, measured: Measured) -> str:
     if own and len(runs) == 1:
         return ""
     folds = sorted({str(run.settings.get("split.fold")) for run in runs})
-    number = f"{len(runs)} networks{f' (folds {", ".join(folds)})' if len(folds) > 1 else ''}"
+    of_folds = f" (folds {', '.join(folds)})" if len(folds) > 1 else ""
     sentences = [
-        f"These are scores of {number}, {'this one among them' if own else 'not of this one'}; each was tested on what it "
-        "has not learned from."
+        f"These are scores of {len(runs)} networks{of_folds}, {'this one among them' if own else 'not of this one'}; "
+        "each was tested on what it has not learned from."
     ]
     if trained is not None:
         other = differences(trained, runs)
