@@ -94,7 +94,7 @@ class About:
 
     @property
     def num_people(self) -> int | None:
-        """Whom it is scored on; None if that is unknown."""
+        """How many it is scored on; None if that is unknown."""
         group = None if self.measured is None else self.measured.group
         return len(set(group.people)) if group is not None and group.by_subject else None
 
@@ -138,16 +138,17 @@ def model_index(about: About, measured: Measured) -> dict[str, Any]:
 
 
 def opening(about: About) -> str:
-    names, number = about.parameters["class_names"], sum(p.numel() for p in about.network.parameters())
+    names, size = about.parameters["class_names"], sum(p.numel() for p in about.network.parameters())
     what = "engagement" if about.task == "engagement" else "facial expressions"
     network = about.parameters["model"]["_target_"].rpartition(".")[2]
     lines = [
         f"# {about.folder.resolve().name}",
-        f"A network of engrec that classifies face images by {what}: {', '.join(names)}. {network} with {number:,} "
+        f"A network of engrec that classifies face images by {what}: {', '.join(names)}. {network} with {size:,} "
         f"parameters, in {'half precision' if about.half else 'float32'}. {LIMITS[about.task]}",
     ]
     if about.task == "engagement":
-        people = "few people" if about.num_people is None else f"{about.num_people} people"
+        number = None if about.trained is None else (about.trained.result.get("num_people") or {}).get("train")
+        people = "few people" if number is None else f"{number} people"
         lines.append(
             f"**Research demonstration.** It has learned from {people}. Nothing is known about people unlike them: "
             "their age, skin colour, disabilities and culture are not recorded. It is not fit for any use on learners."

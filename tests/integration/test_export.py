@@ -73,6 +73,7 @@ def test_everyone_is_trained_on_and_the_scores_are_marked(folder):
     result = read(folder.path / "everyone" / "result.json")
     assert result["choices"]["split"] == "everyone"
     assert set(result["num_images"].values()) == {70 + 14 + 21}
+    assert set(result["num_people"].values()) == {7}
     done = succeeded(folder.finish(folder.start("folds", "everyone", script=ROOT / "scripts" / "summarize.py")))
     assert "split everyone (on the training images, not a result)" in done.stdout
 

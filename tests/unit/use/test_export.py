@@ -122,6 +122,7 @@ def test_the_run_that_it_lies_in_gives_scores_and_temperature(content, tmp_path)
     run = write_run(tmp_path / "run", some_images(), temperature=1.75)
     result = json.loads((run / "result.json").read_text())
     more = {"command": "python train.py 'a=b c'", "git_commit": "0123abc", "model": MODEL}
+    more |= {"num_people": {"train": 8, "val": 1, "test": 10}, "num_images": {"train": 40, "val": 5, "test": 60}}
     (run / "result.json").write_text(json.dumps(result | more))
     torch.save(content, run / "best.ckpt")
     assert export(str(run / "best.ckpt"), tmp_path / "out").temperature == 1.75
@@ -132,6 +133,8 @@ def test_the_run_that_it_lies_in_gives_scores_and_temperature(content, tmp_path)
     assert "model-index" in text
     assert "not of this one" not in text
     assert "fine-tuned from" in text
+    assert "**Research demonstration.** It has learned from 8 people." in text
+    assert "40 training images" in text
 
 
 def test_without_a_finished_run_there_are_no_scores(source, tmp_path):
