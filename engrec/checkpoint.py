@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field
 from torch import Tensor, nn
 
+from engrec import weights_file
 from engrec.errors import CONF, CheckpointError
 from engrec.schema import Record, misfit, plain
 
@@ -65,6 +66,8 @@ class Checkpoint(Record):
     epoch: Count = 0
     task: Literal["expression", "engagement"] | None = None
     dataset: Word | None = None
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # of a .safetensors, as the next
+    provenance: dict[Word, Word | None] | None = None
 
 
 class History(Record):
@@ -106,25 +109,46 @@ class Training(Checkpoint):
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of engrec (tensors and plain values only). Raises CheckpointError for anything else."""
+    """Read a checkpoint of engrec (tensors and plain values only): a .ckpt, a .safetensors of scripts/export.py, or
+    engrec:NAME for weights that come with engrec. Raises CheckpointError for anything else.
+
+    A .safetensors may be in half precision; its weights are float32 here.
+    """
+    file = weights_file.located(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > Path(path).stat().st_size:
-            raise zipfile.BadZipFile("compressed, which torch does not do: it could fill the memory")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = weights_file.read(file) if file.suffix == weights_file.SUFFIX else _unpickled(file)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
-    except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
-        empty = Path(path).stat().st_size == 0
-        reason = "is empty" if empty else "cannot be read safely: it is damaged, or not a checkpoint of engrec"
-        raise CheckpointError(f"{path} {reason}") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
-        raise CheckpointError(
-            f"{path} is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
-        )
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    return validated(checkpoint, path)
+
+
+def validated(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The same dict. Raises CheckpointError unless it is what a checkpoint of engrec holds."""
     if found := misfit(Training if "optimizer_states" in checkpoint else Checkpoint, checkpoint):
         raise CheckpointError(f"{path} is not an engrec checkpoint, or damaged: {found}")
+    return checkpoint
+
+
+def _unpickled(file: Path) -> dict[str, Any]:
+    """What torch has saved, without pickle's code. Raises OSError, and ValueError with what the file is instead."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > file.stat().st_size:
+            raise zipfile.BadZipFile("compressed, which torch does not do: it could fill the memory")
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a foreign or truncated file can make the unpickler raise anything
+        empty = file.stat().st_size == 0
+        reason = "is empty" if empty else "cannot be read safely: it is damaged, or not a checkpoint of engrec"
+        raise ValueError(reason) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "module"} <= checkpoint.keys():
+        raise ValueError(
+            "is a PyTorch file but not an engrec checkpoint (it has no state_dict, hyper_parameters or module)"
+        )
     return checkpoint
 
 

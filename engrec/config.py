@@ -18,9 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from engrec.errors import CONF, nearest, quoted
+from engrec.errors import CONF, CheckpointError, nearest, quoted
 from engrec.machine import cluster, gpus
 from engrec.ranges import Count, NotNegative, Positive, Probability, Range, expected, problems
+from engrec.weights_file import SUFFIX, is_shipped, located
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop", "ten_crop_zoom")
 BALANCE = ("subject", None)
 REMEDY = {
-    "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
+    "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt, or "
+    "init_from=engrec:expressions model=resnet_small (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
     "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
     "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
@@ -179,13 +181,23 @@ def _values(cfg: DictConfig) -> Iterator[str]:
     if cfg.balance not in BALANCE:
         yield f"balance={cfg.balance} must be subject or null"
     for key in ("init_from", "ckpt_path"):
-        if cfg[key] is not None and not Path(cfg[key]).is_file():
-            meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
-            yield f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
+        if cfg[key] is not None and (problem := _file_problem(key, cfg)):
+            yield problem
     from engrec.metrics import logged  # imported here: numpy would delay --help
 
     if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
         yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
+
+
+def _file_problem(key: str, cfg: DictConfig) -> str:
+    """What is wrong with the path or name of a checkpoint; empty if it is a file."""
+    try:
+        if located(cfg[key]).is_file():
+            return ""
+    except CheckpointError as error:
+        return f"{key}={error}"
+    meant = nearest(cfg[key], ["last"] if key == "ckpt_path" and cfg.stage != "test" else [])
+    return f"{key}={cfg[key]} is not a file{meant or _checkpoints_nearby(Path(cfg[key]))}"
 
 
 def _checkpoints_nearby(path: Path) -> str:
@@ -211,6 +223,8 @@ def _start_problem(cfg: DictConfig) -> str:
         return "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
     if cfg.init_from is not None and cfg.stage == "test":
         return "stage=test uses only ckpt_path: set init_from=null"
+    if cfg.ckpt_path is not None and cfg.stage != "test" and _has_only_weights(cfg.ckpt_path):
+        return f"ckpt_path={cfg.ckpt_path} has only weights: fine-tune from them with init_from={cfg.ckpt_path}"
     if cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():
         folder = Path(cfg.ckpt_path).parent
         same = folder.resolve() == Path(cfg.output_dir).resolve()
@@ -220,6 +234,10 @@ def _start_problem(cfg: DictConfig) -> str:
     if cfg.init_from is None and cfg.stage == "finetune" and cfg.ckpt_path is None:
         return "stage=finetune needs init_from=outputs/pretrain/…/best.ckpt; without a checkpoint use stage=scratch"
     return ""
+
+
+def _has_only_weights(path: str) -> bool:
+    return is_shipped(path) or Path(path).suffix == SUFFIX
 
 
 def _pretrained_problem(module: DictConfig) -> str:

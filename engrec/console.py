@@ -16,12 +16,9 @@ from engrec.evidence.controls import CONTROLS
 from engrec.machine import cluster
 from engrec.modules.classifier import Classifier
 from engrec.plan import Backbone, Plan, Resume
+from engrec.splits import Undivided
 
 log = logging.getLogger(__name__)
-LEAKAGE = (
-    "split=random puts the same people into train, validation and test: use it to estimate leakage, do not report it "
-    "as a result"
-)
 REAL_DATA = {
     "expression": ("python scripts/prepare.py fer2013 fer2013.tar.gz", "python train.py experiment=fer2013"),
     "engagement": (
@@ -53,7 +50,7 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     log.info("%s: %s, %s images%s (%s)", plan.stage, faces.name, f"{len(faces):,}", people, sizes)
     log.info("split: %s", describe_split(plan, data))
     if plan.leaks:
-        log.warning(LEAKAGE)
+        log.warning(plan.strategy.caution)
     warn_if_start_saw_engagement(plan, data)
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
@@ -89,6 +86,8 @@ def describe_split(plan: Plan, data: DataModule) -> str:
         return f"nested, {inner} among the people whom fold {node['outer']} does not test, by subject"
     if strategy == "official":
         return "official, the data set's own"
+    if isinstance(data.split, Undivided):
+        return f"{strategy}: all images are in train, validation and test"
     return f"{strategy}, by {'image' if plan.leaks else 'subject'}"
 
 
@@ -107,7 +106,8 @@ def warn_if_start_saw_engagement(plan: Plan, data: DataModule) -> None:
 
 def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) -> None:
     """The test's results, where they are, and the next command. best: the checkpoint that training has made."""
-    log.info("test%s: %s", " (leakage check, not a result)" if plan.leaks else "", describe_metrics(tested.metrics))
+    mark = f" ({plan.strategy.mark})" if plan.leaks else ""
+    log.info("test%s: %s", mark, describe_metrics(tested.metrics))
     if tested.views is not None:
         log.info("test with %s: %s", plan.config["tta"], describe_metrics(tested.views.metrics))
     log.info("for comparison: %s", describe_controls(data, tested.controls))

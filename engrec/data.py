@@ -206,6 +206,12 @@ class DataModule(pl.LightningDataModule):
         return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
     @property
+    def num_people(self) -> dict[str, int] | None:
+        """Subjects in each part; None if they are unknown."""
+        subjects, parts = self.faces.subjects, ("train", "val", "test")
+        return None if subjects is None else {name: len(set(subjects[getattr(self.split, name)])) for name in parts}
+
+    @property
     def class_counts(self) -> list[int] | list[float]:
         """Images of each class in an epoch of training; with balance, as many as are expected."""
         train, num_classes = self.split.train, len(self.faces.class_names)

@@ -161,6 +161,7 @@ def write_result(
             "model": dict(module.hparams["model"]),
             "num_parameters": sum(p.numel() for p in module.parameters()),
             "num_images": {name: len(getattr(data.split, name)) for name in ("train", "val", "test")},
+            "num_people": data.num_people,
             "seed": plan.seed,
             "epochs": len(history.epochs),
             "seconds": round(seconds, 1),

@@ -122,9 +122,14 @@ class Plan:
         return self.config["seed"]
 
     @property
+    def strategy(self) -> Any:
+        """The class of its split."""
+        return get_object(self.config["split"]["_target_"])
+
+    @property
     def leaks(self) -> bool:
         """Whether its split puts the same people into train, validation and test on purpose."""
-        return get_object(self.config["split"]["_target_"]).leaks
+        return self.strategy.leaks
 
 
 class Finished(NamedTuple):

@@ -1,6 +1,7 @@
 """Values from a file, held against a description of it: what does not fit is said in words, on one line."""
 
 import inspect
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -84,6 +85,11 @@ def plain(value: Any, for_messages: bool = False) -> Any:
         elif isinstance(node, str) and for_messages and not (node.isprintable() and len(node) < 1000):
             raise ValueError(f".{_name(place)} is {shown(node)}: it must be short text without control characters")
     raise ValueError("has more values than any run writes")
+
+
+def same_plain(one: Any, other: Any) -> bool:
+    """Whether two nested values are the same once they were written as JSON, in which a tuple is a list."""
+    return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
 
 
 @cache

@@ -18,9 +18,14 @@ class Split:
     test: np.ndarray
 
 
+class Undivided(Split):
+    """The same images in train, validation and test."""
+
+
 # A splitting strategy is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and
-# returns a Split of all N images (Nested: of some). `leaks`: a person may be in several parts. val_fraction: of the
-# images that are not in the test part.
+# returns a Split of all N images (Nested: of some). `leaks`: a person may be in several parts; such a one says in
+# `caution` why its scores are no result, and in `mark` what stands beside them. val_fraction: of the images that are
+# not in the test part.
 
 
 @dataclass(frozen=True)
@@ -142,18 +147,45 @@ class Random:
     val_fraction: float = 0.15
     seed: Seed = 0
     leaks: ClassVar[bool] = True
+    mark: ClassVar[str] = "leakage check, not a result"
+    caution: ClassVar[str] = (
+        "split=random puts the same people into train, validation and test: use it to estimate leakage, do not report "
+        "it as a result"
+    )
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         rest, test = _hold_out(np.arange(len(labels)), labels, None, self.test_fraction, self.seed, "test_fraction")
         return _with_val(rest, test, labels, None, self.val_fraction, self.seed)
 
 
+@dataclass(frozen=True)
+class Everyone:
+    """All images in each part, for the last training of a network that is to be used: nobody is left to test it on.
+
+    Its quality is measured before, on folds of people, with the same settings.
+    """
+
+    leaks: ClassVar[bool] = True
+    mark: ClassVar[str] = "on the training images, not a result"
+    caution: ClassVar[str] = (
+        "split=everyone trains on all images and tests on the same ones: its scores are no result; measure the same "
+        "settings with split=kfold. No epoch can be chosen: use last.ckpt, not best.ckpt"
+    )
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        everyone = np.arange(len(labels))
+        return Undivided(everyone, everyone, everyone)
+
+
+LEAKING = {"random": Random, "everyone": Everyone}  # by their name in conf/split, as result.json has it
+
+
 def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_classes: int, leaks: bool) -> None:
     """Raise ValueError for a split that cannot give an honest number.
 
-    That is: a part is empty, an image or (unless `leaks`) a subject is used twice, train lacks a class, or validation
-    or test has one class only, where AUC is undefined. A single test subject often has one class: this only warns, and
-    AUC and F1 are then those of the pooled folds.
+    That is: a part is empty, an image (unless Undivided) or (unless `leaks`) a subject is used twice, train lacks a
+    class, or validation or test has one class only, where AUC is undefined. A single test subject often has one class:
+    this only warns, and AUC and F1 are then those of the pooled folds.
     """
     sides = {"train": split.train, "val": split.val, "test": split.test}
     if empty := [name for name, index in sides.items() if len(index) == 0]:
@@ -161,7 +193,7 @@ def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_cla
             f"no image in {', '.join(empty)}; set another split.val_fraction, split.test_fraction or split"
         )
     index, count = np.unique(np.concatenate(list(sides.values())), return_counts=True)
-    if count.max() > 1:
+    if count.max() > 1 and not isinstance(split, Undivided):
         raise ValueError(f"image {index[count.argmax()]} is used {count.max()} times; every image must be in one part")
     if subjects is not None and not leaks:
         _check_subjects({name: set(subjects[index].tolist()) for name, index in sides.items()})

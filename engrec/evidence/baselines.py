@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from engrec import config, splits
 from engrec.config import check_missing
-from engrec.console import LEAKAGE
 from engrec.datasets.prepared import Faces
 from engrec.evidence.controls import controls
 from engrec.metrics import balanced_accuracy, confusion_matrix, fit_temperature, logits_of, score_all
@@ -160,8 +159,9 @@ def announce(plan: Baseline, faces: Faces) -> None:
     people = "" if faces.subjects is None else f" of {len(np.unique(faces.subjects))} people"
     folds = f", {len(plan.folds)} folds" if len(plan.folds) > 1 else ""
     print(f"{plan.baseline}: {faces.name}, {len(faces):,} images{people}, split={plan.choices['split']}{folds}")
-    if get_object(plan.cfg.split["_target_"]).leaks:
-        print(LEAKAGE)
+    strategy = get_object(plan.cfg.split["_target_"])
+    if strategy.leaks:
+        print(strategy.caution)
 
 
 def run(plan: Baseline, faces: Faces) -> None:

@@ -12,6 +12,7 @@ from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
 from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
 from engrec.metrics import auc, logits_of
+from engrec.splits import LEAKING
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Comparison:
     def title(self) -> str:
         group = self.groups[0]
         people = f" of {len(set(group.people)):,} people" if group.by_subject else ""
-        check = " (leakage check, not a result)" if group.leaks else ""
+        check = f" ({LEAKING[group.name['split']].mark})" if group.leaks else ""
         data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))
         return (
             f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test images{people}, "

@@ -11,6 +11,7 @@ from engrec.datasets.prepared import are_levels
 from engrec.runs.reading import format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
 from engrec.runs.settings import is_setting
+from engrec.splits import LEAKING
 
 Fold = tuple[Run, Predictions]
 
@@ -39,8 +40,8 @@ class Group(Predictions):
 
     @property
     def leaks(self) -> bool:
-        """Whether its split puts one person into train and test on purpose: a leakage check, not a result."""
-        return self.name["split"] == "random"
+        """Whether its split puts one person into train and test on purpose: its scores are no result."""
+        return self.name["split"] in LEAKING
 
     @property
     def ordered(self) -> bool:

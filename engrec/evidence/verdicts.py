@@ -69,7 +69,7 @@ def missing_folds(label: str, group: Group) -> Iterator[Verdict]:
 
 def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
     """The same model under split=random, where there are such runs: how much of its score comes from known people."""
-    found = [other for other in comparison.others if other.leaks and _same_model(group, other)]
+    found = [other for other in comparison.others if other.name["split"] == "random" and _same_model(group, other)]
     if not found:
         return Verdict("note", f"{label}: no leakage check. To add one, run the same command with split=random.")
     check = next((other for other in found if other.name["settings"] == group.name["settings"]), found[0])

@@ -100,8 +100,7 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     """The module that a checkpoint describes, with its weights; only classes of engrec are built."""
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
-    module = described_module(path, saved)
-    module.load_state_dict(saved["state_dict"])
+    module = loaded_module(path, saved)
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
         if data.faces.is_synthetic:
             raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
@@ -110,6 +109,13 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
         log.warning(
             "trained on other parts of %s: it may have seen people and images that are tested here", data.faces.name
         )
+    return module
+
+
+def loaded_module(path: str, saved: dict[str, Any]) -> Classifier:
+    """The module that a checkpoint describes, with its weights, in evaluation mode."""
+    module = described_module(path, saved)
+    module.load_state_dict(saved["state_dict"])
     return module
 
 

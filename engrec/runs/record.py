@@ -144,8 +144,14 @@ Stage = Literal["pretrain", "finetune", "scratch", "baseline", "test"]
 STAGES: tuple[str, ...] = get_args(Stage)  # in the order of the tables
 
 
+class Excluded(Record):
+    images: Count
+    of_each_kind: dict[str, Count]
+
+
 class Dataset(Record):
     name: str = ""
+    excluded_from_training: Excluded | None = None
 
 
 class Calibration(Record):
@@ -166,6 +172,8 @@ class Result(Record):
     calibration: Calibration | None = None
     metrics: dict[str, Number | None] | None = None
     validation: dict[str, Number | None] | None = None
+    num_images: dict[str, Count] | None = None
+    num_people: dict[str, Count] | None = None
     epochs: Count | None = None
     seconds: Annotated[Number, Field(ge=0)] | None = None
     hardware: Hardware | None = None

@@ -22,6 +22,7 @@ from engrec.runs.record import read_result
 from engrec.runs.settings import differences
 from engrec.search.local import Job, Launcher
 from engrec.search.progress import span
+from engrec.weights_file import located
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {"hog_svm": "HOG + SVM", "cnn": "CNN", "vgg_scratch": "VGG from scratch", "engagement": "Engagement model"}
@@ -142,7 +143,7 @@ def plan(choice: Choice, out: Path) -> list[Run]:
     other = [f"split.num_folds={len(folds)}"] if split == "kfold" and len(folds) != 5 else []
     first = Run("pretrain", 0, None, pretraining(preset, choice.pretrain), out / "pretrain" / "seed0")
     checkpoint = choice.init_from or first.folder / "best.ckpt"
-    if choice.init_from is not None and not checkpoint.is_file():
+    if choice.init_from is not None and not located(checkpoint).is_file():
         raise ValueError(f"--init-from {checkpoint} is not a file")
     found = [first] if "engagement" in choice.rows and choice.init_from is None else []
     for row in choice.rows:

@@ -39,7 +39,7 @@ from commands import FEW, SMALL, Folder  # noqa: E402
 from PIL import Image  # noqa: E402
 from searching import Searching, assert_each_once  # noqa: E402
 
-from engrec import checkpoint  # noqa: E402
+from engrec import checkpoint, weights_file  # noqa: E402
 from engrec.datasets import prepared  # noqa: E402
 from engrec.pages.dashboard.records import Outputs, identity  # noqa: E402
 
@@ -430,6 +430,9 @@ def malformed_files(room: Path) -> list[tuple[Path, bytes, Callable[[Path], obje
     shutil.copytree(OLD / "f37f79a_full", room / "run")
     for name in ("last.ckpt", "status.json"):
         shutil.copy(OLD / "f37f79a_stopped" / name, room / "run")
+    saved = checkpoint.read(room / "run" / "last.ckpt")
+    about = {key: saved[key] for key in weights_file.DESCRIBED if key in saved}
+    (room / "model.safetensors").write_bytes(weights_file.pack(saved["state_dict"], about))
     made = Prepare(room)
     made.reference()
 
@@ -440,6 +443,7 @@ def malformed_files(room: Path) -> list[tuple[Path, bytes, Callable[[Path], obje
 
     readers: list[tuple[Path, Callable[[Path], object]]] = [
         (room / "run" / "last.ckpt", checkpoint.read),
+        (room / "model.safetensors", checkpoint.read),
         (room / "reference" / "fer2013.npz", prepared.load),
     ]
     names = ("config.yaml", "result.json", "status.json", "metrics.csv", "predictions.csv")

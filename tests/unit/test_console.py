@@ -9,7 +9,7 @@ import torch
 from engrec.console import describe_calibration, describe_split, resume_command, warn_if_start_saw_engagement
 from engrec.data import DataModule
 from engrec.plan import Backbone, plan
-from engrec.splits import Split
+from engrec.splits import Everyone, Split
 
 
 @pytest.fixture
@@ -33,10 +33,16 @@ def test_the_split_is_said_in_words(compose, data, overrides, said):
     assert describe_split(plan(compose("stage=scratch", "output_dir=outputs/none", *overrides)), data) == said
 
 
-@pytest.mark.parametrize("split", ["official", "holdout", "kfold", "loso", "random"])
+def test_a_split_of_everyone_is_said_in_words(compose, data):
+    data.split = Everyone()(data.faces.labels, data.faces.subjects, None)
+    planned = plan(compose("stage=scratch", "output_dir=outputs/none", "split=everyone"))
+    assert describe_split(planned, data) == "everyone: all images are in train, validation and test"
+
+
+@pytest.mark.parametrize("split", ["official", "holdout", "kfold", "loso", "random", "everyone"])
 def test_only_a_split_that_puts_people_into_several_parts_leaks(compose, split):
     cfg = compose("stage=scratch", "output_dir=outputs/none", f"split={split}", *["split.fold=0"] * (split == "loso"))
-    assert plan(cfg).leaks == (split == "random")
+    assert plan(cfg).leaks == (split in ("random", "everyone"))
 
 
 @pytest.mark.parametrize(

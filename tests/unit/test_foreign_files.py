@@ -14,8 +14,9 @@ from dashboard_runs import made
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import drawn
+from safetensors.torch import save
 
-from engrec import checkpoint
+from engrec import checkpoint, weights_file
 from engrec.callbacks import History, MovedFolder, moved
 from engrec.data import DataModule
 from engrec.errors import explain
@@ -172,6 +173,52 @@ def test_a_checkpoint_with_damaged_bytes(trained, data, tmp_path, random):
     torch.save(trained, path)
     path.write_bytes(damaged(random, path.read_bytes()))
     used(path, data)
+
+
+# Weights in a .safetensors.
+
+
+@pytest.fixture(scope="module")
+def about(trained):
+    """What describes the network, as an export writes it."""
+    kept = {key: trained[key] for key in weights_file.DESCRIBED if key in trained}
+    return kept | {"temperature": 1.5, "provenance": {"command": "python train.py", "commit": None, "engrec": "0.1.0"}}
+
+
+def test_the_weights_that_are_changed_fit(trained, about, data, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(weights_file.pack(trained["state_dict"], about))
+    build.tested_module("model.safetensors", checkpoint.read(tmp_path / "model.safetensors"), data)
+
+
+@drawn(3)
+@given(random=st.randoms(use_true_random=True))
+def test_weights_with_another_description(trained, about, data, tmp_path, monkeypatch, random):
+    monkeypatch.setenv("SECRET", SECRET)
+    text = json.dumps(changed(random, about, ODD))  # NaN and Infinity as Python writes them
+    weights = {name: tensor.contiguous() for name, tensor in trained["state_dict"].items()}
+    (tmp_path / "model.safetensors").write_bytes(save(weights, {"engrec": text}))
+    used(tmp_path / "model.safetensors", data)
+
+
+@drawn(3)
+@given(random=st.randoms(use_true_random=True))
+def test_weights_with_other_tensors(trained, about, data, tmp_path, random):
+    dense = [tensor for tensor in ODD_TENSORS if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided]
+    odd = [tensor.clone() for tensor in dense if tensor.device.type == "cpu" and tensor.numel() < 100]
+    weights = changed(random, trained["state_dict"], odd)
+    weights = {str(name): tensor.contiguous() for name, tensor in weights.items()}
+    (tmp_path / "model.safetensors").write_bytes(save(weights, {"engrec": json.dumps(about)}))
+    used(tmp_path / "model.safetensors", data)
+
+
+@drawn(3)
+@given(random=st.randoms(use_true_random=True))
+def test_weights_with_damaged_bytes(trained, about, data, tmp_path, random):
+    whole = weights_file.pack(trained["state_dict"], about)
+    length = 8 + int.from_bytes(whole[:8], "little")  # the header is a small part of the file, and the more delicate
+    whole = damaged(random, whole[:length]) + whole[length:] if random.random() < 0.5 else damaged(random, whole)
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    used(tmp_path / "model.safetensors", data)
 
 
 # The folder of a run.

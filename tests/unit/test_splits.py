@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from engrec.splits import Holdout, KFold, LeaveOneSubjectOut, Nested, Official, Random, Split, check
+from engrec.splits import LEAKING, Everyone, Holdout, KFold, LeaveOneSubjectOut, Nested, Official, Random, Split, check
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "split").glob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore:The least populated class")
@@ -151,6 +151,30 @@ def test_only_random_leaks_and_its_split_is_refused_without_saying_so():
     assert [way.leaks for way in ways()] == [False] * 4 + [True]
     with pytest.raises(ValueError, match=r"train and val share subjects \(\d+, such as \d\): .*split=kfold"):
         check(Random()(labels, subjects, None), labels, subjects, 2, leaks=False)
+
+
+@settings(max_examples=10, deadline=None)
+@given(people())
+def test_everyone_is_in_each_part_and_this_split_alone_may_use_an_image_twice(data):
+    labels, subjects, official = data
+    split = Everyone()(labels, subjects, official)
+    for side in (split.train, split.val, split.test):
+        assert np.array_equal(side, np.arange(len(labels)))
+    check(split, labels, subjects, labels.max() + 1, Everyone.leaks)
+    check(Everyone()(labels, None, None), labels, None, labels.max() + 1, Everyone.leaks)
+    with pytest.raises(ValueError, match="train and val share subjects"):
+        check(split, labels, subjects, labels.max() + 1, leaks=False)
+    with pytest.raises(ValueError, match="image 0 is used 3 times"):
+        check(Split(split.train, split.val, split.test), labels, subjects, labels.max() + 1, leaks=True)
+
+
+def test_a_split_that_leaks_says_why_its_scores_are_no_result():
+    for name, way in LEAKING.items():
+        assert way.leaks
+        assert way.caution.startswith(f"split={name} ")
+        assert "not a result" in way.mark
+    found = {path.stem: OmegaConf.load(path)["_target_"].rpartition(".")[2] for path in CONFIGS}
+    assert {name: found[name] for name in LEAKING} == {name: way.__name__ for name, way in LEAKING.items()}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -107,6 +107,17 @@ def test_the_leakage_check_is_set_beside_its_model(tmp_path):
     ]
 
 
+def test_a_network_of_everyone_is_neither_judged_nor_a_leakage_check(tmp_path):
+    images = some_images(240)
+    write_run(tmp_path / "honest", right_for(images, 0.6))
+    write_run(tmp_path / "everyone", right_for(images, 0.99), choices={"split": "everyone"})
+    blocks = comparisons_of(tmp_path)
+    said = without_folds(line for block in blocks for line in judge(block))
+    [verdict] = said
+    assert verdict.text.startswith("finetune vgg_small: no leakage check.")
+    assert sorted("(on the training images, not a result)" in block.title for block in blocks) == [False, True]
+
+
 def test_the_leakage_check_is_that_of_the_same_settings(tmp_path):
     images = some_images(240)
     for split, shares in (("kfold", (0.6, 0.6)), ("random", (0.8, 0.9))):

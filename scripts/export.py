@@ -1,0 +1,65 @@
+"""Weights for others: a checkpoint in half precision, what describes it, and a model card.
+
+python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --license mit
+python scripts/export.py outputs/everyone/last.ckpt exported/engagement --runs outputs/wacv2016/finetune
+
+The folder gets model.safetensors, config.json and README.md. train.py takes the first as init_from= and, with
+stage=test, as ckpt_path=.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from engrec.errors import errors_in_one_line
+
+
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    notes = "" if options.notes is None else text_of(options.notes)
+    from engrec.use.export import export  # with torch, so that --help answers at once
+
+    done = export(options.checkpoint, options.folder, options.runs, not options.float32, options.license, notes)
+    kind = "float32" if options.float32 else "half precision"
+    about = f"{done.num_bytes / 1e6:.2f} MB, {kind}, temperature {done.temperature:.3f}"
+    print(f"{done.folder / 'model.safetensors'}: {about}")
+    print(f"probabilities differ from the checkpoint's by at most {done.apart:.4f} on random images")
+    print(f"read, and complete, the card: {done.folder / 'README.md'}")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="best.ckpt or last.ckpt of a run, or another .safetensors")
+    parser.add_argument("folder", type=Path, help="a new folder; an earlier export in it is replaced")
+    parser.add_argument(
+        "--runs", nargs="+", type=Path,
+        help="finished runs that differ in fold and seed alone, from which scores and temperature come (default: the "
+        "run that the checkpoint lies in)",
+    )  # fmt: skip
+    parser.add_argument("--float32", action="store_true", help="full precision, twice as large")
+    parser.add_argument(
+        "--license", type=licence, default="unknown", help="of the weights, such as mit (default: unknown)"
+    )
+    parser.add_argument("--notes", type=Path, help="a Markdown file of your own, which becomes the end of the card")
+    return parser.parse_args(arguments)
+
+
+def licence(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9.+-]{2,40}", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be an identifier such as mit, apache-2.0, cc-by-nc-4.0 or other"
+        )
+    return text
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--notes {path} is not text in UTF-8") from error
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        main(sys.argv[1:])
