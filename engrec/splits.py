@@ -18,18 +18,25 @@ class Split:
     test: np.ndarray
 
 
-# A splitting strategy is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and
-# returns a Split of all N images (Nested: of some). `leaks`: a person may be in several parts. val_fraction: of the
-# images that are not in the test part.
+class Strategy:
+    """A way to split, called with labels (N,), subjects (N,) or None and the official split (N,) or None.
+
+    It returns a Split of all N images (Nested: of some). val_fraction: of the images that are not in the
+    test part. leaks: a person may be in several parts.
+    """
+
+    leaks: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Official:
+class Official(Strategy):
     """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
 
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         if official is None:
@@ -45,13 +52,12 @@ class Official:
 
 
 @dataclass(frozen=True)
-class Holdout:
+class Holdout(Strategy):
     """Hold-out split by subject, with classes in proportion as far as complete subjects allow."""
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         rest, test = _hold_out(
@@ -61,14 +67,13 @@ class Holdout:
 
 
 @dataclass(frozen=True)
-class KFold:
+class KFold(Strategy):
     """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
 
     fold: int
     num_folds: Count = 5
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         from sklearn.model_selection import StratifiedGroupKFold  # slow to load, and used by no other split
@@ -86,13 +91,12 @@ class KFold:
 
 
 @dataclass(frozen=True)
-class LeaveOneSubjectOut:
+class LeaveOneSubjectOut(Strategy):
     """Leave one subject out: subject number `fold`, in sorted order, is the test part."""
 
     fold: int
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         names, group = np.unique(_required(subjects), return_inverse=True)
@@ -102,7 +106,7 @@ class LeaveOneSubjectOut:
 
 
 @dataclass(frozen=True)
-class Nested:
+class Nested(Strategy):
     """Fold `fold` of num_folds inside the people whom fold `outer` of num_outer does not test: KFold of these people
     alone, so that what is chosen by its test part has never seen the test people of the outer fold.
 
@@ -115,7 +119,6 @@ class Nested:
     num_folds: Count = 3
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         people = _required(subjects)
@@ -131,7 +134,7 @@ class Nested:
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Strategy):
     """A random split, to estimate leakage: images are divided without regard to subjects, on purpose.
 
     What a network scores here above its score under a split by subject is recognition of people: do not report it as a
