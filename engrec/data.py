@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from engrec import splits
+from engrec.datasets.faults import kept_together
 from engrec.datasets.prepared import Faces
 from engrec.machine.hardware import memory_of
 from engrec.splits import Split, Strategy
@@ -312,9 +313,10 @@ def check_sizes(augment: Progressive, height: int) -> None:
 
 def divide(faces: Faces, strategy: Strategy) -> Split:
     """The split of a data set. Raises ValueError for one that is impossible, or cannot give an honest number."""
+    groups = faces.subjects if strategy.parts_copies else kept_together(faces)
     try:
-        split = strategy(faces.labels, faces.subjects, faces.splits)
-        splits.check(split, faces.labels, faces.subjects, len(faces.class_names), strategy.leaks)
+        split = strategy(faces.labels, groups, faces.splits)
+        splits.check(split, faces.labels, groups, len(faces.class_names), strategy.leaks)
     except ValueError as error:
         raise ValueError(f"{faces.name}: {error}") from error
     return split

@@ -79,6 +79,8 @@ def build_data(plan: Plan) -> DataModule:
     """The data set, split and checked."""
     faces = instantiate(plan.config["dataset"], _convert_="all")
     split = divide(faces, instantiate(plan.config["split"]))
+    if distill := instantiate(plan.config["distill"], _convert_="all"):
+        faces = distill(faces, split)
     augment, mixup = (instantiate(plan.config[name], _convert_="all") for name in ("augment", "mixup"))
     where = {"place": plan.speed.data, "device_share": plan.speed.data_share}
     more = {"mixup": mixup or None, "balance": plan.config["balance"]}

@@ -21,11 +21,13 @@ class Split:
 class Strategy:
     """A way to split, called with labels (N,), subjects (N,) or None and the official split (N,) or None.
 
-    It returns a Split of all N images (Nested: of some). val_fraction: of the images that are not in the
-    test part. leaks: a person may be in several parts.
+    It returns a Split of all N images (Nested and Teachers: of some). val_fraction: of the images that are not in the
+    test part. leaks: a person may be in several parts. parts_copies: images that look the same may be, too; if not, it
+    is called with numbers of groups (N,) in the place of subjects, see datasets.faults.kept_together.
     """
 
     leaks: ClassVar[bool] = False
+    parts_copies: ClassVar[bool] = True
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         raise NotImplementedError
@@ -129,8 +131,30 @@ class Nested(Strategy):
         )
         whole = outer(labels, people, None)
         kept = np.sort(np.concatenate([whole.train, whole.val]))
-        inner = KFold(self.fold, self.num_folds, self.val_fraction, self.seed)(labels[kept], people[kept], None)
-        return Split(kept[inner.train], kept[inner.val], kept[inner.test])
+        return _within(kept, KFold(self.fold, self.num_folds, self.val_fraction, self.seed), labels, people)
+
+
+@dataclass(frozen=True)
+class Teachers(Strategy):
+    """Fold `fold` of num_folds of the official training images, for probabilities that are out of fold: each training
+    image is tested once, by a network that has seen neither it nor a copy of it nor, where there are subjects, its
+    person. Official validation and test images are in no part.
+    """
+
+    fold: int
+    num_folds: Count = 5
+    val_fraction: float = 0.1
+    seed: Seed = 0
+    parts_copies: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        if official is None or "train" not in official:
+            raise ValueError(
+                "the data set has no official split, whose training images split=teachers divides; set split=kfold"
+            )
+        kept = np.flatnonzero(official == "train")
+        groups = _required(subjects)
+        return _within(kept, KFold(self.fold, self.num_folds, self.val_fraction, self.seed), labels, groups)
 
 
 @dataclass(frozen=True)
@@ -200,6 +224,12 @@ def _required(subjects: np.ndarray | None) -> np.ndarray:
             "(split=random needs none, but only estimates leakage)"
         )
     return subjects
+
+
+def _within(kept: np.ndarray, fold: KFold, labels: np.ndarray, groups: np.ndarray) -> Split:
+    """A fold of the images at `kept`, as if there were no others."""
+    inner = fold(labels[kept], groups[kept], None)
+    return Split(kept[inner.train], kept[inner.val], kept[inner.test])
 
 
 def check_fold(fold: int, num_folds: int) -> None:
