@@ -264,7 +264,7 @@ def html(audit: Audit, faces: Faces) -> str:
         + _groups(mirrored, faces, mirrored.crossing, "Mirrored"),
         "Conflicting labels": _groups(identical, faces, identical.conflicts, "Identical", only=True)
         + _groups(near, faces, near.conflicts, "Nearly identical", only=True),
-        "Suspicious labels": "" if audit.suspicious is None else _suspects(audit.suspicious, faces),
+        "Suspicious labels": _suspects(audit, faces),
         "Blank images": _faces(np.concatenate((audit.blank[:16], audit.nearly_blank[:48])), faces),
         "Classes": _bars(audit.class_names, audit.splits or ("images",), audit.class_counts),
         "People": _people_figure(audit),
@@ -299,14 +299,32 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
     return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
 
 
-def _suspects(found: Suspicious, faces: Faces, most: int = 12, most_classes: int = 10) -> str:
-    """The most suspicious labels of each class, classes with the most suspicious label first."""
-    blocks = []
-    for label in list(dict.fromkeys(found.labels[found.doubted].tolist()))[:most_classes]:
-        of_class = np.flatnonzero(found.doubted & (found.labels == label))
-        what = page.note(f"Labelled {faces.class_names[label]}: {min(most, len(of_class))} of {len(of_class):,}.")
-        blocks.append(what + page.faces(_suspect(found, i, faces) for i in of_class[:most].tolist()))
+def _suspects(audit: Audit, faces: Faces, most: int = 18, most_classes: int = 10) -> str:
+    """The most suspicious labels of each class; of images that repeat each other, exactly or nearly, one."""
+    found = audit.suspicious
+    if found is None:
+        return ""
+    blocks, repeated = [], _repeated(audit)
+    for label in sorted(list(dict.fromkeys(found.labels[found.doubted].tolist()))[:most_classes]):
+        of_class = np.flatnonzero(found.doubted & (found.labels == label)).tolist()
+        seen, shown = set[tuple[int, int]](), []
+        for i in of_class:
+            groups = repeated.get(int(found.index[i]), set())
+            if len(shown) < most and not groups & seen:
+                shown.append(_suspect(found, i, faces))
+            seen |= groups
+        what = page.note(f"Labelled {faces.class_names[label]}: {len(shown)} of {len(of_class):,}; of duplicates, one.")
+        blocks.append(what + page.faces(shown))
     return "".join(blocks)
+
+
+def _repeated(audit: Audit) -> dict[int, set[tuple[int, int]]]:
+    """Of each image that repeats others: the kinds and numbers of its groups."""
+    groups: dict[int, set[tuple[int, int]]] = {}
+    for kind, found in enumerate((audit.identical, audit.near, audit.mirrored)):
+        for image, number in zip(found.images.tolist(), found.linked().tolist(), strict=True):
+            groups.setdefault(image, set()).add((kind, number))
+    return groups
 
 
 def _suspect(found: Suspicious, i: int, faces: Faces) -> tuple[str, str]:
