@@ -33,6 +33,7 @@ REMEDY = {
     "init_from=engrec:expressions model=resnet_small (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
     "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
+    "distill.runs": "the teachers' runs: distill.runs=outputs/teachers (train.py -m split=teachers … makes them)",
     "dataset.path": "the prepared file: dataset.path=data/NAME.npz (python scripts/prepare.py makes one)",
 }
 
@@ -76,6 +77,7 @@ class Config:
     split: Any = MISSING
     augment: Any = MISSING
     mixup: Any = MISSING
+    distill: Any = MISSING
     optimizer: Any = MISSING
     lr_scheduler: Any = MISSING
     module: Any = MISSING
@@ -211,6 +213,10 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield problem
     if cfg.batch_size == 1 and cfg.model.get("norm") == "batch" and cfg.model.get("dense"):
         yield "batch_size=1 leaves batch normalisation nothing to average over: set batch_size=2 or more"
+    if cfg.distill and cfg.stage != "pretrain":
+        yield f"distill=teachers is for stage=pretrain: set distill=none for stage={cfg.stage}"
+    elif cfg.distill and not cfg.module.get("soft_labels"):
+        yield "distill=teachers makes soft labels: do not set module.soft_labels=false"
     for name in ("best", "last"):  # the first is tested, the second resumed
         node = cfg.callbacks.get(name)
         if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):

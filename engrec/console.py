@@ -55,6 +55,9 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
         log.info("left out of training: %s images (%s)", excluded["images"], kinds)
+    if taught := faces.recipe.get("distillation"):
+        runs, share, temperature = len(taught["runs"]), taught["share"], taught["temperature"]
+        log.info("soft labels: share %g of %d teachers' probabilities, temperature %g", share, runs, temperature)
     number = sum(p.numel() for p in module.parameters())
     device = f"{trainer.num_devices} × {trainer.strategy.root_device.type}"
     log.info("%s with %s parameters on %s", type(module.backbone).__name__, f"{number:,}", device)
@@ -84,6 +87,8 @@ def describe_split(plan: Plan, data: DataModule) -> str:
     if strategy == "nested":
         inner = f"inner fold {node['fold']} of {node['num_folds']}"
         return f"nested, {inner} among the people whom fold {node['outer']} does not test, by subject"
+    if strategy == "teachers":
+        return f"teachers, fold {node['fold']} of {node['num_folds']} of the training images, copies in one fold"
     if strategy == "official":
         return "official, the data set's own"
     if isinstance(data.split, Undivided):

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from engrec import splits
+from engrec.datasets.faults import kept_together
 from engrec.datasets.prepared import Faces
 from engrec.machine.hardware import memory_of
-from engrec.splits import Split
+from engrec.splits import Split, Strategy
 from engrec.transforms import Batch, Mixup, Progressive, epoch_seed, mirrored_at_first, standardize, to_float
 
 log = logging.getLogger(__name__)
@@ -313,3 +315,14 @@ def check_sizes(augment: Progressive, height: int) -> None:
     """Raise ValueError for training images larger than those stored."""
     if larger := [side for _, side in augment.sizes or () if side > height]:
         raise ValueError(f"augment.sizes has {larger[-1]:g} pixels, the images have {height}: set augment.sizes=[]")
+
+
+def divide(faces: Faces, strategy: Strategy) -> Split:
+    """The split of a data set. Raises ValueError for one that is impossible, or cannot give an honest number."""
+    groups = faces.subjects if strategy.parts_copies else kept_together(faces)
+    try:
+        split = strategy(faces.labels, groups, faces.splits)
+        splits.check(split, faces.labels, groups, len(faces.class_names), strategy.leaks)
+    except ValueError as error:
+        raise ValueError(f"{faces.name}: {error}") from error
+    return split

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from engrec import checkpoint, console, splits, trackers
+from engrec import checkpoint, console, trackers
 from engrec.callbacks import (
     Calibration,
     History,
@@ -24,7 +24,7 @@ from engrec.callbacks import (
     history_of,
     unhindered,
 )
-from engrec.data import DataModule
+from engrec.data import DataModule, divide
 from engrec.evidence.controls import controls
 from engrec.machine.cluster import end_with_the_first, slurm_signals
 from engrec.machine.signals import signals_end_the_run
@@ -78,12 +78,9 @@ def carry_out(plan: Plan) -> dict[str, float]:
 def build_data(plan: Plan) -> DataModule:
     """The data set, split and checked."""
     faces = instantiate(plan.config["dataset"], _convert_="all")
-    strategy = instantiate(plan.config["split"])
-    try:
-        split = strategy(faces.labels, faces.subjects, faces.splits)
-        splits.check(split, faces.labels, faces.subjects, len(faces.class_names), strategy.leaks)
-    except ValueError as error:
-        raise ValueError(f"{faces.name}: {error}") from error
+    split = divide(faces, instantiate(plan.config["split"]))
+    if distill := instantiate(plan.config["distill"], _convert_="all"):
+        faces = distill(faces, split)
     augment, mixup = (instantiate(plan.config[name], _convert_="all") for name in ("augment", "mixup"))
     where = {"place": plan.speed.data, "device_share": plan.speed.data_share}
     more = {"mixup": mixup or None, "balance": plan.config["balance"]}

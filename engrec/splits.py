@@ -22,19 +22,28 @@ class Undivided(Split):
     """The same images in train, validation and test."""
 
 
-# A splitting strategy is called with labels (N,), subjects (N,) or None and the official split (N,) or None, and
-# returns a Split of all N images (Nested: of some). `leaks`: a person may be in several parts; such a one says in
-# `caution` why its scores are no result, and in `mark` what stands beside them. val_fraction: of the images that are
-# not in the test part.
+class Strategy:
+    """A way to split, called with labels (N,), subjects (N,) or None and the official split (N,) or None.
+
+    It returns a Split of all N images (Nested and Teachers: of some). val_fraction: of the images that are not in the
+    test part. leaks: a person may be in several parts; such a one says in `caution` why its scores are no result, and
+    in `mark` what stands beside them. parts_copies: images that look the same may be in several parts, too; if not, it
+    is called with numbers of groups (N,) in the place of subjects, see datasets.faults.kept_together.
+    """
+
+    leaks: ClassVar[bool] = False
+    parts_copies: ClassVar[bool] = True
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Official:
+class Official(Strategy):
     """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
 
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         if official is None:
@@ -50,13 +59,12 @@ class Official:
 
 
 @dataclass(frozen=True)
-class Holdout:
+class Holdout(Strategy):
     """Hold-out split by subject, with classes in proportion as far as complete subjects allow."""
 
     test_fraction: float = 0.2
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         rest, test = _hold_out(
@@ -66,14 +74,13 @@ class Holdout:
 
 
 @dataclass(frozen=True)
-class KFold:
+class KFold(Strategy):
     """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
 
     fold: int
     num_folds: Count = 5
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         from sklearn.model_selection import StratifiedGroupKFold  # slow to load, and used by no other split
@@ -91,13 +98,12 @@ class KFold:
 
 
 @dataclass(frozen=True)
-class LeaveOneSubjectOut:
+class LeaveOneSubjectOut(Strategy):
     """Leave one subject out: subject number `fold`, in sorted order, is the test part."""
 
     fold: int
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         names, group = np.unique(_required(subjects), return_inverse=True)
@@ -107,7 +113,7 @@ class LeaveOneSubjectOut:
 
 
 @dataclass(frozen=True)
-class Nested:
+class Nested(Strategy):
     """Fold `fold` of num_folds inside the people whom fold `outer` of num_outer does not test: KFold of these people
     alone, so that what is chosen by its test part has never seen the test people of the outer fold.
 
@@ -120,7 +126,6 @@ class Nested:
     num_folds: Count = 3
     val_fraction: float = 0.15
     seed: Seed = 0
-    leaks: ClassVar[bool] = False
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         people = _required(subjects)
@@ -131,12 +136,34 @@ class Nested:
         )
         whole = outer(labels, people, None)
         kept = np.sort(np.concatenate([whole.train, whole.val]))
-        inner = KFold(self.fold, self.num_folds, self.val_fraction, self.seed)(labels[kept], people[kept], None)
-        return Split(kept[inner.train], kept[inner.val], kept[inner.test])
+        return _within(kept, KFold(self.fold, self.num_folds, self.val_fraction, self.seed), labels, people)
 
 
 @dataclass(frozen=True)
-class Random:
+class Teachers(Strategy):
+    """Fold `fold` of num_folds of the official training images, for probabilities that are out of fold: each training
+    image is tested once, by a network that has seen neither it nor a copy of it nor, where there are subjects, its
+    person. Official validation and test images are in no part.
+    """
+
+    fold: int
+    num_folds: Count = 5
+    val_fraction: float = 0.1
+    seed: Seed = 0
+    parts_copies: ClassVar[bool] = False
+
+    def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
+        if official is None or "train" not in official:
+            raise ValueError(
+                "the data set has no official split, whose training images split=teachers divides; set split=kfold"
+            )
+        kept = np.flatnonzero(official == "train")
+        groups = _required(subjects)
+        return _within(kept, KFold(self.fold, self.num_folds, self.val_fraction, self.seed), labels, groups)
+
+
+@dataclass(frozen=True)
+class Random(Strategy):
     """A random split, to estimate leakage: images are divided without regard to subjects, on purpose.
 
     What a network scores here above its score under a split by subject is recognition of people: do not report it as a
@@ -159,7 +186,7 @@ class Random:
 
 
 @dataclass(frozen=True)
-class Everyone:
+class Everyone(Strategy):
     """All images in each part, for the last training of a network that is to be used: nobody is left to test it on.
 
     Its quality is measured before, on folds of people, with the same settings.
@@ -229,6 +256,12 @@ def _required(subjects: np.ndarray | None) -> np.ndarray:
             "(split=random needs none, but only estimates leakage)"
         )
     return subjects
+
+
+def _within(kept: np.ndarray, fold: KFold, labels: np.ndarray, groups: np.ndarray) -> Split:
+    """A fold of the images at `kept`, as if there were no others."""
+    inner = fold(labels[kept], groups[kept], None)
+    return Split(kept[inner.train], kept[inner.val], kept[inner.test])
 
 
 def check_fold(fold: int, num_folds: int) -> None:

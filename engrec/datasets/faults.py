@@ -61,6 +61,33 @@ def low_contrast(grey: np.ndarray) -> np.ndarray:
     return grey.reshape(len(grey), -1).std(1, dtype=np.float32) < LOW_CONTRAST
 
 
+def kept_together(faces: Faces) -> np.ndarray:
+    """Numbers (N,) of the groups that split=teachers keeps in one fold: of the training images, those that copies, near
+    duplicates or their person link, with however many images between them. Every other image is a group by itself."""
+    group = np.arange(len(faces))
+    if faces.splits is None or "train" not in faces.splits:
+        return group
+    train = np.flatnonzero(faces.splits == "train")
+    pixels, grey = identical(faces.images[train]), to_grey(faces.images[train])
+    for names in (pixels, None if faces.subjects is None else faces.subjects[train]):
+        if names is not None:
+            _, first, number = np.unique(names, return_index=True, return_inverse=True)
+            group = _linked(group, train[np.stack([first[number], np.arange(len(train))], axis=1)])
+    for pairs, _, _ in near_pairs(grey, pixels, NEAR):
+        group = _linked(group, train[pairs])
+    return group
+
+
+def _linked(group: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Group numbers (N,) in which the two images of each pair (P, 2) have the same."""
+    from scipy.sparse import coo_array  # no other split needs it
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = group[pairs].T
+    graph = coo_array((np.ones(len(pairs)), (one, other)), shape=(group.max() + 1,) * 2)
+    return connected_components(graph, directed=False)[1][group]
+
+
 def near_duplicates(grey: np.ndarray, pixels: np.ndarray, train: np.ndarray, near: float = NEAR) -> np.ndarray:
     """Mask (N,) of the training images that are near duplicates of another split's image, exact copies aside.
 

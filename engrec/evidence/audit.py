@@ -11,6 +11,8 @@ from scipy.stats import chi2
 from engrec.datasets.faults import NEAR, low_contrast, near_pairs, placeholders, to_grey
 from engrec.datasets.prepared import Faces, blank, excludable, identical
 from engrec.datasets.schema import SPLITS
+from engrec.evidence.out_of_fold import OutOfFold
+from engrec.evidence.suspicious import Suspicious, suspicious
 
 MOST_PAIRS = 5_000_000
 RARE = 0.01  # share of images: rarer sizes are counted together
@@ -76,7 +78,8 @@ class Audit:
     class_counts: (splits, classes), one row if there are no splits; subject_counts: (subjects, classes) or None;
     in_several_splits: number of subjects in more than one official split, None if the data has no splits or subjects;
     excludable: number of training images that each kind of dataset.exclude leaves out; near_leaks: number of training
-    images that are near duplicates of another split's image and that "test_duplicates" does not leave out.
+    images that are near duplicates of another split's image and that "test_duplicates" does not leave out; suspicious:
+    labels that networks disagree with, None where no predictions were given.
     """
 
     title: str
@@ -96,13 +99,15 @@ class Audit:
     excludable: dict[str, int]
     near_leaks: int
     confounds: tuple[Confound, ...]
+    suspicious: Suspicious | None = None
 
     def __len__(self) -> int:
         return int(self.class_counts.sum())
 
 
-def audit(faces: Faces, near: float = NEAR) -> Audit:
-    """Audit of a data set. near: correlation from which two images are nearly identical.
+def audit(faces: Faces, near: float = NEAR, predicted: OutOfFold | None = None) -> Audit:
+    """Audit of a data set. near: correlation from which two images are nearly identical; predicted: what networks say
+    about images that they have not seen, for the search for suspicious labels.
 
     Raises ValueError if near is outside 0.8 to 1, or so low that there are more than MOST_PAIRS pairs.
     """
@@ -136,6 +141,7 @@ def audit(faces: Faces, near: float = NEAR) -> Audit:
         excludable={kind: int(mask.sum()) for kind, mask in kinds.items()},
         near_leaks=_near_leaks(faces.splits == "train", pairs, kinds["test_duplicates"]) if splits else 0,
         confounds=() if faces.formats is None else _confounds(faces.formats, faces.labels),
+        suspicious=None if predicted is None else suspicious(predicted, faces.labels),
     )
 
 

@@ -18,8 +18,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 from tqdm import tqdm
 
-from engrec import config, splits
+from engrec import config
 from engrec.config import check_missing
+from engrec.data import divide
 from engrec.datasets.prepared import Faces
 from engrec.evidence.controls import controls
 from engrec.metrics import balanced_accuracy, confusion_matrix, fit_temperature, logits_of, score_all
@@ -142,17 +143,7 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
     kept = ("result.json", "last.ckpt")
     if taken := next((f for f in (folder, *folders) if any((f / name).is_file() for name in kept)), None):
         raise ValueError(f"{taken} holds a run: choose another output_dir, or remove that folder")
-    try:
-        return [(f, node, split_of(node, faces)) for f, node in zip(folders, nodes, strict=True)]
-    except ValueError as error:
-        raise ValueError(f"{faces.name}: {error}") from error
-
-
-def split_of(node: DictConfig, faces: Faces) -> Split:
-    strategy = instantiate(node)
-    split = strategy(faces.labels, faces.subjects, faces.splits)
-    splits.check(split, faces.labels, faces.subjects, len(faces.class_names), strategy.leaks)
-    return split
+    return [(f, node, divide(faces, instantiate(node))) for f, node in zip(folders, nodes, strict=True)]
 
 
 def announce(plan: Baseline, faces: Faces) -> None:

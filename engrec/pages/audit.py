@@ -7,6 +7,7 @@ import numpy as np
 from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
 from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
+from engrec.evidence.suspicious import Suspicious
 from engrec.pages import page, tables
 from engrec.pages.panels import Panels, look, text
 
@@ -28,6 +29,7 @@ def _sections(audit: Audit) -> list[Section]:
         _identical_section(audit),
         _near_section(audit),
         _conflict_section(audit),
+        *([] if audit.suspicious is None else [_suspicious_section(audit.suspicious, audit)]),
         _blank_section(audit),
         _class_section(audit),
         _people_section(audit),
@@ -106,6 +108,25 @@ def _conflict_section(audit: Audit) -> Section:
     kinds = {"identical (groups)": audit.identical, "nearly (pairs)": audit.near, "mirrored (pairs)": audit.mirrored}
     rows = [[kind, f"{found.conflicts.sum():,}", f"{len(found):,}"] for kind, found in kinds.items()]
     return "Conflicting labels", [], [[["", "labels differ", "of"], *rows]]
+
+
+def _suspicious_section(found: Suspicious, audit: Audit) -> Section:
+    names = audit.class_names
+    networks = f"{found.num_networks} network{'s' if found.num_networks > 1 else ''}"
+    remark = (
+        f"{found.doubted.sum():,} of {len(found):,} labels, judged by {networks} that had not seen the image. They "
+        f"predict {found.accuracy:.1%} of these labels. A label is suspicious if another class is predicted, and is at "
+        "least as probable as it is on average where it is the label (confident learning, Northcutt et al. 2021). "
+        "suspicious.csv lists all judged labels, the most suspicious first."
+    )
+    rows = [["label", "judged", "suspicious", "predicted instead"]]
+    for label, name in enumerate(names):
+        given = found.labels == label
+        counts = np.bincount(found.others[given & found.doubted], minlength=len(names))
+        instead = ", ".join(f"{names[k]} {counts[k]:,}" for k in np.argsort(-counts, kind="stable")[:3] if counts[k])
+        share = f" ({counts.sum() / given.sum():.1%})" if given.any() else ""
+        rows.append([name, f"{given.sum():,}", f"{counts.sum():,}{share}", instead or "–"])
+    return "Suspicious labels", [remark], [rows]
 
 
 def _blank_section(audit: Audit) -> Section:
@@ -210,6 +231,12 @@ def _advice(audit: Audit) -> Iterator[str]:
             "The data set has no subject ids, so no score is known to hold for new people. If file names tell people "
             "apart, prepare it again with --subject-regex or a subject column."
         )
+    if audit.suspicious is not None and (doubted := audit.suspicious.doubted.sum()):
+        yield (
+            f"Look at the suspicious labels ({doubted:,}) before you change any: networks err too, "
+            "and where the annotators of the test images had the same habits, corrected training labels lower the "
+            "score. distill=teachers learns from the same predictions and changes no label."
+        )
     if count := len(audit.nearly_blank):
         yield f"Look at the nearly blank images ({count:,})" + (
             ": dataset.exclude=[placeholders] leaves out only signs and text." if audit.splits else "."
@@ -237,6 +264,7 @@ def html(audit: Audit, faces: Faces) -> str:
         + _groups(mirrored, faces, mirrored.crossing, "Mirrored"),
         "Conflicting labels": _groups(identical, faces, identical.conflicts, "Identical", only=True)
         + _groups(near, faces, near.conflicts, "Nearly identical", only=True),
+        "Suspicious labels": _suspects(audit, faces),
         "Blank images": _faces(np.concatenate((audit.blank[:16], audit.nearly_blank[:48])), faces),
         "Classes": _bars(audit.class_names, audit.splits or ("images",), audit.class_counts),
         "People": _people_figure(audit),
@@ -271,6 +299,42 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
     return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
 
 
+def _suspects(audit: Audit, faces: Faces, most: int = 18, most_classes: int = 10) -> str:
+    """The most suspicious labels of each class; of images that repeat each other, exactly or nearly, one."""
+    found = audit.suspicious
+    if found is None:
+        return ""
+    blocks, repeated = [], _repeated(audit)
+    for label in sorted(list(dict.fromkeys(found.labels[found.doubted].tolist()))[:most_classes]):
+        of_class = np.flatnonzero(found.doubted & (found.labels == label)).tolist()
+        seen, shown = set[tuple[int, int]](), []
+        for i in of_class:
+            groups = repeated.get(int(found.index[i]), set())
+            if len(shown) < most and not groups & seen:
+                shown.append(_suspect(found, i, faces))
+            seen |= groups
+        what = page.note(f"Labelled {faces.class_names[label]}: {len(shown)} of {len(of_class):,}; of duplicates, one.")
+        blocks.append(what + page.faces(shown))
+    return "".join(blocks)
+
+
+def _repeated(audit: Audit) -> dict[int, set[tuple[int, int]]]:
+    """Of each image that repeats others: the kinds and numbers of its groups."""
+    groups: dict[int, set[tuple[int, int]]] = {}
+    for kind, found in enumerate((audit.identical, audit.near, audit.mirrored)):
+        for image, number in zip(found.images.tolist(), found.linked().tolist(), strict=True):
+            groups.setdefault(image, set()).add((kind, number))
+    return groups
+
+
+def _suspect(found: Suspicious, i: int, faces: Faces) -> tuple[str, str]:
+    """Picture and caption: label and prediction with their probabilities, then where the image comes from."""
+    label, other = (faces.class_names[k[i]] for k in (found.labels, found.others))
+    image = found.index[i]
+    judged = f"{label} {found.p_label[i]:.2f}\n→ {other} {found.p_other[i]:.2f}"
+    return page.picture(faces.images[image]), "\n".join((judged, *_whereabouts(faces, image)))
+
+
 def _varied(members: np.ndarray, faces: Faces) -> np.ndarray:
     """Images of a group; the first ones differ in label, split or person."""
     known = [faces.labels[members].astype(str), *(a[members] for a in (faces.splits, faces.subjects) if a is not None)]
@@ -284,8 +348,13 @@ def _faces(index: np.ndarray, faces: Faces) -> str:
 
 def _caption(faces: Faces, i: int) -> str:
     """Source, person, split and label: a line for each."""
+    return "\n".join((*_whereabouts(faces, i), faces.class_names[faces.labels[i]]))
+
+
+def _whereabouts(faces: Faces, i: int) -> tuple[str, ...]:
+    """Source, person and split."""
     source, known = str(faces.sources[i]), [str(a[i]) for a in (faces.subjects, faces.splits) if a is not None]
-    return "\n".join((source if len(source) < 26 else f"…{source[-24:]}", *known, faces.class_names[faces.labels[i]]))
+    return source if len(source) < 26 else f"…{source[-24:]}", *known
 
 
 def _bars(names: Sequence[str], series: Sequence[str], counts: np.ndarray) -> str:
@@ -334,6 +403,20 @@ def faults(audit: Audit, faces: Faces) -> str:
             why = "; ".join(filter(None, (f"correlation {score:.3f}", _why(faces, np.array([i, j])))))
             fault = f"{kind}_conflict" if conflict else kind
             lines.append([str(faces.sources[i]), fault, str(group + 1), str(faces.sources[j]), why])
+    return tables.csv_text(lines)
+
+
+def suspects(found: Suspicious, faces: Faces) -> str:
+    """The CSV of all judged labels, the most suspicious first: margin is p_label - p_predicted, where predicted is the
+    most probable other class."""
+    lines = [["source", "subject", "split", "label", "predicted", "p_label", "p_predicted", "margin", "suspicious"]]
+    names, nothing = faces.class_names, np.full(len(faces), "")
+    subjects, splits = (nothing if a is None else a for a in (faces.subjects, faces.splits))
+    for k, i in enumerate(found.index.tolist()):
+        classes = names[found.labels[k]], names[found.others[k]]
+        numbers = (f"{a[k]:.6f}" for a in (found.p_label, found.p_other, found.margin))
+        doubted = "yes" if found.doubted[k] else "no"
+        lines.append([str(faces.sources[i]), str(subjects[i]), str(splits[i]), *classes, *numbers, doubted])
     return tables.csv_text(lines)
 
 

@@ -69,6 +69,17 @@ def test_every_option_is_valid(compose, choice):
     check(compose(choice, *["split.fold=0"] * (choice == "split=loso")))
 
 
+@pytest.mark.parametrize("option", options("distill"))
+def test_every_kind_of_distillation_is_valid(compose, option):
+    cfg = compose(f"distill={option}", *["distill.runs=outputs"] * (option != "none"))
+    check(cfg)
+    assert cfg.module.soft_labels == (option != "none")
+
+
+def test_distillation_asks_for_the_teachers(compose):
+    assert "distill.runs=outputs/teachers" in problem(compose("distill=teachers"))
+
+
 def test_leave_one_subject_out_asks_for_the_subject(compose):
     assert "split.fold=0" in problem(compose("split=loso"))
 
@@ -76,7 +87,7 @@ def test_leave_one_subject_out_asks_for_the_subject(compose):
 def test_no_group_is_forgotten():
     """A new folder of conf/ belongs to one of the tests above."""
     covered = {"stage", "model", "dataset", "split", "augment", "optimizer", "lr_scheduler", "callbacks", "trainer"}
-    covered |= {"mixup"}
+    covered |= {"mixup", "distill"}
     found = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert found - {"sweep"} == covered | {"logger", "experiment", "hydra"}
 
@@ -111,6 +122,15 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (
+            ["distill=teachers", "distill.runs=x", "module.soft_labels=false"],
+            "distill=teachers makes soft labels: do not set module.soft_labels=false",
+        ),
+        (
+            ["stage=scratch", "distill=teachers", "distill.runs=x"],
+            "distill=teachers is for stage=pretrain: set distill=none for stage=scratch",
+        ),
+        (["distill=teachers", "distill.runs=x", "distill.share=2"], "distill.share=2 must be a number from 0 to 1"),
         (["batch_size=0"], "batch_size=0 must be at least 1"),
         (["seed=-1"], "seed=-1 must be from 0 to 4294967295"),
         (["max_epochs=-1"], "max_epochs=-1 must be at least 1"),

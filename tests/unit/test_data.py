@@ -12,8 +12,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead
-from engrec.splits import Split
+from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead, divide
+from engrec.splits import KFold, Split, Teachers
 from engrec.transforms import epoch_seed
 
 
@@ -522,3 +522,23 @@ def test_pixels_are_the_stored_images_on_the_device_of_the_index(data, monkeypat
     set_up(data, monkeypatch, "meta")
     assert data.pixels(index.to("meta")).device.type == "meta"
     assert data.pixels(index.to("meta")).shape == pixels.shape
+
+
+def test_a_teachers_fold_parts_no_copies_and_no_person(make_faces):
+    """Half of the images repeat another one, with other labels and people; three images are of one person."""
+    faces = make_faces(96, num_classes=2, splits=np.array(["train"] * 84 + ["val"] * 6 + ["test"] * 6))
+    faces.images[42:84] = faces.images[:42, :, :, ::-1]
+    for fold in range(3):
+        split = divide(faces, Teachers(fold, num_folds=3, val_fraction=0.3))
+        parts = [set(side.tolist()) for side in (split.train, split.val, split.test)]
+        assert set.union(*parts) == set(range(84))
+        for part in parts:
+            assert part == {(i + 42) % 84 for i in part}
+            assert part == {i // 3 * 3 + k for i in part for k in range(3)}
+
+
+def test_a_split_that_is_impossible_names_the_data_set(make_faces):
+    with pytest.raises(ValueError, match=r"^random: the data set has no subjects"):
+        divide(make_faces(subjects=None), KFold(0))
+    with pytest.raises(ValueError, match=r"^random: the data set has no official split"):
+        divide(make_faces(), Teachers(0))

@@ -7,7 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from engrec.splits import LEAKING, Everyone, Holdout, KFold, LeaveOneSubjectOut, Nested, Official, Random, Split, check
+from engrec.splits import (
+    LEAKING,
+    Everyone,
+    Holdout,
+    KFold,
+    LeaveOneSubjectOut,
+    Nested,
+    Official,
+    Random,
+    Split,
+    Teachers,
+    check,
+)
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "split").glob("*.yaml"))
 pytestmark = pytest.mark.filterwarnings("ignore:The least populated class")
@@ -61,6 +73,31 @@ def test_nested_folds_divide_the_people_whom_the_outer_fold_does_not_test(data, 
     alone = KFold(0, 2, 0.3, seed)(labels[kept], subjects[kept], None)
     for side in ("train", "val", "test"):
         assert np.array_equal(kept[getattr(alone, side)], getattr(inner[0], side))
+
+
+@settings(max_examples=20, deadline=None)
+@given(people(min_subjects=8), st.integers(0, 5))
+def test_teachers_test_each_official_training_image_once_and_use_no_other(data, seed):
+    labels, groups, official = data
+    official = np.where(groups == "p0", "val", official)
+    train = np.flatnonzero(official == "train")
+    folds = [Teachers(fold, 3, 0.3, seed)(labels, groups, official) for fold in range(3)]
+    assert np.array_equal(np.sort(np.concatenate([split.test for split in folds])), train)
+    for split in folds:
+        assert np.array_equal(np.sort(np.concatenate((split.train, split.val, split.test))), train)
+        seen = [set(groups[side]) for side in (split.train, split.val, split.test)]
+        assert sum(map(len, seen)) == len(set.union(*seen))
+        check(split, labels, groups, labels.max() + 1, leaks=False)
+
+
+@settings(max_examples=10, deadline=None)
+@given(people(min_subjects=8), st.integers(0, 5))
+def test_labels_of_official_validation_and_test_images_do_not_move_a_teachers_fold(data, seed):
+    labels, groups, official = data
+    others = np.where(official == "train", labels, 1 - labels.clip(0, 1))
+    one, two = (Teachers(1, 3, 0.3, seed)(given, groups, official) for given in (labels, others))
+    for side in ("train", "val", "test"):
+        assert np.array_equal(getattr(one, side), getattr(two, side))
 
 
 @settings(max_examples=20, deadline=None)
@@ -196,6 +233,7 @@ def test_every_config_splits(path):
         (KFold(5), "p", r"split\.fold=5 must be from 0 to 4"),
         (KFold(-1), "p", r"split\.fold=-1 must be from"),
         (KFold(0, num_folds=11), "p", r"split\.num_folds=11 for 10 subjects must be from 2 to 10"),
+        (Teachers(0), "p", r"no official split, whose training images split=teachers divides; set split=kfold"),
         (LeaveOneSubjectOut(10), "p", r"split\.fold=10 must be from 0 to 9"),
         (Holdout(test_fraction=1.0), "p", r"split\.test_fraction=1\.0 must be above 0 and below 1"),
         (Random(val_fraction=0), "p", r"split\.val_fraction=0 must be above 0"),

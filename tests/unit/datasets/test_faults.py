@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engrec.datasets import faults
-from engrec.datasets.faults import mark_faults, near_duplicates, placeholders
+from engrec.datasets.faults import kept_together, mark_faults, near_duplicates, placeholders
 from engrec.datasets.prepared import identical, load, without
 
 
@@ -108,3 +108,45 @@ def test_no_face_is_a_placeholder(people):
 def test_large_colour_images_become_small_and_grey(people):
     grey = np.asarray(Image.fromarray(people[0, 0]).resize((96, 96), Image.Resampling.NEAREST))
     assert (faults.to_grey(np.stack([grey] * 3)[None]) == people[0]).all()
+
+
+def groups(faces):
+    """The groups of two or more images, as sorted lists."""
+    number = kept_together(faces)
+    found = [np.flatnonzero(number == k).tolist() for k in np.unique(number)]
+    return [group for group in found if len(group) > 1]
+
+
+def test_copies_and_near_duplicates_are_kept_together_mirrored_or_not(people, make_faces):
+    """7 is 0 exactly, 8 is like 1, 9 like 2 mirrored, 10 is 3 mirrored exactly, 11 and 12 are blank."""
+    changed = [people[0], brighter(people[1]), brighter(people[2])[..., ::-1], people[3][..., ::-1]]
+    images = np.stack([*people[:7], *changed, *2 * [np.full_like(people[0], 9)]])
+    faces = make_faces(13, images=images, splits=np.array(["train"] * 13), subjects=None)
+    assert groups(faces) == [[0, 7], [1, 8], [2, 9], [3, 10], [11, 12]]
+
+
+def test_images_are_kept_together_over_those_between_them(people, make_faces):
+    """0 and 2 are both like 1; subject a has 2 and 4, 5 is a copy of 4."""
+    noise = np.random.default_rng(0).normal(0, 12, (2, *people[0].shape))
+    apart = [np.clip(people[0] + one, 0, 255).astype(np.uint8) for one in noise]
+    images = np.stack([apart[0], people[0], apart[1], people[1], people[2], people[2]])
+    pixels = standard(images)
+    assert (pixels[0] @ pixels[2]) < faults.NEAR < min(pixels[0] @ pixels[1], pixels[1] @ pixels[2])
+    splits = np.array(["train"] * 6)
+    assert groups(make_faces(6, images=images, splits=splits, subjects=None)) == [[0, 1, 2], [4, 5]]
+    subjects = np.array(["b", "c", "a", "d", "a", "e"])
+    assert groups(make_faces(6, images=images, splits=splits, subjects=subjects)) == [[0, 1, 2, 4, 5]]
+
+
+def test_official_validation_and_test_images_tie_nothing_together(people, make_faces):
+    """As if they were not there: 3 and 4 are copies of 0, and 5 has the subject of 1 and 2."""
+    images = np.stack([people[0], people[1], people[2], people[0], people[0], people[3]])
+    splits = np.array(["train", "train", "train", "val", "test", "test"])
+    subjects = np.array(["a", "b", "c", "d", "e", "b"])
+    assert groups(make_faces(6, images=images, splits=splits, subjects=subjects)) == []
+
+
+def test_without_official_training_images_nothing_is_kept_together(make_faces):
+    assert groups(make_faces(6, images=np.zeros((6, 1, 8, 8), np.uint8))) == []
+    nothing = make_faces(6, images=np.zeros((6, 1, 8, 8), np.uint8), splits=np.array(["test"] * 6))
+    assert groups(nothing) == []

@@ -18,7 +18,8 @@ from engrec.datasets.faults import mark_faults
 from engrec.datasets.prepared import Faces, without
 from engrec.evidence import audit as module
 from engrec.evidence.audit import audit
-from engrec.pages.audit import faults, html, markdown
+from engrec.evidence.out_of_fold import OutOfFold
+from engrec.pages.audit import faults, html, markdown, suspects
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +361,40 @@ def test_faults_list_every_image_at_fault(rendered, make_faces):
     assert "splits test, train" in at_fault["image001.png"]["why"]
     assert at_fault["image021.png"]["group"] == at_fault["image023.png"]["group"] != at_fault["image002.png"]["group"]
     assert len([row for row in found if row["fault"].startswith("near")]) == 5
+
+
+def judged(faces, p_label):
+    """What networks say of the images: this probability for the given of two classes."""
+    p = np.where(np.arange(2) == faces.labels[:, None], p_label[:, None], 1 - p_label[:, None])
+    return OutOfFold(np.arange(len(faces)), p, [None, None, None])
+
+
+def test_suspicious_labels_are_counted_shown_and_listed(rendered, make_faces):
+    """Images 0 and 2 of class0, and 1 of class1, are judged otherwise; 20 is a copy of 0, shown as one with it."""
+    images = np.concatenate((rendered, rendered[:1]))
+    splits = np.array(["train"] * 21)
+    faces = make_faces(21, images=images, splits=splits)
+    wrong = np.isin(np.arange(21), (0, 1, 2, 20))
+    found = audit(faces, predicted=judged(faces, np.where(wrong, 0.05 + np.arange(21) / 1000, 0.9)))
+    text = markdown(found)
+    assert "4 of 21 labels, judged by 3 networks that had not seen the image. They predict 81.0% of" in text
+    assert "| class0 |     11 |  3 (27.3%) |          class1 3 |" in text
+    assert "| class1 |     10 |  1 (10.0%) |          class0 1 |" in text
+    assert "Look at the suspicious labels (4)" in text
+    shown = html(found, faces).partition("Suspicious labels</h2>")[2].partition("<section>")[0]
+    assert "Labelled class0: 2 of 3; of duplicates, one." in shown
+    assert "class0 0.05\n→ class1 0.95\nimage000.png" in shown
+    assert shown.count("<img") == 3
+    listed = rows(suspects(found.suspicious, faces))
+    assert [row["source"] for row in listed[:4]] == [f"image{i:03d}.png" for i in (0, 1, 2, 20)]
+    assert [row["suspicious"] for row in listed] == ["yes"] * 4 + ["no"] * 17
+    first = {"subject": "s00", "split": "train", "label": "class0", "predicted": "class1", "margin": "-0.900000"}
+    assert first.items() <= listed[0].items()
+
+
+def test_without_predictions_the_audit_says_nothing_of_suspicious_labels(rendered, make_faces):
+    faces = make_faces(20, images=rendered)
+    assert "uspicious" not in markdown(audit(faces)) + html(audit(faces), faces)
 
 
 def test_only_blank_images_leave_nothing_to_compare(make_faces):
