@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_overwritten(typed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=vgg"], r"model=vgg has no effect on a baseline; allowed: dataset=, split="),
+        (["model=vgg"], r"model=vgg has no effect on this baseline; allowed: dataset=, split="),
         (["split=kfold", "split.fold=range(5)"], r"split\.fold=range\(5\): without split\.fold= every fold is run"),
         (["split=kfold", "split.fold=7"], r"random: split\.fold=7 must be from 0 to 4"),
         (["split=kfold", "split.num_folds=99"], r"random: split\.num_folds=99 for 20 subjects"),
