@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engrec.machine.files import write_text
-from engrec.metrics import compared
+from engrec.metrics import METRICS
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
@@ -76,7 +76,7 @@ def text(blocks: Iterable["Comparison"]) -> str:
 
 
 def figure_rows(block: "Comparison") -> list[list[Cell]]:
-    scores = list(compared(block.ordered))
+    scores = list(block.scores)
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
     rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
@@ -97,7 +97,7 @@ def _per_cent(value: float | None) -> str:
 
 
 def difference_rows(block: "Comparison") -> list[list[Cell]]:
-    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared(block.ordered)))
+    return rows_of_differences(block.differences[:MOST_DIFFERENCES], block.scores)
 
 
 def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
@@ -127,12 +127,32 @@ def legend(block: "Comparison") -> str:
             "AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
             "mean of each fold's own AUC, over the folds that test every class."
         )
+    sentences += people_legend(block)
     if block.ordered:
         sentences.append("Mean absolute error: in hundredths of a level, lower is better.")
     sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
-    if any(group.name["model"] == "hog_svm" for group in block.groups):
-        sentences.append("HOG + SVM's probabilities are calibrated already.")
+    if any(group.name["stage"] == "baseline" for group in block.groups):
+        sentences.append("Probabilities of baselines are calibrated already.")
+    if block.votes:
+        sentences.append("A vote is one predictor: the mean of the seeds' probabilities.")
     return " ".join(sentences)
+
+
+def people_legend(block: "Comparison") -> list[str]:
+    """What the scores of people are, each a sentence."""
+    meaning = {
+        "auc_within": "each person's own, mean over the {} with images of more than one class.",
+        "worst_people": "mean over the {}, a quarter of all, for whom that of the nearest neighbour is lowest.",
+    }
+    return [
+        f"{label[0].upper()}{label[1:]}: {meaning[key].format(_people(score.num_people))}"
+        for key, label in ((key, METRICS[key].label) for key in meaning)
+        if (score := block.people_scores.get(label))
+    ]
+
+
+def _people(number: int) -> str:
+    return f"{number:,} people" if number != 1 else "one person"
 
 
 def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
