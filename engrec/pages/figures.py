@@ -41,6 +41,7 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
     scores = {score: metric for score, metric in compared(True, of_people=True).items() if score in every}
     high = [metric.higher_is_better for metric in scores.values()]
     titles = [score if up else f"{score} (lower is better)" for score, up in zip(scores, high, strict=True)]
+    titles = [wrap(title, 18) for title in titles] if len(titles) > 5 else titles
     places = [(0, i if up else i + 1) for i, up in enumerate(high)]  # a gap before those of which less is better
     panels = Panels(places, [1] * sum(high) + [0.06] + [1] * (len(high) - sum(high)), (0.018, 0), titles)
     for panel, score in enumerate(scores):
@@ -221,7 +222,7 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     panels.x(len(shown) - 1, tickvals=list(range(len(ticks))), ticktext=ticks, tickangle=-40)
     each = " Below, each class by itself." if len(shown) > 1 else ""
     seeds = ", mean over seeds" if any(len(group.seeds) > 1 for group in block.groups) else ""
-    worst = f" Worst people, a quarter of all: {', '.join(block.worst_people)}." if block.worst_people else ""
+    worst = f" The worst people of the table: {', '.join(block.worst_people)}." if block.worst_people else ""
     people = f"In per cent{seeds}. People in the order of {block.labels[0]}; large marks: many images.{each}{worst}"
     legend = len(block.groups) > 1
     return Chart(panels.figure(120 + 200 * len(shown) + 20 * len(block.groups), legend), people)

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
+WIDTH = 14  # of a header, in characters: less than a figure with its interval
 Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
 
 
@@ -79,7 +81,8 @@ def figure_rows(block: "Comparison") -> list[list[Cell]]:
     scores = list(block.scores)
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
-    rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
+    more = ["ECE calibrated"] if block.calibrated else []
+    rows: list[list[Cell]] = [["", "runs", "seeds", *map(_header, [*scores, *more])]]
     for name, figures in block.figures.items():
         group = block.models.get(name)
         counts = [str(len(group.runs)), str(len(group.seeds))] if group else ["", ""]
@@ -88,6 +91,11 @@ def figure_rows(block: "Comparison") -> list[list[Cell]]:
         cells += [_per_cent(block.calibrated.get(name))] if block.calibrated else []
         rows.append([name, *counts, *cells])
     return rows
+
+
+def _header(score: str) -> Cell:
+    """A long one in parts: a column is then no wider than its figures."""
+    return score if len(score) <= WIDTH else tuple(textwrap.wrap(score, WIDTH))
 
 
 def _per_cent(value: float | None) -> str:
@@ -103,7 +111,7 @@ def difference_rows(block: "Comparison") -> list[list[Cell]]:
 def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
     from engrec.evidence.statistics import p_text
 
-    rows: list[list[Cell]] = [["difference", *scores, "McNemar"]]
+    rows: list[list[Cell]] = [["difference", *map(_header, scores), "McNemar"]]
     for found in differences:
         rows.append([(f"{found.one} −", found.other), *map(found.cell, scores), p_text(found.mcnemar)])
     return rows
@@ -171,10 +179,15 @@ def difference_legend(block: "Comparison") -> str:
     left = f" {more} more in differences.csv." if more > 0 else ""
     if block.draws.num_groups < 2:
         return f"Differences on the same images of one person.{left}"
-    least = p_value(np.ones(len(block.draws.counts)), block.draws.num_groups)
+
+    def least(number: int) -> float:
+        return p_value(np.ones(len(block.draws.counts)), number)
+
+    few = f" ({least(len(block.worst_people)):.3f} of the worst people)" if block.worst_people else ""
     return (
         f"Differences on the same images and the same {len(block.draws.counts):,} draws, from which p cannot be below "
-        f"{least:.3f}; McNemar's exact test takes the images for independent, and the first seed alone.{left}"
+        f"{least(block.draws.num_groups):.3f}{few}; McNemar's exact test takes the images for independent, and the "
+        f"first seed alone.{left}"
     )
 
 
