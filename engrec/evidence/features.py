@@ -42,7 +42,7 @@ class FrozenFeatures:
         """Raises ValueError where there is no path, CheckpointError for what cannot be read."""
         if path is None:
             raise ValueError(
-                "missing init_from, the checkpoint whose features are classified: init_from=outputs/…/best.ckpt"
+                "missing init_from, the checkpoint whose features to classify: init_from=outputs/…/best.ckpt"
             )
         return cls(path, checkpoint.read(path), given, seed)
 
@@ -66,9 +66,7 @@ class FrozenFeatures:
         ValueError where people have no ids, and their frames are to be given."""
         checkpoint.check_preprocessing(self.saved, self.path, preprocessing_of(faces))
         if self.given is not None and faces.subjects is None:
-            raise ValueError(
-                f"{faces.name} has no subject ids, so it has no mean of each person: leave out --transductive"
-            )
+            raise ValueError(f"{faces.name} has no subject ids, so people have no means: leave out --transductive")
         if self.trained_on(faces) and any(self.saved.get("seen") != seen(faces, split) for split in splits):
             raise CheckpointError(
                 f"{self.path} was trained on {faces.name}, perhaps on people who are tested here: set init_from= a "

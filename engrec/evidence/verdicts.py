@@ -1,7 +1,7 @@
 """Verdicts: what a comparison shows, as sentences of a known kind."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from engrec.evidence.comparison import Comparison
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
 from engrec.evidence.statistics import scores_by_seed
+from engrec.metrics import METRICS
 from engrec.runs.settings import is_setting
 
 
@@ -93,9 +94,10 @@ def transductive_check(comparison: Comparison, label: str, group: Group) -> Verd
     found = [other for other in comparison.others if not other.transductive and _same_but_given(group, other)]
     if not found:
         return Verdict("note", f"{about}. To compare, run the same command without --transductive.")
-    pair = Comparison([group, found[0]], comparison.draws, [])
+    pair = Comparison([replace(of, controls={}) for of in (group, found[0])], comparison.draws, [])
     difference = pair.difference(*pair.labels)
-    values = ", ".join(f"{score} {' '.join(difference.cell(score))}" for score in pair.scores[:4])
+    shown = [score for score in ("balanced accuracy", "AUC", METRICS["auc_within"].label) if score in pair.scores]
+    values = ", ".join(f"{score} {' '.join(difference.cell(score))}" for score in shown)
     return Verdict("note", f"{about}. Minus {pair.labels[1]}, on the same images: {values}.")
 
 
