@@ -1,4 +1,7 @@
-"""Scores of people against scikit-learn, person by person, on the people repeated as drawn."""
+"""Scores of people against scikit-learn, person by person, on the people repeated as drawn.
+
+How often the interval of the worst people holds, for docs/evidence.md: python tests/unit/evidence/test_people.py
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from engrec.evidence.people import aucs, balanced_accuracies, people_scores, worst
-from engrec.evidence.statistics import Draws
+from engrec.evidence.statistics import Draws, interval
 from engrec.metrics import METRICS
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
@@ -94,3 +97,32 @@ def test_without_a_reference_nobody_is_the_worst():
     rng = np.random.default_rng(0)
     assert list(people_scores(np.arange(40) % 2, Draws.sample(np.arange(40) // 4), None)) == [WITHIN]
     assert people_scores(np.arange(8) // 4, Draws.sample(np.arange(8) // 4), rng.dirichlet([1, 1], 8)) == {}
+
+
+def some_people(number, rng):
+    """Scores of a reference and of a model, which are alike: hard for one, hard for the other."""
+    hard, of_model = rng.normal(size=(2, number))
+    return hard, 1 / (1 + np.exp(-(1.2 + 0.56 * hard + 0.56 * of_model)))
+
+
+def share_covered(num_people, num_simulations, num_resamples):
+    """How often the interval has the mean over the worst quarter of all people that there are."""
+    rng = np.random.default_rng(0)
+    by, score = some_people(1_000_000, rng)
+    truth, hits = score[by <= np.quantile(by, 0.25)].mean(), 0
+    for seed in range(num_simulations):
+        by, score = some_people(num_people, rng)
+        drawn = worst(by, Draws.sample(np.arange(num_people), num_resamples, seed).counts.astype(float))
+        number = int(worst(by, np.ones((1, num_people))).sum())
+        low, high = interval(drawn @ score / drawn.sum(1), number)
+        hits += low <= truth <= high
+    return hits / num_simulations
+
+
+def test_the_interval_of_the_worst_covers_about_as_often_as_it_says():
+    assert 0.86 <= share_covered(17, 300, 500) <= 0.98
+
+
+if __name__ == "__main__":
+    for people in (17, 40):
+        print(f"{people} people: {100 * share_covered(people, 2000, 2000):.1f} %")
