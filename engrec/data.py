@@ -190,9 +190,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What images went through; it must be the same wherever the network's weights are used."""
-        channels, height, width = self.faces.images.shape[1:]
-        return {"channels": channels, "height": height, "width": width, "normalize": "image"}
+        return preprocessing_of(self.faces)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -203,9 +201,7 @@ class DataModule(pl.LightningDataModule):
 
     @cached_property
     def seen(self) -> str:
-        """A checksum of the images in training and validation."""
-        sources = sorted(self.faces.sources[np.concatenate([self.split.train, self.split.val])].tolist())
-        return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+        return seen(self.faces, self.split)
 
     @property
     def num_people(self) -> dict[str, int] | None:
@@ -309,6 +305,18 @@ class DataModule(pl.LightningDataModule):
         assert isinstance(self.augment, Progressive)
         device = self.trainer.strategy.root_device  # pyright: ignore[reportOptionalMemberAccess]
         return mirrored_at_first(len(self.faces.labels), self.augment.flip, self.seed).to(device)
+
+
+def preprocessing_of(faces: Faces) -> dict[str, Any]:
+    """What images go through; it must be the same wherever the network's weights are used."""
+    channels, height, width = faces.images.shape[1:]
+    return {"channels": channels, "height": height, "width": width, "normalize": "image"}
+
+
+def seen(faces: Faces, split: Split) -> str:
+    """A checksum of the images in training and validation."""
+    sources = sorted(faces.sources[np.concatenate([split.train, split.val])].tolist())
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
 
 def check_sizes(augment: Progressive, height: int) -> None:

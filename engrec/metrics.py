@@ -233,11 +233,12 @@ def ece(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table of metrics. function: of logits and targets; None for the loss, which each task defines.
+    """A row of the table of metrics. function: of logits and targets; None for the loss, which each task defines, and
+    for a mean over people, which evidence/people.py computes.
 
     short: the label in a narrow column. logged: computed after each epoch and in the test, as train/KEY, val/KEY and
     test/KEY. compared: computed again from the predictions of finished runs, with an interval. ordered: only of classes
-    that are levels in order, see Faces.ordered; no share from 0 to 1.
+    that are levels in order, see Faces.ordered; no share from 0 to 1. of_people: only where people are known.
     """
 
     label: str
@@ -247,6 +248,7 @@ class Metric:
     logged: bool = True
     compared: bool = True
     ordered: bool = False
+    of_people: bool = False
 
 
 # The one place to add a metric: it is then logged, monitored, searched for, compared and shown.
@@ -257,6 +259,8 @@ METRICS: dict[str, Metric] = {
     "auc": Metric("AUC", auc),
     "qwk": Metric("quadratic weighted kappa", quadratic_weighted_kappa, short="QWK", ordered=True),
     "mae": Metric("mean absolute error", mean_absolute_error, short="MAE", higher_is_better=False, ordered=True),
+    "auc_within": Metric("AUC within a person", None, short="AUC within", logged=False, of_people=True),
+    "worst_people": Metric("balanced accuracy, worst people", None, "worst people", logged=False, of_people=True),
     "ece": Metric("ECE", ece, higher_is_better=False, logged=False),  # the test's is in `compare`, with the temperature
     "loss": Metric("loss", None, higher_is_better=False, compared=False),
 }
@@ -274,10 +278,11 @@ def logged() -> list[str]:
     return [*scores(ordered=True), *losses]
 
 
-def compared(ordered: bool = False) -> dict[str, Metric]:
+def compared(ordered: bool = False, of_people: bool = False) -> dict[str, Metric]:
     """Label to metric of what finished runs are compared by; those of which more is better come first. ordered: those
-    of levels too."""
-    found = [metric for metric in METRICS.values() if metric.compared and (ordered or not metric.ordered)]
+    of levels too; of_people: the means over people too."""
+    found = [metric for metric in METRICS.values() if metric.compared]
+    found = [m for m in found if (ordered or not m.ordered) and (of_people or not m.of_people)]
     return {metric.label: metric for metric in sorted(found, key=lambda metric: not metric.higher_is_better)}
 
 

@@ -1,6 +1,7 @@
-"""A baseline without a network, on the data and the split that train.py would use: every fold, or one.
+"""A baseline without training a network, on the data and the split that train.py would use: every fold, or one.
 
 python scripts/baseline.py hog_svm dataset=wacv2016 split=kfold
+python scripts/baseline.py features init_from=outputs/fer2013/best.ckpt dataset=wacv2016 split=kfold
 python scripts/baseline.py hog_svm dataset=wacv2016 dataset.classes=null split=kfold split.fold=2 output_dir=outputs/hog
 """
 
@@ -16,27 +17,59 @@ with ctrl_c_exits():
 
 def main(arguments: list[str]) -> None:
     from hydra.utils import instantiate
+    from omegaconf import OmegaConf
 
-    from engrec.evidence.baselines import BASELINES, Baseline, announce, composed, folder_of, folds_of, run
+    from engrec.evidence.baselines import TAKEN, Baseline, HogSvm, announce, composed, folder_of, folds_of, run
+    from engrec.evidence.features import FrozenFeatures
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("baseline", choices=sorted(BASELINES), help="hog_svm: oriented gradients and a linear SVM")
+    parser.add_argument(
+        "baseline",
+        choices=("hog_svm", "features"),
+        help="hog_svm: oriented gradients and a linear SVM; features: logistic regression on the features of a frozen "
+        "network, the checkpoint of init_from=",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
         help="as for train.py: dataset=wacv2016 split=kfold split.fold=2 seed=1 output_dir=outputs/hog; synthetic "
         "faces (dataset=synthetic) have engagement labels, or expressions with stage=pretrain",
     )
+    parser.add_argument(
+        "--transductive",
+        type=given,
+        metavar="all|20",
+        help="with features: subtract each person's mean feature, of all or of 20 unlabelled frames. Such a result "
+        "presumes frames of the people it is tested on, and is shown apart",
+    )
     options = parser.parse_intermixed_args(arguments)
-    cfg, choices = composed(options.overrides)
+    if options.transductive is not None and options.baseline != "features":
+        parser.error(f"--transductive has no effect on {options.baseline}: leave it out, or set features")
+    on_features = options.baseline == "features"
+    cfg, choices = composed(options.overrides, (*TAKEN, "init_from") if on_features else TAKEN)
+    method = (
+        FrozenFeatures.read(OmegaConf.select(cfg, "init_from"), options.transductive, cfg.seed)
+        if on_features
+        else HogSvm()
+    )
     faces = instantiate(cfg.dataset, _convert_="all")
     folder = folder_of(options.baseline, cfg, choices, options.overrides)
     folds = folds_of(cfg, faces, folder, chosen=any(o.startswith("split.fold=") for o in options.overrides))
-    plan = Baseline(options.baseline, cfg, choices, folder, folds, arguments)
+    method.check(faces, [split for _, _, split in folds])
+    plan = Baseline(method, cfg, choices, folder, folds, arguments)
     announce(plan, faces)
     run(plan, faces)
     summarize = shlex.join(["python", "scripts/summarize.py", str(folder)])
     print(f"results are in {folder}; pooled, with intervals: {summarize}")
+
+
+def given(text: str) -> str | int:
+    """all, or a number of frames. Raises ArgumentTypeError for anything else."""
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be all, or a number of frames such as 20")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""Baselines without a network: histograms of oriented gradients and a linear support vector machine."""
+"""Baselines without training a network: HOG + SVM, and the features of a frozen network."""
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
-from scipy.special import softmax
 from skimage.feature import hog
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
@@ -22,8 +21,10 @@ from engrec import config
 from engrec.config import check_missing
 from engrec.data import divide
 from engrec.datasets.prepared import Faces
+from engrec.evidence import linear
 from engrec.evidence.controls import controls
-from engrec.metrics import balanced_accuracy, confusion_matrix, fit_temperature, logits_of, score_all
+from engrec.evidence.features import FrozenFeatures
+from engrec.metrics import confusion_matrix, logits_of, score_all
 from engrec.plan import command, plain
 from engrec.runs import pictures
 from engrec.runs.folder import write_config
@@ -51,20 +52,13 @@ def hog_svm(
     """
     if features is None:
         features = hog_features(faces.images)
-    train, val, test = (features[side] for side in (split.train, split.val, split.test))
-    truth = faces.labels[split.val]
-    num_classes = len(faces.class_names)
-    svms = {c: LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000) for c in CS}
-    fitted = {c: OneVsRestClassifier(svm).fit(train, faces.labels[split.train]) for c, svm in svms.items()}
-    decided = {c: _decisions(svm, val, num_classes) for c, svm in fitted.items()}
-    scores = {c: balanced_accuracy(*map(torch.from_numpy, (on_val, truth))).item() for c, on_val in decided.items()}
-    best = max(CS, key=scores.__getitem__)
-    on_val, on_test = decided[best], _decisions(fitted[best], test, num_classes)
-    scale = on_val.std() or 1.0  # else the decision values of a small C would ask for a temperature out of range
-    temperature = scale * fit_temperature(on_val / scale, truth)
-    chosen = {"num_features": features.shape[1], "c": best, "temperature": float(temperature)}
-    chosen |= {"validation_balanced_accuracy": {f"{c:g}": score for c, score in scores.items()}}
-    return softmax(on_test / temperature, axis=1), SETTINGS | chosen
+
+    def fit(c: float, rows: np.ndarray, labels: np.ndarray) -> OneVsRestClassifier:
+        svm = LinearSVC(C=c, class_weight="balanced", random_state=seed, max_iter=5000)
+        return OneVsRestClassifier(svm).fit(rows, labels)
+
+    probabilities, found = linear.chosen(fit, CS, features, faces, split)
+    return probabilities, SETTINGS | found
 
 
 def hog_features(images: Iterable[np.ndarray]) -> np.ndarray:
@@ -80,13 +74,26 @@ def hog_features(images: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack(rows)
 
 
-def _decisions(svm: OneVsRestClassifier, features: np.ndarray, num_classes: int) -> np.ndarray:
-    """(N, K), the largest where the SVM decides; the one value that two classes have is shared between them."""
-    values = svm.decision_function(features)
-    return np.stack([-values, values], axis=1) / 2 if num_classes == 2 else values
+@dataclass(frozen=True)
+class HogSvm:
+    """The baseline `hog_svm`."""
+
+    name: ClassVar[str] = "hog_svm"
+    row: ClassVar[str] = name
+    given: ClassVar[None] = None
+    settings: ClassVar[dict[str, Any]] = SETTINGS
+    packages: ClassVar[tuple[str, ...]] = ("scikit-image",)
+
+    def check(self, faces: Faces, splits: Iterable[Split]) -> None:
+        """Every data set will do; images that are too small are named with their features."""
+
+    def features(self, faces: Faces) -> np.ndarray:
+        return hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
+
+    def predict(self, faces: Faces, split: Split, seed: int, features: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        return hog_svm(faces, split, seed, features)
 
 
-BASELINES: dict[str, Callable[..., tuple[np.ndarray, dict[str, Any]]]] = {"hog_svm": hog_svm}
 Fold = tuple[Path, DictConfig, Split]  # where it is written, the node of its split, who is in it
 TAKEN = ("dataset", "split", "seed", "output_dir", "stage", "task", "experiment")
 
@@ -95,7 +102,7 @@ TAKEN = ("dataset", "split", "seed", "output_dir", "stage", "task", "experiment"
 class Baseline:
     """A baseline to run: the configuration, the option of each group, and the folds with the folder of each."""
 
-    baseline: str
+    method: HogSvm | FrozenFeatures
     cfg: DictConfig
     choices: dict[str, str]
     folder: Path
@@ -103,14 +110,14 @@ class Baseline:
     arguments: list[str]
 
 
-def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, str]]:
+def composed(overrides: list[str], taken: Sequence[str] = TAKEN) -> tuple[DictConfig, dict[str, str]]:
     """The configuration, that of stage=scratch where no other is typed, and the option chosen in each group.
 
     Raises ValueError for an override that a baseline has no use for, and for what is missing.
     """
     keys = [o.lstrip("+~").partition("=")[0].partition("@")[0] for o in overrides]
-    if useless := [o for o, key in zip(overrides, keys, strict=True) if key.partition(".")[0] not in TAKEN]:
-        raise ValueError(f"{' '.join(useless)} has no effect on a baseline; allowed: {'=, '.join(TAKEN)}=")
+    if useless := [o for o, key in zip(overrides, keys, strict=True) if key.partition(".")[0] not in taken]:
+        raise ValueError(f"{' '.join(useless)} has no effect on this baseline; allowed: {'=, '.join(taken)}=")
     if sweeps := [o for o in overrides if o.startswith("split.fold=") and not o.partition("=")[2].isdecimal()]:
         raise ValueError(
             f"{sweeps[0]}: without split.fold= every fold is run; leave it out, or set one, such as split.fold=2"
@@ -149,7 +156,7 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
 def announce(plan: Baseline, faces: Faces) -> None:
     people = "" if faces.subjects is None else f" of {len(np.unique(faces.subjects))} people"
     folds = f", {len(plan.folds)} folds" if len(plan.folds) > 1 else ""
-    print(f"{plan.baseline}: {faces.name}, {len(faces):,} images{people}, split={plan.choices['split']}{folds}")
+    print(f"{plan.method.row}: {faces.name}, {len(faces):,} images{people}, split={plan.choices['split']}{folds}")
     strategy = get_object(plan.cfg.split["_target_"])
     if strategy.leaks:
         print(strategy.caution)
@@ -158,12 +165,12 @@ def announce(plan: Baseline, faces: Faces) -> None:
 def run(plan: Baseline, faces: Faces) -> None:
     """Features once for all folds, then a run folder for each."""
     started = time.perf_counter()
-    features = hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
+    features = plan.method.features(faces)
     shared = (time.perf_counter() - started) / len(plan.folds)
     for fold in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
         folder, _, split = fold
         started = time.perf_counter()
-        probabilities, settings = BASELINES[plan.baseline](faces, split, plan.cfg.seed, features)
+        probabilities, settings = plan.method.predict(faces, split, plan.cfg.seed, features)
         about = {"model": settings, "seconds": round(shared + time.perf_counter() - started, 1)}
         metrics = write_run(plan, fold, faces, probabilities, about)
         message = ", ".join(f"{k.removeprefix('test/')} {v:.4f}" for k, v in metrics.items() if "recall" not in k)
@@ -189,23 +196,24 @@ def write_run(
     metrics = scores(probabilities, faces, split.test)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
-    config |= {"baseline": {"name": plan.baseline, **SETTINGS}, "output_dir": str(folder)}
+    config |= {"baseline": {"name": plan.method.name, **plan.method.settings}, "output_dir": str(folder)}
     write_config(folder, config)
     write_predictions(folder / "predictions.csv", faces, split.test.tolist(), probabilities.tolist())
     write_controls(folder / "controls", faces, split.test.tolist(), controls(faces, split))
     counts = confusion_matrix(torch.from_numpy(probabilities), torch.from_numpy(faces.labels[split.test]))
-    title = f"{plan.baseline}, {faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
+    title = f"{plan.method.row}, {faces.name}: test accuracy {metrics['test/accuracy']:.1%}"
     pictures.confusion(counts.numpy(), faces.class_names, folder / "confusion.png", title)
     choices = {group: plan.choices[group] for group in ("dataset", "split")}
     result = {
         "metrics": without_nan(metrics),
         "stage": "baseline",
-        "choices": choices | {"augment": "none", "model": plan.baseline},
+        "transductive": plan.method.given,
+        "choices": choices | {"augment": "none", "model": plan.method.row},
         "dataset": faces.recipe,
         "num_images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
         "seed": plan.cfg.seed,
         **about,
-        **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), "scikit-image"),
+        **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), *plan.method.packages),
     }
     write_result(folder, result)
     return metrics

@@ -1,7 +1,7 @@
 """Groups of runs compared: scores with intervals, beside the controls, and paired differences."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,8 +10,9 @@ import torch
 
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
+from engrec.evidence.people import PeopleScore, people_scores
 from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
-from engrec.metrics import auc, logits_of
+from engrec.metrics import METRICS, auc, compared, logits_of
 from engrec.splits import LEAKING
 
 
@@ -68,6 +69,7 @@ class Comparison:
         group = self.groups[0]
         people = f" of {len(set(group.people)):,} people" if group.by_subject else ""
         check = f" ({LEAKING[group.name['split']].mark})" if group.leaks else ""
+        check += " (transductive: beside the results, not one of them)" if group.transductive else ""
         data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))
         return (
             f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test images{people}, "
@@ -89,29 +91,77 @@ class Comparison:
         return dict(zip(self.labels, self.groups, strict=True))
 
     @cached_property
+    def votes(self) -> dict[str, str]:
+        """The name of each soft vote to the label of its group: of those groups that have several seeds."""
+        several = {label: len(group.seeds) for label, group in self.models.items() if len(group.seeds) > 1}
+        return {f"{label}, vote of {number} seeds": label for label, number in several.items()}
+
+    @cached_property
     def predictors(self) -> dict[str, np.ndarray]:
-        """Name to probabilities (num_seeds, N, K): the groups, then the controls."""
-        models = {label: group.probabilities for label, group in self.models.items()}
-        found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
-        ordered = [name for name in CONTROLS if name in found] + sorted(found.keys() - CONTROLS)
-        return models | {CONTROLS.get(name, name): found[name][None] for name in ordered}
+        """Name to probabilities (num_seeds, N, K): the groups, each with its vote, then the controls."""
+        vote_of = {label: vote for vote, label in self.votes.items()}
+        models = {}
+        for label, group in self.models.items():
+            models[label] = group.probabilities
+            if label in vote_of:
+                models[vote_of[label]] = group.vote.probabilities
+        ordered = [name for name in CONTROLS if name in self.controls] + sorted(self.controls.keys() - CONTROLS)
+        return models | {CONTROLS.get(name, name): self.controls[name][None] for name in ordered}
+
+    @cached_property
+    def controls(self) -> dict[str, np.ndarray]:
+        return {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
+
+    @cached_property
+    def people_scores(self) -> dict[str, PeopleScore]:
+        """Label to score, of those that are means over people; empty where they are not known."""
+        group = self.groups[0]
+        if not group.by_subject:
+            return {}
+        return people_scores(group.labels, self.draws, self.controls.get("nearest_neighbour"))
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """The labels of all scores here, in their order."""
+        found = compared(self.ordered, of_people=True)
+        return [label for label, metric in found.items() if not metric.of_people or label in self.people_scores]
 
     @cached_property
     def points(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its values for each seed (num_seeds,), on all images."""
         labels = self.groups[0].labels
-        return {name: scores_by_seed(p, labels, self.ordered) for name, p in self.predictors.items()}
+        return {
+            name: self._in_order(
+                scores_by_seed(p, labels, self.ordered),
+                {score: mean.points(p) for score, mean in self.people_scores.items()},
+            )
+            for name, p in self.predictors.items()
+        }
 
     @cached_property
     def resampled(self) -> dict[str, dict[str, np.ndarray]]:
         """Predictor to score to its mean over seeds on each draw (R,)."""
         labels = self.groups[0].labels
-        return {name: mean_scores(p, labels, self.draws, self.ordered) for name, p in self.predictors.items()}
+        return {
+            name: self._in_order(
+                mean_scores(p, labels, self.draws, self.ordered),
+                {score: mean.resampled(p) for score, mean in self.people_scores.items()},
+            )
+            for name, p in self.predictors.items()
+        }
+
+    def _in_order(self, *parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = {score: values for part in parts for score, values in part.items()}
+        return {score: found[score] for score in self.scores}
+
+    def num_people(self, score: str) -> int:
+        """How many people, or images where people are not known, the interval of a score is over."""
+        return self.people_scores[score].num_people if score in self.people_scores else self.draws.num_groups
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Figure]]:
         """Predictor to score to figure."""
-        return {name: _figures(self.points[name], self.resampled[name], self.draws) for name in self.predictors}
+        return {name: _figures(self.points[name], self.resampled[name], self.num_people) for name in self.predictors}
 
     @cached_property
     def calibrated(self) -> dict[str, float]:
@@ -125,16 +175,23 @@ class Comparison:
     @cached_property
     def fold_auc(self) -> dict[str, float]:
         """Groups of several folds: the mean of the folds' own AUCs. Each ranks the images of one network alone."""
-        return {name: mean_fold_auc(of) for name, of in self.models.items() if len(of.runs) > len(of.seeds)}
+        several = {name: of for name, of in self.models.items() if len(of.runs) > len(of.seeds)}
+        voted = {vote: several[label] for vote, label in self.votes.items() if label in several}
+        votes = {vote: mean_fold_auc(of.vote) for vote, of in voted.items() if of.same_folds}
+        return {name: mean_fold_auc(of) for name, of in several.items()} | votes
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Between every two groups."""
-        return [self.difference(one, other) for one, other in itertools.combinations(self.labels, 2)]
+        """Between every two groups, between each vote and its group, and between every two votes."""
+        pairs = itertools.chain(
+            itertools.combinations(self.labels, 2), self.votes.items(), itertools.combinations(self.votes, 2)
+        )
+        return [self.difference(one, other) for one, other in pairs]
 
     def difference(self, one: str, other: str) -> Difference:
-        number, figures = self.draws.num_groups, {}
+        figures = {}
         for score in self.points[one]:
+            number = self.num_people(score)
             drawn = self.resampled[one][score] - self.resampled[other][score]
             value = float(self.points[one][score].mean() - self.points[other][score].mean())
             figures[score] = (Figure(value, *interval(drawn, number)), p_value(drawn, number))
@@ -162,7 +219,7 @@ class Comparison:
                     scores_by_seed(seeds, labels, self.ordered),
                     mean_scores(seeds, labels, part, self.ordered),
                 )
-                figures = _figures(points, resampled, part)
+                figures = _figures(points, resampled, lambda _, part=part: part.num_groups)
                 without_sd = {score: replace(figure, sd=np.nan) for score, figure in figures.items()}
                 rows.append((label, name or "unknown", int(count), without_sd))
         return rows
@@ -181,25 +238,36 @@ class Comparison:
         return names.tolist(), counts, right
 
     @cached_property
+    def worst_people(self) -> list[str]:
+        """The subjects of whom the score of the worst people is; empty where there is none."""
+        found = self.people_scores.get(METRICS["worst_people"].label)
+        return [] if found is None else np.array(self.people[0])[found.once > 0].tolist()
+
+    @cached_property
     def subjects(self) -> list[dict[str, str]]:
-        """A row per subject: images, how many of each class, each predictor's accuracy."""
+        """A row per subject: images, how many of each class, whether among the worst people, each predictor's
+        accuracy."""
         if not self.groups[0].by_subject:
             return []
         rows = []
         for i, (subject, counts) in enumerate(zip(*self.people[:2], strict=True)):
             row = {"subject": subject, "images": str(counts.sum())}
             row |= dict(zip(self.groups[0].class_names, map(str, counts), strict=True))
+            if self.worst_people:
+                row["among the worst people"] = "yes" if subject in self.worst_people else "no"
             row |= {name: f"{100 * right[i].sum() / counts.sum():.1f}" for name, right in self.people[2].items()}
             rows.append(row)
         return rows
 
 
-def _figures(points: dict[str, np.ndarray], resampled: dict[str, np.ndarray], draws: Draws) -> dict[str, Figure]:
+def _figures(
+    points: dict[str, np.ndarray], resampled: dict[str, np.ndarray], num_people: Callable[[str], int]
+) -> dict[str, Figure]:
     """Score to figure, of its values for each seed, (num_seeds,), and on each draw, (R,)."""
     return {
         score: Figure(
             float(values.mean()),
-            *interval(resampled[score], draws.num_groups),
+            *interval(resampled[score], num_people(score)),
             float(values.std(ddof=1)) if len(values) > 1 else np.nan,
         )
         for score, values in points.items()
@@ -226,7 +294,9 @@ def build(groups: Sequence[Group], num_resamples: int = 2000) -> list[Comparison
     sets: list[list[Group]] = []
     for group in groups:
         for members in sets:
-            if group.same_images(members[0]) and group.name["split"] == members[0].name["split"]:
+            first = members[0]
+            alike = (group.name["split"], group.transductive) == (first.name["split"], first.transductive)
+            if alike and group.same_images(first):
                 members.append(group)
                 break
         else:

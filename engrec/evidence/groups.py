@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,27 @@ class Group(Predictions):
     def leaks(self) -> bool:
         """Whether its split puts one person into train and test on purpose: its scores are no result."""
         return self.name["split"] in LEAKING
+
+    @property
+    def transductive(self) -> bool:
+        """Whether images of the people who are tested were given, without labels: not a result for unknown people."""
+        return any(run.result.get("transductive") is not None for run in self.runs)
+
+    @cached_property
+    def vote(self) -> "Group":
+        """The soft vote: the mean of the seeds' probabilities as the predictions of one seed.
+
+        Each seed's prediction of an image comes from the run that tested it, whose network has seen nobody of that
+        run's test part: so has none of those that vote on an image, even where seeds divide people into other folds.
+        """
+        mean = self.probabilities.mean(0, keepdims=True)
+        runs = [run for run in self.runs if run.seed == self.seeds[0]]
+        return replace(self, probabilities=mean, runs=runs, seeds=self.seeds[:1], calibrated=None, folds=self.folds[:1])
+
+    @property
+    def same_folds(self) -> bool:
+        """Whether all seeds divide the images into the same folds."""
+        return len(np.unique(self.folds, axis=1).T) == len(np.unique(self.folds[0]))
 
     @property
     def ordered(self) -> bool:

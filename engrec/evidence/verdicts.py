@@ -1,7 +1,7 @@
 """Verdicts: what a comparison shows, as sentences of a known kind."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,8 @@ from engrec.evidence.comparison import Comparison
 from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
 from engrec.evidence.statistics import scores_by_seed
+from engrec.metrics import METRICS
+from engrec.runs.settings import is_setting
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Verdict:
 def judge(comparison: Comparison) -> list[Verdict]:
     """Everything that can be said of each group, the leakage check included. A leakage check itself is not judged."""
     judged = {label: group for label, group in _results(comparison).items() if group.name["stage"] != "pretrain"}
-    return judge_alone(comparison) + [leakage_check(comparison, *item) for item in judged.items()]
+    found = judge_alone(comparison) + [leakage_check(comparison, *item) for item in judged.items()]
+    given = {label: group for label, group in judged.items() if group.transductive}
+    return [transductive_check(comparison, *item) for item in given.items()] + found
 
 
 def judge_alone(comparison: Comparison) -> list[Verdict]:
@@ -82,6 +86,29 @@ def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
     how = f"split=random{settings}: the same people in train, validation and test"
     where = "on unseen people" if group.by_subject else "under its own split"
     return Verdict("note", f"{label}, leakage check ({how}): {values} {where}.")
+
+
+def transductive_check(comparison: Comparison, label: str, group: Group) -> Verdict:
+    """What a group was given, and its difference to the same model without that, where there are such runs."""
+    about = f"{label} is transductive: it needs images of the very people it is tested on, though no labels"
+    found = [other for other in comparison.others if not other.transductive and _same_but_given(group, other)]
+    if not found:
+        return Verdict("note", f"{about}. To compare, run the same command without --transductive.")
+    pair = Comparison([replace(of, controls={}) for of in (group, found[0])], comparison.draws, [])
+    difference = pair.difference(*pair.labels)
+    shown = [score for score in ("balanced accuracy", "AUC", METRICS["auc_within"].label) if score in pair.scores]
+    values = ", ".join(f"{score} {' '.join(difference.cell(score))}" for score in shown)
+    return Verdict("note", f"{about}. Minus {pair.labels[1]}, on the same images: {values}.")
+
+
+def _same_but_given(group: Group, other: Group) -> bool:
+    """Whether the second is the same model on the same images, without what the first was given."""
+    one, two = (
+        {k: v for k, v in of.runs[0].settings.items() if is_setting(k) and k != "baseline.transductive"}
+        for of in (group, other)
+    )
+    same_name = all(group.name[key] == other.name[key] for key in ("stage", "data", "split"))
+    return one == two and same_name and group.same_images(other)
 
 
 def _same_model(group: Group, other: Group) -> bool:

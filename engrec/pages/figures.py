@@ -37,20 +37,25 @@ def intervals(rows: Sequence[tuple[str, Look, Mapping[str, Figure]]], reference:
 
     reference: score to the value of its dotted line.
     """
-    scores = {score: metric for score, metric in compared(ordered=True).items() if score in rows[0][2]}
+    every = {score for *_, figures in rows for score in figures}
+    scores = {score: metric for score, metric in compared(True, of_people=True).items() if score in every}
     high = [metric.higher_is_better for metric in scores.values()]
     titles = [score if up else f"{score} (lower is better)" for score, up in zip(scores, high, strict=True)]
+    titles = [wrap(title, 18) for title in titles] if len(titles) > 5 else titles
     places = [(0, i if up else i + 1) for i, up in enumerate(high)]  # a gap before those of which less is better
     panels = Panels(places, [1] * sum(high) + [0.06] + [1] * (len(high) - sum(high)), (0.018, 0), titles)
     for panel, score in enumerate(scores):
         for y, (name, style, figures) in enumerate(rows):
+            if score not in figures:  # of groups on other images
+                continue
             f, hover = figures[score], f"{text(name)}<br>{score} {figures[score]}"
             ends, line = short([100 * f.low, 100 * f.high]), {"color": style.colour, "width": 2}
             panels.add(panel, x=ends, y=[y, y], mode="lines", hoverinfo="skip", line=line)
             dot = {"x": short([100 * f.value]), "y": [y], "mode": "markers", "marker": style.marker(9)}
             panels.add(panel, **dot, hovertext=hover, hoverinfo="text")
         at = [100 * reference[score]] if score in reference else []
-        ends = at + [100 * end for *_, of in rows for end in (of[score].value, of[score].low, of[score].high)]
+        found = [of[score] for *_, of in rows if score in of]
+        ends = at + [100 * end for f in found for end in (f.value, f.low, f.high)]
         ends = [end for end in ends if np.isfinite(end)] or [0, 100]
         pad = max(0.08 * (max(ends) - min(ends)), 0.5)
         panels.x(panel, range=short([min(ends) - pad, max(ends) + pad]))
@@ -217,7 +222,8 @@ def subjects(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
     panels.x(len(shown) - 1, tickvals=list(range(len(ticks))), ticktext=ticks, tickangle=-40)
     each = " Below, each class by itself." if len(shown) > 1 else ""
     seeds = ", mean over seeds" if any(len(group.seeds) > 1 for group in block.groups) else ""
-    people = f"In per cent{seeds}. People in the order of {block.labels[0]}; large marks: many images.{each}"
+    worst = f" The worst people of the table: {', '.join(block.worst_people)}." if block.worst_people else ""
+    people = f"In per cent{seeds}. People in the order of {block.labels[0]}; large marks: many images.{each}{worst}"
     legend = len(block.groups) > 1
     return Chart(panels.figure(120 + 200 * len(shown) + 20 * len(block.groups), legend), people)
 

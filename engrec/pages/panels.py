@@ -5,7 +5,7 @@ Plain, since go.Figure checks every property, which takes 60 ms a figure, and an
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -69,6 +69,10 @@ class Look:
 
     def marker(self, size: float = 7) -> dict[str, Any]:
         return {"color": self.colour, "symbol": self.symbol, "size": size}
+
+    def hollow(self) -> "Look":
+        """The same with open marks."""
+        return replace(self, symbol=f"{self.symbol}-open")
 
 
 def look(number: int) -> Look:

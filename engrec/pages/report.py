@@ -8,7 +8,7 @@ from pathlib import Path
 from engrec.evidence.comparison import Comparison
 from engrec.evidence.verdicts import judge
 from engrec.machine.files import write_text
-from engrec.metrics import compared
+from engrec.metrics import METRICS
 from engrec.pages import page, tables
 from engrec.pages.faces import SIDE, mistakes, prepared_faces
 from engrec.pages.figures import intervals, learning, of_test
@@ -38,6 +38,7 @@ def html(blocks: Sequence[Comparison], title: str = "Results") -> str:
     """The complete page: a section for each set of test images, then the runs."""
     runs = list({run.folder: run for block in blocks for group in block.groups for run in group.runs}.values())
     looks = assign_looks(label for block in blocks for label in block.labels)
+    looks |= {vote: looks[label].hollow() for block in blocks for vote, label in block.votes.items()}
     each = min(PICTURES_EACH, max(4, MOST_PICTURES // max(1, sum(len(block.groups) for block in blocks))))
     parts = [(block.title, _section(block, looks, each, f"{i}-")) for i, block in enumerate(blocks, 1)]
     if len(blocks) > 1:
@@ -91,8 +92,9 @@ def verdicts(block: Comparison) -> str:
 def scores(block: Comparison, looks: Mapping[str, Look]) -> str:
     """The chart to look at first, and its numbers."""
     rows = [(name, looks.get(name, Look()), figures) for name, figures in block.figures.items()]
-    chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5}
-    dotted = "Dotted: chance. " + ("Grey: the controls. " if len(rows) > len(block.groups) else "")
+    chance = {"balanced accuracy": 1 / len(block.groups[0].class_names), "AUC": 0.5, METRICS["auc_within"].label: 0.5}
+    hollow = "Hollow: the vote of its seeds. " if block.votes else ""
+    dotted = "Dotted: chance. " + hollow + ("Grey: the controls. " if block.controls else "")
     table = tables.html(tables.figure_rows(block))
     return page.figure(intervals(rows, chance)) + page.note(dotted + tables.legend(block)) + table
 
@@ -104,7 +106,7 @@ def differences(block: Comparison, looks: Mapping[str, Look]) -> str:
     ]
     if not rows:
         return ""
-    forest = page.figure(intervals(rows, dict.fromkeys(compared(block.ordered), 0.0)))
+    forest = page.figure(intervals(rows, dict.fromkeys(block.scores, 0.0)))
     note = "If an interval includes 0, either of the two may be the better one. "
     return forest + page.note(note + tables.difference_legend(block)) + tables.html(tables.difference_rows(block))
 

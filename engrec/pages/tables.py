@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engrec.machine.files import write_text
-from engrec.metrics import compared
+from engrec.metrics import METRICS
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
 
 MOST_DIFFERENCES = 15  # in a table of text; all of them are in differences.csv
+WIDTH = 14  # of a header, in characters: less than a figure with its interval
 Cell = str | tuple[str, ...]  # text, or parts of it that may stand below each other
 
 
@@ -76,10 +78,11 @@ def text(blocks: Iterable["Comparison"]) -> str:
 
 
 def figure_rows(block: "Comparison") -> list[list[Cell]]:
-    scores = list(compared(block.ordered))
+    scores = list(block.scores)
     after_auc = scores.index("AUC") + 1
     scores[after_auc:after_auc] = ["AUC by fold"] if block.fold_auc else []
-    rows: list[list[Cell]] = [["", "runs", "seeds", *scores, *(["ECE calibrated"] if block.calibrated else [])]]
+    more = ["ECE calibrated"] if block.calibrated else []
+    rows: list[list[Cell]] = [["", "runs", "seeds", *map(_header, [*scores, *more])]]
     for name, figures in block.figures.items():
         group = block.models.get(name)
         counts = [str(len(group.runs)), str(len(group.seeds))] if group else ["", ""]
@@ -90,6 +93,11 @@ def figure_rows(block: "Comparison") -> list[list[Cell]]:
     return rows
 
 
+def _header(score: str) -> Cell:
+    """A long one in parts: a column is then no wider than its figures."""
+    return score if len(score) <= WIDTH else tuple(textwrap.wrap(score, WIDTH))
+
+
 def _per_cent(value: float | None) -> str:
     if value is None:
         return ""
@@ -97,13 +105,13 @@ def _per_cent(value: float | None) -> str:
 
 
 def difference_rows(block: "Comparison") -> list[list[Cell]]:
-    return rows_of_differences(block.differences[:MOST_DIFFERENCES], list(compared(block.ordered)))
+    return rows_of_differences(block.differences[:MOST_DIFFERENCES], block.scores)
 
 
 def rows_of_differences(differences: Iterable["Difference"], scores: Sequence[str]) -> list[list[Cell]]:
     from engrec.evidence.statistics import p_text
 
-    rows: list[list[Cell]] = [["difference", *scores, "McNemar"]]
+    rows: list[list[Cell]] = [["difference", *map(_header, scores), "McNemar"]]
     for found in differences:
         rows.append([(f"{found.one} −", found.other), *map(found.cell, scores), p_text(found.mcnemar)])
     return rows
@@ -127,12 +135,32 @@ def legend(block: "Comparison") -> str:
             "AUC ranks the images of all folds together, although each fold has its own network; “AUC by fold” is the "
             "mean of each fold's own AUC, over the folds that test every class."
         )
+    sentences += people_legend(block)
     if block.ordered:
         sentences.append("Mean absolute error: in hundredths of a level, lower is better.")
     sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
-    if any(group.name["model"] == "hog_svm" for group in block.groups):
-        sentences.append("HOG + SVM's probabilities are calibrated already.")
+    if any(group.name["stage"] == "baseline" for group in block.groups):
+        sentences.append("Probabilities of baselines are calibrated already.")
+    if block.votes:
+        sentences.append("A vote is one predictor: the mean of the seeds' probabilities.")
     return " ".join(sentences)
+
+
+def people_legend(block: "Comparison") -> list[str]:
+    """What the scores of people are, each a sentence."""
+    meaning = {
+        "auc_within": "each person's own, mean over the {} with images of more than one class.",
+        "worst_people": "mean over the {}, a quarter of all, for whom that of the nearest neighbour is lowest.",
+    }
+    return [
+        f"{label[0].upper()}{label[1:]}: {meaning[key].format(_people(score.num_people))}"
+        for key, label in ((key, METRICS[key].label) for key in meaning)
+        if (score := block.people_scores.get(label))
+    ]
+
+
+def _people(number: int) -> str:
+    return f"{number:,} people" if number != 1 else "one person"
 
 
 def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
@@ -151,10 +179,15 @@ def difference_legend(block: "Comparison") -> str:
     left = f" {more} more in differences.csv." if more > 0 else ""
     if block.draws.num_groups < 2:
         return f"Differences on the same images of one person.{left}"
-    least = p_value(np.ones(len(block.draws.counts)), block.draws.num_groups)
+
+    def least(number: int) -> float:
+        return p_value(np.ones(len(block.draws.counts)), number)
+
+    few = f" ({least(len(block.worst_people)):.3f} of the worst people)" if block.worst_people else ""
     return (
         f"Differences on the same images and the same {len(block.draws.counts):,} draws, from which p cannot be below "
-        f"{least:.3f}; McNemar's exact test takes the images for independent, and the first seed alone.{left}"
+        f"{least(block.draws.num_groups):.3f}{few}; McNemar's exact test takes the images for independent, and the "
+        f"first seed alone.{left}"
     )
 
 

@@ -170,6 +170,7 @@ class Result(Record):
     choices: dict[str, str] | None = None
     dataset: Dataset | None = None
     calibration: Calibration | None = None
+    transductive: Literal["all"] | Count | None = None  # unlabelled frames of each person, given to a baseline
     metrics: dict[str, Number | None] | None = None
     validation: dict[str, Number | None] | None = None
     num_images: dict[str, Count] | None = None

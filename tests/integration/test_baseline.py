@@ -9,10 +9,12 @@ from pathlib import Path
 import baseline
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from engrec.evidence import groups
+from engrec.evidence import comparison, groups, verdicts
+from engrec.modules.expression import ExpressionModule
 from engrec.runs import record
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +27,7 @@ def typed(make_faces, tmp_path, monkeypatch):
     formats = np.where(np.arange(60) % 4 < 2, "PNG L 16x16", "JPEG L 20x16")
     make_faces(60, formats=formats).save(tmp_path / "mine.npz")
     make_faces(60, subjects=None).save(tmp_path / "nobody.npz")
+    make_faces(60, size=20).save(tmp_path / "large.npz")
     monkeypatch.chdir(tmp_path)
     data = ["dataset=prepared", "dataset.path=mine.npz"]
     return lambda *arguments: baseline.main(["hog_svm", *(a for a in data if not _given(a, arguments)), *arguments])
@@ -146,7 +149,7 @@ def test_a_finished_run_is_not_overwritten(typed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=vgg"], r"model=vgg has no effect on a baseline; allowed: dataset=, split="),
+        (["model=vgg"], r"model=vgg has no effect on this baseline; allowed: dataset=, split="),
         (["split=kfold", "split.fold=range(5)"], r"split\.fold=range\(5\): without split\.fold= every fold is run"),
         (["split=kfold", "split.fold=7"], r"random: split\.fold=7 must be from 0 to 4"),
         (["split=kfold", "split.num_folds=99"], r"random: split\.num_folds=99 for 20 subjects"),
@@ -168,3 +171,87 @@ def test_a_missing_path_is_asked_for_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: missing dataset.path, the prepared file: dataset.path=data/NAME.npz")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def on_features(typed, tmp_path):
+    """Type the arguments of `features`, which starts from a small network of expressions for images of 16×16."""
+    model = {"_target_": "engrec.models.vgg.VGG", "image_size": 16, "norm": "batch", "width": 0.05, "dense": []}
+    parameters = {
+        "model": model,
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
+        "lr_scheduler": {},
+        "class_names": ["happy", "sad"],
+        "preprocessing": {"channels": 1, "height": 16, "width": 16, "normalize": "image"},
+    }
+    module = ExpressionModule(**parameters)
+    about = {"module": "engrec.modules.expression.ExpressionModule", "task": "expression", "dataset": "others"}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": parameters, **about}, tmp_path / "first.ckpt")
+    data = ["dataset=prepared", "dataset.path=mine.npz", "init_from=first.ckpt"]
+    return lambda *arguments: baseline.main(["features", *(a for a in data if not _given(a, arguments)), *arguments])
+
+
+def test_features_leave_runs_that_pool_and_name_their_checkpoint(on_features, tmp_path, capsys):
+    on_features("split=kfold", "split.num_folds=3", "output_dir=out")
+    assert "features: random, 60 images of 20 people, split=kfold, 3 folds" in capsys.readouterr().out
+    runs = record.find_runs([tmp_path / "out"])
+    [group] = groups.read_groups(runs)
+    assert (len(group.labels), group.transductive) == (60, False)
+    assert (group.name["stage"], group.name["model"]) == ("baseline", "features")
+    for run in runs:
+        assert run.settings["baseline.init_from"] == run.result["model"]["init_from"] == "first.ckpt"
+        assert run.result["model"]["trained_on"] == "others"
+        assert run.result["transductive"] is None
+
+
+@pytest.mark.parametrize(("given", "words"), [("all", "all unlabelled frames"), ("2", "2 unlabelled frames")])
+def test_transductive_runs_are_called_so_and_stand_apart(on_features, tmp_path, given, words):
+    on_features("split=kfold", "split.num_folds=3", "output_dir=plain")
+    on_features("split=kfold", "split.num_folds=3", "output_dir=given", "--transductive", given)
+    found = groups.read_groups(record.find_runs([tmp_path / "plain", tmp_path / "given"]))
+    assert [group.name["model"] for group in found] == ["features", f"features, given {words} of the person"]
+    plain, apart = comparison.build(found, 100)
+    assert "transductive" not in plain.title
+    assert "transductive" in apart.title
+    first = verdicts.judge(apart)[0].text
+    assert "Minus baseline features, on the same images: balanced accuracy" in first
+    assert not np.allclose(found[0].probabilities, found[1].probabilities)
+
+
+def test_two_checkpoints_are_two_rows(on_features, tmp_path):
+    (tmp_path / "second.ckpt").write_bytes((tmp_path / "first.ckpt").read_bytes())
+    on_features("split=holdout", "output_dir=one")
+    on_features("split=holdout", "output_dir=two", "init_from=second.ckpt")
+    [block] = comparison.build(groups.read_groups(record.find_runs([tmp_path / "one", tmp_path / "two"])), 100)
+    assert block.labels == [f"baseline features baseline.init_from={name}.ckpt" for name in ("first", "second")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init_from=null"], "missing init_from, the checkpoint whose features to classify"),
+        (["init_from=gone.ckpt"], r"gone\.ckpt cannot be opened"),
+        (["init_from=mine.npz"], r"mine\.npz (is a PyTorch file but not|cannot be read safely)"),
+        (["dataset.path=large.npz"], r"first\.ckpt was trained on images of 1×16×16.*these are 1×20×20"),
+        (["dataset.path=nobody.npz", "split=random", "--transductive", "2"], "random has no subject ids, so people"),
+        (["model=vgg"], r"model=vgg has no effect on this baseline; allowed: .*, init_from="),
+    ],
+)
+def test_mistakes_with_features_are_named_and_leave_nothing(on_features, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        on_features(*arguments, *([] if _given("split=", arguments) else ["split=holdout"]), "output_dir=out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "--transductive", "some"], "some must be all, or a number of frames such as 20"),
+        (["features", "--transductive", "0"], "0 must be all, or a number of frames such as 20"),
+        (["hog_svm", "--transductive", "20"], "--transductive has no effect on hog_svm"),
+    ],
+)
+def test_what_is_given_is_all_or_a_number(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        baseline.main(arguments)
+    assert message in capsys.readouterr().err

@@ -170,4 +170,14 @@ def test_metrics_of_levels_are_kept_apart():
 
 def test_a_label_and_a_key_name_one_metric():
     assert len({metric.label for metric in METRICS.values()}) == len(METRICS)
-    assert [key for key, metric in METRICS.items() if metric.function is None] == ["loss"]
+    assert [key for key, metric in METRICS.items() if metric.function is None and not metric.of_people] == ["loss"]
+
+
+def test_means_over_people_are_kept_apart():
+    """They take more than logits and labels, so that nothing is logged or chosen by them."""
+    of_people = [key for key, metric in METRICS.items() if metric.of_people]
+    assert of_people == ["auc_within", "worst_people"]
+    assert not set(of_people) & {*metrics.logged(), *metrics.scores(ordered=True)}
+    labels = {METRICS[key].label for key in of_people}
+    assert metrics.compared(of_people=True).keys() - metrics.compared().keys() == labels
+    assert list(metrics.compared(of_people=True))[-1] == "ECE"  # the only one of which less is better

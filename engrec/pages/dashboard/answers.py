@@ -135,6 +135,7 @@ class Details:
         return {
             "figures": {name: _numbers(of) for name, of in block.figures.items()},
             "models": block.labels,
+            "votes": list(block.votes),
             "repeated": len(entries) - len(latest),  # earlier runs of a fold and seed that was run again
             "incomplete": len(latest) - len(kept),  # of seeds that lack folds which others have
             "title": block.title,
@@ -157,7 +158,8 @@ class Details:
         for name, answer in zip(names, answers, strict=True):
             for label, scores in answer.get("figures", {}).items():
                 model = label in answer["models"]
-                if model or len(first) <= WITH_CONTROLS:
+                control = not model and label not in answer["votes"]
+                if model or (control and len(first) <= WITH_CONTROLS):
                     known = {score: Figure(**_with_nan(numbers)) for score, numbers in scores.items()}
                     style = look(0) if model else Look()
                     rows.append((f"{name if model else label}{answer['sign']}", style, known))

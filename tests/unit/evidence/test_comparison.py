@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def test_an_example_by_hand(tmp_path):
 def test_figures_are_the_mean_over_seeds_of_what_scikit_learn_says(tmp_path, class_names):
     for seed in SEEDS:
         write_run(tmp_path / str(seed), some_images(class_names=class_names, seed=seed), seed=seed)
-    [figures] = comparison_of(tmp_path).figures.values()
+    figures = comparison_of(tmp_path).figures["finetune vgg_small"]
     average = "binary" if len(class_names) == 2 else "macro"
     each = []
     for seed in SEEDS:
@@ -173,7 +174,7 @@ def test_a_copy_of_a_model_does_not_differ_from_it(tmp_path):
         write_run(tmp_path / f"a{seed}", some_images(seed=seed), seed=seed)
         write_run(tmp_path / f"b{seed}", some_images(seed=seed), seed=seed, choices={"model": "copy"})
     block = comparison_of(tmp_path)
-    [difference] = block.differences
+    difference = block.differences[0]
     for figure, p in difference.figures.values():
         assert (figure.value, figure.low, figure.high, p) == (0, 0, 0, 1)
     assert difference.mcnemar == 1
@@ -277,16 +278,18 @@ def test_one_format_or_none_is_no_table(tmp_path):
 
 
 def test_the_table_of_subjects_by_hand(tmp_path):
-    """s1 has two images and three right answers of four under two seeds; s2 one image, never right."""
+    """s1 has two images and three right answers of four under two seeds; s2 one image, never right. The seeds' vote on
+    the first image is a tie, which the first class has."""
     three = take(some_images(), slice(0, 3))
     three = replace(three, subjects=np.array(["s1", "s2", "s1"]), labels=np.array([1, 1, 0]))
     for seed, chosen in ((0, [1, 0, 0]), (1, [0, 0, 0])):
         control = {"majority": decided(three, [1, 1, 1])}
         write_run(tmp_path / str(seed), decided(three, chosen), seed=seed, controls=control)
-    name, majority_name = "finetune vgg_small", "always the majority class"
+    names = ("finetune vgg_small", "finetune vgg_small, vote of 2 seeds", "always the majority class")
+    counts = ("subject", "images", "disengaged", "engaged")
     assert comparison_of(tmp_path).subjects == [
-        {"subject": "s1", "images": "2", "disengaged": "1", "engaged": "1", name: "75.0", majority_name: "50.0"},
-        {"subject": "s2", "images": "1", "disengaged": "0", "engaged": "1", name: "0.0", majority_name: "100.0"},
+        dict(zip((*counts, *names), ("s1", "2", "1", "1", "75.0", "50.0", "50.0"), strict=True)),
+        dict(zip((*counts, *names), ("s2", "1", "0", "1", "0.0", "0.0", "100.0"), strict=True)),
     ]
 
 
@@ -309,19 +312,20 @@ def test_the_mean_of_the_folds_own_aucs_stands_beside_the_pooled_one(tmp_path):
                 controls={"majority": take(images, fold == k)},
             )
     block = comparison_of(tmp_path, 100)
-    assert block.fold_auc == {"finetune vgg_small": 1.0}
+    assert block.fold_auc == {"finetune vgg_small": 1.0, "finetune vgg_small, vote of 2 seeds": 1.0}
     pooled = block.figures["finetune vgg_small"]["AUC"].value
     assert pooled == sk.roc_auc_score(images.labels, p) < 0.9
-    header, model, control = tables.figure_rows(block)
+    header, model, vote, control = tables.figure_rows(block)
     at = header.index("AUC by fold")
     assert header[at - 1] == "AUC"
-    assert (model[at], control[at]) == ("100.0", "")
+    assert (model[at], vote[at], control[at]) == ("100.0", "100.0", "")
     assert "“AUC by fold” is the mean of each fold's own AUC" in tables.legend(block)
     tables.write_tables([block], tmp_path / "out")
     with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
         found = [row for row in csv.DictReader(file) if row["mean of folds"]]
     assert [(row["name"], row["within"], row["score"], row["mean of folds"]) for row in found] == [
-        ("finetune vgg_small", "", "AUC", "1")
+        ("finetune vgg_small", "", "AUC", "1"),
+        ("finetune vgg_small, vote of 2 seeds", "", "AUC", "1"),
     ]
 
 
@@ -342,6 +346,110 @@ def test_one_fold_has_no_column_of_folds(tmp_path):
     block = comparison_of(tmp_path, 100)
     assert block.fold_auc == {}
     assert "AUC by fold" not in tables.text([block])
+
+
+# Votes
+
+
+def test_a_vote_is_the_mean_of_the_probabilities_scored_as_one_predictor(tmp_path):
+    for seed in SEEDS:
+        write_run(tmp_path / f"a{seed}", some_images(seed=seed), seed=seed)
+        write_run(tmp_path / f"b{seed}", some_images(seed=seed + 9), seed=seed, choices={"model": "cnn"})
+    write_run(tmp_path / "one", some_images(seed=7), choices={"model": "alone"})
+    block = comparison_of(tmp_path)
+    vote, other = "finetune vgg_small, vote of 3 seeds", "finetune cnn, vote of 3 seeds"
+    assert block.votes == {vote: "finetune vgg_small", other: "finetune cnn"}
+    assert list(block.figures).index(vote) == list(block.figures).index("finetune vgg_small") + 1
+    mean = np.mean([some_images(seed=seed).probabilities for seed in SEEDS], axis=0)
+    labels, figures = some_images().labels, block.figures[vote]
+    assert figures["AUC"].value == pytest.approx(sk.roc_auc_score(labels, mean[:, 1]))
+    assert figures["accuracy"].value == pytest.approx(sk.accuracy_score(labels, mean.argmax(1)))
+    assert figures["AUC"].low < figures["AUC"].value < figures["AUC"].high
+    assert np.isnan(figures["AUC"].sd)
+    pairs = [(difference.one, difference.other) for difference in block.differences]
+    assert pairs[3:] == [(one, block.votes[one]) for one in block.votes] + [tuple(block.votes)]
+    found = next(d for d in block.differences if (d.one, d.other) == (vote, "finetune vgg_small"))
+    each = np.mean([sk.roc_auc_score(labels, some_images(seed=seed).probabilities[:, 1]) for seed in SEEDS])
+    assert found.figures["AUC"][0].value == pytest.approx(figures["AUC"].value - each)
+    assert "A vote is one predictor" in tables.legend(block)
+
+
+def test_each_vote_on_an_image_is_of_the_run_that_tested_it(tmp_path):
+    """Even where seeds divide people into other folds; then no fold's own network ranks the images of a vote."""
+    for seed in (0, 1):
+        images = some_images(seed=seed)
+        for fold, inside in enumerate(np.array_split(np.roll(np.arange(60), 18 * seed), 3)):
+            folder = tmp_path / f"{seed}{fold}"
+            write_run(folder, take(images, np.sort(inside)), seed=seed, fold=fold)
+    block = comparison_of(tmp_path)
+    [vote] = block.votes
+    expected = (some_images(seed=0).probabilities + some_images(seed=1).probabilities) / 2
+    np.testing.assert_allclose(block.predictors[vote][0], expected)
+    assert not block.groups[0].same_folds
+    assert block.fold_auc.keys() == {"finetune vgg_small"}
+
+
+# Worst people
+
+
+def test_the_worst_people_are_those_of_the_nearest_neighbour_whatever_the_model(tmp_path):
+    """Eight people, of whom the control is wrong about the last two, and the model about the first four."""
+    images = some_images(48)
+    person = np.arange(48) // 6
+    control = decided(images, np.where(person >= 6, 1 - images.labels, images.labels))
+    model = decided(images, np.where(person < 4, 1 - images.labels, images.labels))
+    write_run(tmp_path / "run", model, controls={"nearest_neighbour": control, "majority": majority(images)})
+    block = comparison_of(tmp_path)
+    score = "balanced accuracy, worst people"
+    values = {name: figures[score].value for name, figures in block.figures.items()}
+    assert values == {
+        "finetune vgg_small": 1,
+        "always the majority class": 0.5,
+        "nearest neighbour on pixels": 0,
+    }
+    assert block.worst_people == ["s06", "s07"]
+    marked = {row["subject"]: row["among the worst people"] for row in block.subjects}
+    assert [who for who, worst in marked.items() if worst == "yes"] == block.worst_people
+    assert "mean over the 2 people, a quarter of all" in tables.legend(block)
+
+
+def test_scores_of_people_are_not_there_where_people_are_not_known(tmp_path):
+    images = some_images(48)
+    write_run(tmp_path / "run", unknown_people(images), controls={"nearest_neighbour": unknown_people(images)})
+    block = comparison_of(tmp_path)
+    assert block.scores == list(compared())
+    assert "person" not in tables.text([block])
+
+
+# Transductive
+
+
+def transductive(folder, images, given, **run):
+    """A run of a baseline that was given frames of the people it is tested on."""
+    written = write_run(
+        folder,
+        images,
+        stage="baseline",
+        choices={"model": f"features, given {given} unlabelled frames of the person"},
+        settings={"baseline.name": "features", "baseline.transductive": given},
+        **run,
+    )
+    result = json.loads((written / "result.json").read_text())
+    (written / "result.json").write_text(json.dumps(result | {"transductive": given}))
+
+
+def test_what_was_given_frames_of_the_tested_people_stands_apart(tmp_path):
+    plain = {"baseline.name": "features", "baseline.transductive": None}
+    write_run(tmp_path / "plain", some_images(), stage="baseline", choices={"model": "features"}, settings=plain)
+    transductive(tmp_path / "all", some_images(seed=1), "all")
+    transductive(tmp_path / "few", some_images(seed=2), 20)
+    first, second = comparisons_of(tmp_path)
+    assert first.labels == ["baseline features"]
+    assert second.labels == [
+        f"baseline features, given {given} unlabelled frames of the person" for given in (20, "all")
+    ]
+    assert "transductive" not in first.title
+    assert second.title.endswith("(transductive: beside the results, not one of them)")
 
 
 # Text and tables
@@ -411,7 +519,7 @@ def test_the_tables_are_read_back_as_the_figures(varied, tmp_path):
         assert int(row["images"]) == count
         found = [float(row[column]) for column in ("value", "low", "high", "sd over seeds")]
         np.testing.assert_allclose(found, [figure.value, figure.low, figure.high, figure.sd], rtol=1e-5, atol=1e-12)
-    differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in compared()]
+    differences = [(b.title, d.one, d.other, s) for b in varied for d in b.differences for s in b.scores]
     assert [(r["test set"], r["one"], r["other"], r["score"]) for r in read["differences"]] == differences
     d = varied[0].differences[0]
     figure, p = d.figures["accuracy"]

@@ -1,5 +1,7 @@
 """What a comparison shows: which controls a model beats, which folds it lacks, what its leakage check says."""
 
+import json
+
 import numpy as np
 from finished_runs import comparison_of, comparisons_of, decided, majority, right_for, some_images, take, write_run
 
@@ -129,3 +131,30 @@ def test_the_leakage_check_is_that_of_the_same_settings(tmp_path):
         " accuracy 80.0 against 60.0",
         " accuracy 90.0 against 60.0",
     ]
+
+
+def given_frames(folder, images, given):
+    model = "features" if given is None else f"features, given {given} unlabelled frames of the person"
+    settings = {"baseline.name": "features", "baseline.transductive": given}
+    written = write_run(folder, images, stage="baseline", choices={"model": model}, settings=settings)
+    result = json.loads((written / "result.json").read_text())
+    (written / "result.json").write_text(json.dumps(result | {"transductive": given}))
+
+
+def test_a_transductive_row_is_compared_with_the_same_model_without(tmp_path):
+    images = some_images(240)
+    given_frames(tmp_path / "given", right_for(images, 0.9), 20)
+    about = (
+        "baseline features, given 20 unlabelled frames of the person is transductive: it needs images of the very "
+        "people it is tested on, though no labels."
+    )
+    [alone] = comparisons_of(tmp_path)
+    expected = Verdict("note", f"{about} To compare, run the same command without --transductive.")
+    assert judge(alone)[0] == expected
+    given_frames(tmp_path / "plain", right_for(images, 0.7, seed=1), None)
+    write_run(tmp_path / "other", right_for(images, 0.8))
+    plain, given = comparisons_of(tmp_path)
+    first = judge(given)[0]
+    assert first.kind == "note"
+    assert first.text.startswith(f"{about} Minus baseline features, on the same images: balanced accuracy +20.0 [")
+    assert not any("transductive" in verdict.text for verdict in judge(plain))

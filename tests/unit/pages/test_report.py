@@ -175,8 +175,9 @@ def test_the_first_chart_has_every_figure_and_its_interval(page):
     traces = figure_data(text)[0]
     dots = [trace for trace in traces if trace["mode"] == "markers"]
     whiskers = [trace for trace in traces if trace["mode"] == "lines" and len(set(trace["y"])) == 1]
-    figures = [of[score] for score in compared() for of in block.figures.values()]
-    assert len(figures) == 5 * 3
+    figures = [of[score] for score in block.scores for of in block.figures.values()]
+    assert block.scores == [*list(compared())[:4], "AUC within a person", "ECE"]
+    assert len(figures) == 6 * (2 + 2 + 1)  # two groups, their votes, a control
     for dot, whisker, figure in zip(dots, whiskers, figures, strict=True):
         assert dot["x"] == pytest.approx([100 * figure.value], abs=1e-3)
         assert whisker["x"] == pytest.approx([100 * figure.low, 100 * figure.high], abs=1e-3)
