@@ -16,8 +16,7 @@ from engrec.importers.files import RESIZE
 from engrec.metrics import METRICS
 from engrec.modules.classifier import Classifier
 from engrec.runs.record import Run
-from engrec.splits import LEAKING
-from engrec.use.measured import Measured, differences
+from engrec.use.measured import Measured, differences, has_tested, why_none
 
 KAGGLE = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
 FER2013 = (
@@ -158,10 +157,8 @@ def opening(about: About) -> str:
 
 def scores(about: About) -> str:
     measured = about.measured
-    if measured is None and learned_from_all(about.trained):
-        return "None: nobody was left to test it on. scripts/export.py --runs takes the scores of folds of people."
     if measured is None:
-        return "None: no finished run tells how good it is on people or images that it has not learned from."
+        return f"None: {why_none(about.trained, about.saved)}."
     block, group = measured.comparison, measured.group
     over = f"{about.num_people} people" if group.by_subject else "images (who is in them is unknown)"
     several = f"; ± is the standard deviation over {len(group.seeds)} seeds" if len(group.seeds) > 1 else ""
@@ -212,12 +209,13 @@ def is_of(run: Run, about: About) -> bool:
     tested = run.settings.get("ckpt_path") if run.kind["stage"] == "test" else None
     if tested is not None and Path(tested).resolve() == Path(about.source).resolve():
         return True
-    return about.trained is not None and run.folder.resolve() == about.trained.folder.resolve()
+    same = about.trained is not None and run.folder.resolve() == about.trained.folder.resolve()
+    return same and has_tested(run, about.saved)
 
 
 def learned_from_all(trained: Run | None) -> bool:
     """Whether nobody was left to test it on."""
-    return trained is not None and trained.kind["split"] in LEAKING
+    return trained is not None and trained.kind["split"] == "everyone"
 
 
 def training(about: About) -> str:

@@ -20,7 +20,7 @@ from engrec.runs.record import Run, find_runs, read_run
 from engrec.runs.status import status_of
 from engrec.transforms import standardize, to_float
 from engrec.use import card
-from engrec.use.measured import Measured, measure
+from engrec.use.measured import Measured, measure, why_none
 
 CARD, CONFIG = "README.md", "config.json"
 MOST_OTHER, MOST_APART = 0.01, 0.02  # share of images with another class; difference of a probability
@@ -56,7 +56,9 @@ def export(
     saved = checkpoint.read(source)
     network = loaded_module(source, saved)
     trained = run_of(source)
-    measured = measure(find_runs(runs), saved) if runs else measured_by(trained, saved)
+    own = [] if trained is None or why_none(trained, saved) else [trained]
+    scored = find_runs(runs) if runs else own
+    measured = measure(scored, saved) if scored else None
     about = described(saved, measured, provenance(source, trained, saved))
     try:
         content = weights_file.pack(saved["state_dict"], about, half)
@@ -88,10 +90,6 @@ def run_of(source: str) -> Run | None:
     """The finished run that a checkpoint lies in; None if there is none."""
     folder = weights_file.located(source).parent
     return read_run(folder) if (folder / "result.json").is_file() else None
-
-
-def measured_by(run: Run | None, saved: dict[str, Any]) -> Measured | None:
-    return None if run is None or card.learned_from_all(run) else measure([run], saved)
 
 
 def provenance(source: str, trained: Run | None, saved: dict[str, Any]) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from engrec.evidence.groups import Group, differing, read_groups
 from engrec.metrics import fit_temperature, logits_of
 from engrec.runs.record import Run
 from engrec.schema import same_plain
+from engrec.splits import LEAKING
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,23 @@ class Measured:
     @property
     def group(self) -> Group:
         return self.comparison.groups[0]
+
+
+def why_none(trained: Run | None, saved: dict[str, Any]) -> str:
+    """Why the scores of the run that a checkpoint lies in are none of the checkpoint; empty if they are its own."""
+    if trained is None:
+        return "no finished run tells how good it is on people or images that it has not learned from"
+    if trained.kind["split"] in LEAKING:
+        return LEAKING[trained.kind["split"]].caution
+    if not has_tested(trained, saved):
+        return "its run has tested another epoch, that of best.ckpt"
+    return ""
+
+
+def has_tested(run: Run, saved: dict[str, Any]) -> bool:
+    """Whether a run has tested the epoch of the checkpoint: last.ckpt is of another one than best.ckpt."""
+    tested = (run.result.get("validation") or {}).get("epoch")
+    return tested is None or tested == saved.get("epoch", 0)
 
 
 def measure(runs: Sequence[Run], saved: dict[str, Any], num_resamples: int = 2000) -> Measured:

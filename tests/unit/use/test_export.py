@@ -148,13 +148,26 @@ def test_scores_on_training_people_are_no_scores(content, folds, tmp_path):
     torch.save(content, run / "last.ckpt")
     assert export(str(run / "last.ckpt"), tmp_path / "out").temperature == 1
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "None: nobody was left to test it on" in text
+    assert "None: split=everyone trains on all images and tests on the same ones" in text
     assert "model-index" not in text
     export(str(run / "last.ckpt"), tmp_path / "out", [folds[0]])
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "This one has learned from all of these images" in text
     assert "trained on all images" in text
     assert "split=everyone, whose scores are no result" in refused(str(run / "last.ckpt"), tmp_path / "out", [run])
+
+
+def test_the_scores_of_the_best_epoch_are_not_those_of_the_last(content, tmp_path):
+    run = write_run(tmp_path / "run", some_images(), temperature=1.75)
+    result = json.loads((run / "result.json").read_text())
+    for epoch, temperature in ((4, 1.75), (2, 1)):
+        (run / "result.json").write_text(json.dumps(result | {"validation": {"epoch": epoch, "val/auc": 0.5}}))
+        torch.save(content, run / "last.ckpt")
+        assert export(str(run / "last.ckpt"), tmp_path / "out").temperature == temperature
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "None: its run has tested another epoch, that of best.ckpt." in text
+    export(str(run / "last.ckpt"), tmp_path / "out", [run])
+    assert "not of this one" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_settings_in_which_the_scored_networks_differ_are_named(content, folds, tmp_path):
