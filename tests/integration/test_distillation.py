@@ -15,7 +15,7 @@ from engrec.datasets.prepared import Faces, load
 
 pytestmark = pytest.mark.slow
 SMALL = [
-    "model=vgg_small", "model.width=0.1", "augment.sizes=[]", "batch_size=8", "max_epochs=8", "callbacks.ema.decay=0.5",
+    "model=vgg_small", "model.width=0.1", "augment=none", "batch_size=8", "max_epochs=5", "callbacks.ema.decay=0.5",
     "trainer=plain", "trainer.accelerator=cpu",
 ]  # fmt: skip
 MISLABELLED = (4, 9, 30, 41)  # of the 60 pictures, each of which is in the training images twice

@@ -78,3 +78,15 @@ def test_what_is_called_suspicious_is_predicted_otherwise_and_confidently(seed):
         mean = p[labels == found.others[k], found.others[k]]
         assert len(mean)
         assert any(row[c] >= p[labels == c, c].mean() for c in range(3) if c != found.labels[k] and (labels == c).any())
+
+
+def test_labels_and_order_are_those_of_cleanlab():
+    """cleanlab 2.9.0: find_label_issues(labels, p, filter_by="confident_learning",
+    return_indices_ranked_by="normalized_margin")."""
+    rng = np.random.default_rng(0)
+    labels, p = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
+    found = suspicious(OutOfFold(np.arange(60), p, []), labels)
+    assert found.index[found.doubted].tolist() == [
+        41, 31, 49, 27, 7, 26, 0, 14, 23, 10, 20, 6, 39, 43, 9, 36, 56, 3, 17, 13, 35, 58, 40, 48, 8, 52, 2, 47, 15, 19,
+        46, 12, 18, 1, 11, 50, 37, 21, 22, 32, 16, 25, 53, 51, 33, 28,
+    ]  # fmt: skip
