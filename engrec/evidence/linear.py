@@ -1,7 +1,7 @@
 """A linear classifier of features, whose strength of regularisation is chosen on the validation images."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +12,8 @@ from engrec.metrics import balanced_accuracy, fit_temperature
 from engrec.splits import Split
 
 
-class Linear(Protocol):
-    """Decision values of features (N, D): (N, K), or of two classes (N,), which the second has."""
-
-    def decision_function(self, X: Any) -> Any: ...  # noqa: N803 - scikit-learn's name
-
-
 def chosen(
-    fit: Callable[[float, np.ndarray, np.ndarray], Linear],
+    fit: Callable[[float, np.ndarray, np.ndarray], Any],
     grid: Sequence[float],
     features: np.ndarray,
     faces: Faces,
@@ -27,9 +21,9 @@ def chosen(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities float64 (N, K) of the images of split.test, in its order, and what was chosen.
 
-    fit: from C, features (N, D) and labels (N,) to a classifier; features: of all of `faces`. C is the one with the
-    best balanced accuracy on the validation images, the smallest of equals. Probabilities are the softmax of the
-    decision values over a temperature fitted on the validation images.
+    fit: from C, features (N, D) and labels (N,) to a fitted classifier of scikit-learn; features: of all of `faces`. C
+    is the one with the best balanced accuracy on the validation images, the smallest of equals. Probabilities are the
+    softmax of the decision values over a temperature fitted on the validation images.
     """
     train, val, test = (features[side] for side in (split.train, split.val, split.test))
     truth, num_classes = faces.labels[split.val], len(faces.class_names)
@@ -45,7 +39,7 @@ def chosen(
     return softmax(on_test / temperature, axis=1), found
 
 
-def _decisions(classifier: Linear, features: np.ndarray, num_classes: int) -> np.ndarray:
+def _decisions(classifier: Any, features: np.ndarray, num_classes: int) -> np.ndarray:
     """(N, K), the largest where the classifier decides; the one value that two classes have is shared between them."""
     values = classifier.decision_function(features)
     return np.stack([-values, values], axis=1) / 2 if num_classes == 2 else values
