@@ -144,7 +144,25 @@ def described(text):
         (described("[1]"), "what describes its network is not a mapping"),
         (described("{}"), "is not an engrec checkpoint, or damaged: it lacks hyper_parameters"),
     ],
-    ids=str,
+    ids=[
+        "empty",
+        "a word",
+        "the start of a zip",
+        "a length beyond the file",
+        "a header of zeros",
+        "nested header",
+        "offsets of fewer values",
+        "no description",
+        "only its format",
+        "empty description",
+        "nested lists",
+        "nested mappings",
+        "NaN",
+        "a huge number",
+        "many numbers",
+        "a list",
+        "an empty mapping",
+    ],
 )
 def test_a_foreign_or_damaged_file_is_refused_in_one_line(path, data, said):
     path.write_bytes(data)
