@@ -12,7 +12,10 @@ import re
 import sys
 from pathlib import Path
 
-from engrec.errors import errors_in_one_line
+from engrec.machine.signals import ctrl_c_exits
+
+with ctrl_c_exits():
+    from engrec.errors import errors_in_one_line
 
 
 def main(arguments: list[str]) -> None:
