@@ -88,8 +88,9 @@ class KFold(Strategy):
         groups = _required(subjects)
         num_subjects = len(np.unique(groups))
         if not 2 <= self.num_folds <= num_subjects:
+            advice = f": set split.num_folds={min(num_subjects, 5)}" if num_subjects > 1 else ""
             raise ValueError(
-                f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}"
+                f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}{advice}"
             )
         check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)

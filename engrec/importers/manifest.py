@@ -170,18 +170,16 @@ def _pattern(subject_regex: str) -> re.Pattern[str]:
 
 
 def _with_subjects(rows: list[Row], pattern: re.Pattern[str]) -> list[Row]:
-    found = []
-    for row in rows:
-        if row.subject is not None:
-            raise ValueError(f"{row.where} has a subject already: remove --subject-regex or the column subject")
-        match = pattern.search(row.path)
-        if match is None or not match[1]:
-            raise ValueError(
-                f"{row.where}: --subject-regex {pattern.pattern!r} finds no subject in {row.path!r}; "
-                r"for example '(s\d+)_' finds s12 in engaged/s12_0001.png"
-            )
-        found.append(replace(row, subject=match[1]))
-    return found
+    if given := [row for row in rows if row.subject is not None]:
+        raise ValueError(f"{given[0].where} has a subject already: remove --subject-regex or the column subject")
+    matches = [pattern.search(row.path) for row in rows]
+    if without := [row for row, match in zip(rows, matches, strict=True) if match is None or not match[1]]:
+        raise ValueError(
+            f"{without[0].where}: --subject-regex '{pattern.pattern}' finds no subject in {len(without):,} of "
+            f"{len(rows):,} images, such as {without[0].path!r}; "
+            r"for example '(s\d+)_' finds s12 in engaged/s12_0001.png"
+        )
+    return [replace(row, subject=match[1]) for row, match in zip(rows, matches, strict=True) if match is not None]
 
 
 def _check_splits(rows: list[Row]) -> None:

@@ -201,7 +201,7 @@ def test_files_that_are_no_images_are_counted(pack, folders):
         (
             "bored/x.png",
             ["--subject-regex", r"(s\d+)_"],
-            ["faces/bored/x.png", "no subject in 'bored/x.png'", "example"],
+            ["faces/bored/x.png", "no subject in 1 of 9 images, such as 'bored/x.png'", "example"],
         ),
         ("empty/notes.txt", [], ["faces/empty contains no image", "class is empty", "remove the folder"]),
         ("sad/s1_1.png", ["--classes", "bored,engaged"], ["faces/sad/s1_1.png has label 'sad'", "--classes"]),
