@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --durations=10
-# Three processes for two cores, as many tests wait; fixtures of a module are made once: a file stays with one of them.
-PARALLEL := $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder
+# Two processes; fixtures of a module are made once, as a file stays with one of them.
+PARALLEL := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
 
@@ -16,7 +16,7 @@ test: checks
 	$(PARALLEL) -m "not slow"
 
 test-all: checks
-	DRAWS=500 $(PARALLEL) --ignore $(TIMED)
+	DRAWS=300 $(PARALLEL) --ignore $(TIMED)
 	$(PYTEST) $(TIMED)
 
 checks: .venv/installed
