@@ -75,11 +75,10 @@ class FrozenFeatures:
 
     def features(self, faces: Faces) -> np.ndarray:
         """float32 (N, D) of all images, centred if frames are given."""
-        from engrec.modules.build import described_module  # it takes Lightning, which HOG + SVM does without
+        from engrec.modules.build import loaded_module  # it takes Lightning, which HOG + SVM does without
 
-        module = described_module(self.path, self.saved)
-        module.load_state_dict(self.saved["state_dict"])
-        rows = features_of(module.backbone.eval(), faces.images, progress=True)
+        backbone = loaded_module(self.path, self.saved).backbone
+        rows = features_of(backbone, faces.images, progress=True)
         return rows if self.given is None else centred(rows, faces, self.given, self.seed)
 
     def predict(self, faces: Faces, split: Split, seed: int, features: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, read_groups
 from engrec.runs.record import Run, find_runs
+from engrec.splits import LEAKING
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +51,9 @@ def _check_unseen(run: Run) -> None:
             f"{run.folder} tested a checkpoint that may have been trained on these images: name runs that trained on "
             "their own split, such as split=teachers"
         )
-    if run.kind["split"] == "random":
+    if (split := run.kind["split"]) in LEAKING:
         raise ValueError(
-            f"{run.folder} has split=random: its network knows the people that it was tested on; name runs of "
+            f"{run.folder} has split={split}: its network knows the people that it was tested on; name runs of "
             "split=teachers, split=kfold or split=loso"
         )
 

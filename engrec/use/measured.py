@@ -30,7 +30,7 @@ class Measured:
 
 
 def why_none(trained: Run | None, saved: dict[str, Any]) -> str:
-    """Why the scores of the run that a checkpoint lies in are none of the checkpoint; empty if they are its own."""
+    """Why the scores of its run are not the scores of this checkpoint; empty if they are."""
     if trained is None:
         return "no finished run tells how good it is on people or images that it has not learned from"
     if trained.kind["split"] in LEAKING:

@@ -70,6 +70,7 @@ def test_views_are_read_where_every_run_has_them(images, tmp_path):
     ("changed", "message"),
     [
         ({"choices": {"split": "random"}}, r"split=random: its network knows the people"),
+        ({"choices": {"split": "everyone"}}, r"split=everyone: its network knows the people"),
         ({"stage": "test"}, r"tested a checkpoint that may have been trained on these images: .*split=teachers"),
     ],
 )
