@@ -70,6 +70,11 @@ def _is_exclusion(value: Any) -> bool:
     return isinstance(counts, dict) and all(type(count) is int for count in (value.get("images"), *counts.values()))
 
 
+def _is_distillation(value: Any) -> bool:
+    numbers = [value.get("share"), value.get("temperature")] if isinstance(value, dict) else [None]
+    return all(type(number) in (int, float) for number in numbers) and isinstance(value.get("runs"), list)
+
+
 # The keys that are read again. A recipe may have any others.
 RECIPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (is_file_name, FILE_NAME_RULE),
@@ -78,6 +83,7 @@ RECIPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "notes": (_is_notes, "a list of texts"),
     "ordered": (lambda value: isinstance(value, bool), "true or false"),
     "excluded_from_training": (_is_exclusion, "the numbers of images that dataset.exclude left out"),
+    "distillation": (_is_distillation, "the runs, share and temperature of distill=teachers"),
 }
 
 

@@ -143,11 +143,21 @@ RECIPES = st.recursive(
 
 
 @drawn(4)
-@given(key=st.sampled_from(["name", "importer", "task", "notes", "excluded_from_training", "size"]), value=RECIPES)
+@given(
+    key=st.sampled_from(["name", "importer", "task", "notes", "excluded_from_training", "distillation", "size"]),
+    value=RECIPES,
+)
 def test_other_recipes(arrays, tmp_path_factory, key, value):
     recipe = json.loads(arrays["recipe"].item()) | {key: value}
     changed = arrays | {"recipe": np.array(json.dumps(recipe))}
     tried(tmp_path_factory.getbasetemp() / "faces.npz", pack(members(changed)))
+
+
+@pytest.mark.parametrize("value", [5, [], {"runs": "x"}, {"runs": [], "share": "1", "temperature": 1}])
+def test_a_recipe_with_an_odd_distillation_is_refused(arrays, tmp_path, value):
+    recipe = json.loads(arrays["recipe"].item()) | {"distillation": value}
+    changed = arrays | {"recipe": np.array(json.dumps(recipe))}
+    assert "recipe.distillation must be the runs, share" in refused(tmp_path / "faces.npz", pack(members(changed)))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "NaN", '"' + "x" * 10, "{", '{"name": 1e999}'])
