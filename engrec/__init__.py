@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engrec.use.answers import SeenFace
-    from engrec.use.predict import Boxes, Picture
+    from engrec.use.predict import Boxes, Picture, Weights
 
 
 def predict(
     source: Picture | Sequence[Picture],
-    weights: str | Path | Sequence[str | Path] | None = None,
+    weights: Weights = None,
     boxes: Boxes | None = None,
     every: float | None = None,
 ) -> list[SeenFace]:

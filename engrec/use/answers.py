@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from engrec.use.follow import Shot
 from engrec.use.network import BATCH_SIZE, Network, names_of
 
 TIME_CONSTANT = 1.0  # seconds of the exponential smoothing
+FEW = 8  # pictures that wait for a batch where their pixels are kept
 FORGOTTEN = 10.0  # seconds after which the smoothed probabilities of a face are dropped; its track ended long before
 
 
@@ -78,13 +79,15 @@ class SeenFace:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A picture or frame with what was said of its faces; crops: of each face, as the first network saw it, uint8
-    (C, H, W)."""
+    """A picture or frame with what was said of its faces. crops: of each face, as the first network saw it, uint8
+    (C, H, W); rgb: the picture itself, uint8 (H, W, 3), where it was asked for."""
 
     source: str
-    shot: Shot
+    number: int
+    seconds: float | None
     faces: tuple[SeenFace, ...]
     crops: tuple[np.ndarray, ...]
+    rgb: np.ndarray | None = None
 
 
 class Smoother:
@@ -110,6 +113,9 @@ class Smoother:
         self.states = {k: state for k, state in self.states.items() if seconds - state[0] <= FORGOTTEN}
 
 
+Crops = dict[tuple[int, str], list[np.ndarray]]  # of a shot's faces, by size and colour
+
+
 class Answerer:
     """Networks at work on shots: crops of several pictures or frames are gathered to a batch."""
 
@@ -121,39 +127,39 @@ class Answerer:
         """Sizes and colours of the crops that the networks take, each once."""
         return list(dict.fromkeys((network.size, network.colour) for network in self.networks))
 
-    def __call__(self, shots: Iterable[tuple[str, Shot]], at_once: int = BATCH_SIZE) -> Iterator[Seen]:
-        """The same pictures or frames, in their order, with answers. shots: with the name of their source, of which a
-        video must not share an iterable with others; at_once: how many are kept waiting at most."""
-        smoother, waiting, num_faces = Smoother(), [], 0
+    def __call__(self, shots: Iterable[tuple[str, Shot]], keep: bool = False) -> Iterator[Seen]:
+        """The same pictures or frames, in their order, with answers. shots: with the name of their source; of a video,
+        no others. keep: hand on their pixels too, which otherwise are dropped as soon as the faces are cropped."""
+        smoother, most = Smoother(), FEW if keep else BATCH_SIZE
+        waiting: list[tuple[str, Shot, Crops]] = []
         for source, shot in shots:
-            waiting.append((source, shot))
-            num_faces += len(shot.faces)
-            if num_faces >= BATCH_SIZE or len(waiting) >= at_once:
+            crops = self._crops(shot)
+            waiting.append((source, shot if keep else replace(shot, rgb=None), crops))
+            del shot
+            if len(waiting) >= most or sum(len(one.faces) for _, one, _ in waiting) >= BATCH_SIZE:
                 yield from self._answered(waiting, smoother)
-                waiting, num_faces = [], 0
+                waiting = []
         yield from self._answered(waiting, smoother)
 
-    def _answered(self, shots: list[tuple[str, Shot]], smoother: Smoother) -> Iterator[Seen]:
-        crops = [self._crops(shot) for _, shot in shots]
-        rows = [self._probabilities(network, crops) for network in self.networks]
+    def _answered(self, waiting: list[tuple[str, Shot, Crops]], smoother: Smoother) -> Iterator[Seen]:
+        rows = [self._probabilities(network, [crops for _, _, crops in waiting]) for network in self.networks]
         start = 0
-        for (source, shot), cropped in zip(shots, crops, strict=True):
-            end = start + len(shot.faces)
-            faces = tuple(
+        for source, shot, crops in waiting:
+            faces = [
                 self._face(source, shot, number, [p[start + number] for p in rows], smoother)
                 for number in range(len(shot.faces))
-            )
-            yield Seen(source, shot, faces, tuple(cropped[self.kinds[0]]))
-            start = end
+            ]
+            yield Seen(source, shot.number, shot.seconds, tuple(faces), tuple(crops[self.kinds[0]]), shot.rgb)
+            start += len(shot.faces)
             if shot.seconds is not None:
                 smoother.forget(shot.seconds)
 
-    def _crops(self, shot: Shot) -> dict[tuple[int, str], list[np.ndarray]]:
-        """Crops of all faces by size and colour."""
+    def _crops(self, shot: Shot) -> Crops:
+        assert shot.rgb is not None
         return {kind: [crop(shot.rgb, face, *kind) for _, face in shot.faces] for kind in self.kinds}
 
-    def _probabilities(self, network: Network, crops: list[dict[tuple[int, str], list[np.ndarray]]]) -> np.ndarray:
-        own = [one for shot in crops for one in shot[network.size, network.colour]]
+    def _probabilities(self, network: Network, crops: list[Crops]) -> np.ndarray:
+        own = [one for of_shot in crops for one in of_shot[network.size, network.colour]]
         return network(np.stack(own)) if own else np.empty((0, len(network.class_names)), np.float32)
 
     def _face(self, source: str, shot: Shot, number: int, rows: list[np.ndarray], smoother: Smoother) -> SeenFace:

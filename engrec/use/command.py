@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"error: {line}", file=sys.stderr)
         if not inputs:
             raise ValueError(f"there is nothing to read in {len(options.paths)} given")
-        predictor = Predictor(options.weights)
+        predictor = Predictor.load(options.weights)
         for network in predictor.networks:
             print(described(network), flush=True)
     done = record(predictor, inputs, folder, options.names, options.every, options.video, problems)

@@ -5,12 +5,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engrec.use.answers import Seen, SeenFace
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 BOX, INK, PAPER = (255, 214, 10), (255, 255, 255), (20, 20, 20)
 
 
 def drawn(seen: Seen) -> np.ndarray:
     """A copy of the frame, rgb uint8 (H, W, 3), with a box around each face and its smoothed answers beside it."""
-    picture = Image.fromarray(seen.shot.rgb)
+    assert seen.rgb is not None
+    picture = Image.fromarray(seen.rgb)
     draw = ImageDraw.Draw(picture)
     size = max(11, round(picture.height / 32))
     font = ImageFont.load_default(size)
@@ -31,9 +33,7 @@ def words(face: SeenFace) -> list[str]:
     return lines
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], face: SeenFace, font: ImageFont.ImageFont, line: int
-) -> None:
+def _write(draw: ImageDraw.ImageDraw, size: tuple[int, int], face: SeenFace, font: Font, line: int) -> None:
     """Below the box, or where there is no room above it, and always inside the picture."""
     x, y, _, height = face.box
     lines = words(face)

@@ -18,11 +18,11 @@ Detect = Callable[[np.ndarray], list[Face]]
 @dataclass(frozen=True, eq=False)
 class Shot:
     """A picture, or a frame of a video. number: of the frame, from 0; seconds: its timestamp, None for a picture; rgb:
-    uint8 (H, W, 3); faces: each with its id, which in a video is that of its track."""
+    uint8 (H, W, 3), None once it is dropped; faces: each with its id, which in a video is that of its track."""
 
     number: int
     seconds: float | None
-    rgb: np.ndarray
+    rgb: np.ndarray | None
     faces: tuple[tuple[int, Face], ...]
 
 
@@ -70,6 +70,7 @@ class _Followed:
         return not 0 <= passed < DETECT_EVERY - ROUNDING or len(self.waiting) >= MOST_BETWEEN
 
     def _detected(self, frame: Shot) -> list[Shot]:
+        assert frame.rgb is not None
         found = self.detect(frame.rgb)
         ids = self.tracker(found, _seconds(frame))
         shot = Shot(frame.number, frame.seconds, frame.rgb, tuple(zip(ids, found, strict=True)))

@@ -175,7 +175,7 @@ def _onnx(source: str, file: Path) -> Network:
         temperature=about.get("temperature", 1.0),
         crop=crop_of(source, described, about.get("dataset")),
         engine=f"onnxruntime {onnxruntime.__version__}, cpu",
-        run=lambda crops: session.run([OUTPUT], {INPUT: np.ascontiguousarray(crops)})[0],
+        run=lambda crops: np.asarray(session.run([OUTPUT], {INPUT: np.ascontiguousarray(crops)})[0]),
     )
 
 

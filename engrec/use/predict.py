@@ -1,9 +1,10 @@
 """`engrec.predict`: pictures, arrays, folders and videos to typed answers for every face."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,20 +15,26 @@ from engrec.faces.track import Tracker
 from engrec.use.answers import Answerer, Seen, SeenFace, given_faces
 from engrec.use.follow import Detect, Shot, followed
 from engrec.use.inputs import find, is_video, read_picture
-from engrec.use.network import BATCH_SIZE, Network, load_network
+from engrec.use.network import Network, load_network
 
 PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
 Picture = str | Path | Image.Image | np.ndarray
 Boxes = Sequence[Sequence[float]]
+Weights = str | Path | Sequence[str | Path] | None
 
 
 class Predictor:
-    """Networks and detectors, loaded once. weights: paths of .ckpt, .safetensors or .onnx, or engrec:NAME; None for all
-    that come with engrec. Raises CheckpointError for weights that cannot be used."""
+    """Networks and detectors, loaded once."""
 
-    def __init__(self, weights: str | Path | Sequence[str | Path] | None = None) -> None:
-        self.networks: list[Network] = [load_network(source) for source in sources_of(weights)]
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = list(networks)
         self.answerer = Answerer(self.networks)
+
+    @classmethod
+    def load(cls, weights: Weights = None) -> Self:
+        """weights: paths of .ckpt, .safetensors or .onnx, or engrec:NAME; None for all that come with engrec. Raises
+        CheckpointError for weights that cannot be used, ValueError where there are none."""
+        return cls([load_network(source) for source in sources_of(weights)])
 
     @cached_property
     def in_photos(self) -> Detect:
@@ -41,22 +48,22 @@ class Predictor:
         """Answers for pictures, each with its name, in their order. boxes: own ones, instead of those detected."""
         return self.answerer((name, self._shot(picture, boxes)) for name, picture in pictures)
 
-    def frames(
-        self, name: str, frames: Iterator[tuple[float, np.ndarray]], at_once: int = BATCH_SIZE
-    ) -> Iterator[Seen]:
-        """Answers for the frames of a video, timestamp and rgb uint8 (H, W, 3) of each; memory does not grow."""
+    def frames(self, name: str, frames: Iterator[tuple[float, np.ndarray]], keep: bool = False) -> Iterator[Seen]:
+        """Answers for the frames of a video, timestamp and rgb uint8 (H, W, 3) of each; memory does not grow.
+
+        keep: hand on the pixels too."""
         shots = followed(frames, self.in_videos, Tracker())
-        return self.answerer(((name, shot) for shot in shots), at_once)
+        return self.answerer(((name, shot) for shot in shots), keep)
 
     def video(self, path: Path, name: str = "", every: float | None = None) -> Iterator[Seen]:
-        """Answers for the frames of a video file. Raises ValueError for a file that is no video, and after the last
-        frame for one that is damaged."""
+        """Answers for the frames of a video file. Raises ValueError for a file that is no video; a damaged one is read
+        as far as it goes, with a warning."""
         from engrec.faces.video import Video  # which needs av
 
         with Video(path) as video:
             yield from self.frames(name or str(path), video.frames(every))
             if video.damage:
-                raise ValueError(f"{path} is damaged: {video.damage}")
+                warnings.warn(f"{path} is damaged: {video.damage}", stacklevel=2)
 
     def _shot(self, picture: Image.Image, boxes: Boxes | None) -> Shot:
         rgb = np.asarray(picture.convert("RGB"))
@@ -64,7 +71,7 @@ class Predictor:
         return Shot(0, None, rgb, tuple(enumerate(faces)))
 
 
-def sources_of(weights: str | Path | Sequence[str | Path] | None) -> list[str]:
+def sources_of(weights: Weights) -> list[str]:
     """The weights to load. Raises ValueError where none are given and none come with engrec."""
     if weights is None:
         if not (shipped := weights_file.names()):
@@ -79,14 +86,14 @@ def sources_of(weights: str | Path | Sequence[str | Path] | None) -> list[str]:
 
 def predict(
     source: Picture | Sequence[Picture],
-    weights: str | Path | Sequence[str | Path] | None = None,
+    weights: Weights = None,
     boxes: Boxes | None = None,
     every: float | None = None,
 ) -> list[SeenFace]:
     """Answers for every face in a picture, a folder, a video, or several of these; none where there is no face.
 
-    source: a path, a PIL image, or an array uint8 (H, W, 3) in RGB or (H, W) in grey; weights: as Predictor takes them;
-    boxes: of the faces in a single picture, (x, y, width, height) in pixels, instead of detection; every: seconds
+    source: a path, a PIL image, or an array uint8 (H, W, 3) in RGB or (H, W) in grey; weights: as Predictor.load takes
+    them; boxes: of the faces in a single picture, (x, y, width, height) in pixels, instead of detection; every: seconds
     between the frames of a video that are read, all by default.
 
     Networks stay loaded between calls. For a long video take `Predictor.video`, which yields frame by frame.
@@ -150,4 +157,4 @@ def _version(source: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=4)
 def _loaded(sources: tuple[tuple[str, tuple[int, int] | None], ...]) -> Predictor:
-    return Predictor([source for source, _ in sources])
+    return Predictor.load([source for source, _ in sources])

@@ -29,14 +29,12 @@ from engrec.use.drawing import drawn
 from engrec.use.follow import DETECT_EVERY
 from engrec.use.inputs import Input, read_picture
 from engrec.use.limits import INTENDED_USE
-from engrec.use.network import BATCH_SIZE
 from engrec.use.predict import PHOTO_SIZE, VIDEO_SIZE, Predictor
 from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
 
 FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
-FEW = 8  # frames that wait for a batch where their pictures are kept to be drawn on
 PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
 Failed = Callable[[str], None]
 
@@ -61,7 +59,7 @@ class Counted:
         self.faces += len(seen.faces)
         self.none += not seen.faces
         self.small += sum(face.is_small for face in seen.faces)
-        self.seconds = seen.shot.seconds
+        self.seconds = seen.seconds
         self.ids = max([self.ids, *(face.face_id + 1 for face in seen.faces)])
 
 
@@ -92,8 +90,8 @@ def record(
     are read all the same. Where nothing can be read, nothing is written.
 
     After Ctrl-C or kill, what was complete by then is kept. names: of the columns; every: seconds between the frames of
-    a video that are read, None for all; boxes: write a copy of each video with boxes; failed: what was not even found, for
-    the description. Raises ValueError for a folder that holds other files.
+    a video that are read, None for all; boxes: write a copy of each video with boxes; failed: lines about what was not
+    even found, for the description. Raises ValueError for a folder that holds other files.
     """
     check_free(folder)
     check_folder(folder)
@@ -202,7 +200,7 @@ class _Recording:
         if self.every is not None:
             total = None if video.duration is None else int(video.duration / self.every) + 1
         with _bar(total, one.path.name, " frames") as bar:
-            frames = self.predictor.frames(one.name, video.frames(self.every), FEW if self.boxes else BATCH_SIZE)
+            frames = self.predictor.frames(one.name, video.frames(self.every), self.boxes)
             recorded = self._recorded(frames, counted, windows, timeline, bar)
             if self.boxes:
                 name = self._free_name(one, BOXES)
@@ -287,7 +285,7 @@ class _Recording:
 
 def recorded_with_boxes(frames: Iterator[Seen]) -> Iterator[tuple[float, np.ndarray]]:
     for seen in frames:
-        yield seen.shot.seconds or 0.0, drawn(seen)
+        yield seen.seconds or 0.0, drawn(seen)
 
 
 def _bar(total: int | None, name: str, unit: str) -> tqdm[Any]:

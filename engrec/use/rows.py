@@ -84,8 +84,7 @@ class Table:
 
 def face_rows(seen: Seen, columns: Columns) -> list[list[Any]]:
     """A row for each face, or one with success 0 and empty cells: no face is no answer, not an answer of zeros."""
-    shot = seen.shot
-    start = [seen.source, shot.number, "" if shot.seconds is None else f"{shot.seconds:.3f}"]
+    start = [seen.source, seen.number, "" if seen.seconds is None else f"{seen.seconds:.3f}"]
     if not seen.faces:
         empty = len(columns.of_faces) - len(start) - 2
         return [[*start, "", 0, *[""] * empty]]
@@ -129,7 +128,7 @@ class Windows:
 
     def add(self, seen: Seen) -> list[list[Any]]:
         """Take a frame; returns the rows of the window before, if this frame begins another."""
-        seconds = seen.shot.seconds or 0.0
+        seconds = seen.seconds or 0.0
         number = int(seconds // self.seconds)
         rows = self._rows((self.number + 1) * self.seconds) if number != self.number else []
         self.number, self.last = number, seconds

@@ -43,7 +43,7 @@ class Timeline:
         self.faces: dict[int, _OneFace] = {}
 
     def add(self, seen: Seen) -> None:
-        seconds = max(0.0, seen.shot.seconds or 0.0)
+        seconds = max(0.0, seen.seconds or 0.0)
         self.end = max(self.end, seconds)
         while seconds >= MOST_BINS * self.width:
             self._widen()
