@@ -57,7 +57,7 @@ def read_picture(path: Path) -> Image.Image:
 
 def shown(path: Path) -> str:
     """The path as text that every file and terminal takes, whatever bytes and control characters it is made of."""
-    text = str(path).encode(errors="backslashreplace").decode()
+    text = os.fsencode(path).decode(errors="backslashreplace")
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
