@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     wrote = f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}"
     print(f"{_summary(faces)}{left_out}\n\n{wrote}")
     if unreadable := [picture for picture in pictures if photos.is_unreadable(picture)]:
-        print(f"error: {len(unreadable)} files could not be read, or only in part; {out} has the rest", file=sys.stderr)
+        bad, number = (len({picture.row.path for picture in some}) for some in (unreadable, pictures))
+        print(f"error: {bad} of {number} files could not be read, or only in part: {out} has the rest", file=sys.stderr)
         return 1
     return 0
 
