@@ -46,9 +46,10 @@ def find(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
 def read_picture(path: Path) -> Image.Image:
     """An upright picture of 8 bits, RGB or L. Raises ValueError in one line for what cannot be read."""
     try:
+        _check_file(path)
         with path.open("rb") as file:
             content = file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(_why(path, error)) from error
     if len(content) > MAX_IMAGE_BYTES:
         raise ValueError(f"{shown(path)} is larger than {MAX_IMAGE_BYTES >> 20} MiB, the most allowed")
