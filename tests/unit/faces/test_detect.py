@@ -58,7 +58,7 @@ def test_both_engines_find_the_same_boxes(photo, detectors, angle):
 
 @pytest.mark.parametrize("angle", [90, -90, 45])
 def test_a_picture_that_lies_on_its_side_has_the_same_face(photo, angle):
-    small = np.pad(photo[::3, ::3], ((20, 20), (20, 20), (0, 0)), mode="edge")  # few pixels a face: it must be turned
+    small = np.pad(photo[::3, ::3], ((20, 20), (20, 20), (0, 0)), mode="edge")  # so small that -90 must be turned
     upright, lying = Detector()(small)[0], turned(small, angle)
     face = Detector()(lying)[0]
     middle = np.array([upright.box[0] + upright.box[2] / 2, upright.box[1] + upright.box[3] / 2])
