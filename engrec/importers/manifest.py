@@ -58,7 +58,7 @@ def read(
     else:
         rows, images, notes = _from_folders(source, size, colour)
     if subject_regex is not None:
-        rows = _with_subjects(rows, _pattern(subject_regex))
+        rows = _with_subjects(rows, subject_pattern(subject_regex))
     _check_splits(rows)
     class_names = _class_names(rows, source, classes)
     pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded last, after all other checks
@@ -156,7 +156,8 @@ def _check_no_empty_folder(source: Path, rows: list[Row]) -> None:
             raise ValueError(f"{name} contains no image, so its class is empty: add images or remove the folder")
 
 
-def _pattern(subject_regex: str) -> re.Pattern[str]:
+def subject_pattern(subject_regex: str) -> re.Pattern[str]:
+    """--subject-regex, whose one group is the subject. Raises ValueError for any other pattern."""
     try:
         pattern = re.compile(subject_regex)
     except (re.error, OverflowError, RecursionError) as error:
