@@ -57,6 +57,7 @@ def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_
     assert faces.sources.tolist() == ["bored/s1_1.png", "engaged/s1_1.jpg", "engaged/s2_2.png"]
     assert faces.class_names == ("bored", "engaged")
     assert faces.subjects.tolist() == ["s1", "s1", "s2"]
+    assert faces.clips is None
     assert faces.formats.tolist() == ["PNG RGB 220x220", "JPEG RGB 440x220", "PNG RGB 64x64"]
     assert np.array_equal(faces.images[0], crop(portrait, Detector()(portrait)[0]))
     assert faces.recipe["importer"] == "faces"
@@ -191,6 +192,7 @@ def test_videos_whose_folder_is_their_class(videos, tmp_path, capsys):
         *(f"bored/bored.mp4@{seconds}" for seconds in ("0.000", "0.500", "1.000", "1.500")),
         *(f"engaged/engaged.mp4@{seconds}" for seconds in ("0.000", "0.500", "1.000", "1.500")),
     ]
+    assert faces.clips.tolist() == ["bored/bored.mp4"] * 4 + ["engaged/engaged.mp4"] * 4
     assert faces.recipe["crop"]["detect_size"] == 320
     assert Crop.from_dict(faces.recipe["crop"]) == STANDARD
     assert (faces.recipe["every"], faces.recipe["source"]) == (0.5, "2 files")
