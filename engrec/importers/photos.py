@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.util
 import io
 import math
 from collections import Counter
@@ -23,6 +24,7 @@ from engrec.importers.manifest import Row
 
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
+NO_FACE = "no face"
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",
     "small", "roll",
@@ -45,12 +47,9 @@ class Picture:
     num_faces: int = 0
 
 
-NO_FACE = "no face"
-
-
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are looked at: every: seconds between the frames of a video."""
+    """How pictures are looked at. every: seconds between the frames of a video."""
 
     size: int
     colour: str
@@ -86,6 +85,8 @@ def read(
     rows, paths, below, notes = _rows(sources, root, person_folders)
     rows, class_names = manifest.checked(rows, sources[0], classes, subject_regex)
     videos = sum(is_video(row.path) for row in rows)
+    if videos and importlib.util.find_spec("av") is None:
+        raise ValueError("videos need PyAV: pip install '.[use]'")
     detect_size = detect_size or (VIDEO_SIZE if videos == len(rows) else SIZE)
     settings = Settings(size, colour, every, detect_size, threshold)
     pictures = _looked_at(rows, paths, below, settings)
@@ -198,7 +199,7 @@ def _from_file(path: Path) -> Row:
     name = path.name
     if not path.is_file() or not (files.is_image(name) or is_video(name)):
         raise ValueError(f"{path} is neither a folder, a CSV, a photograph nor a video: give one of these")
-    label = path.resolve().parent.name
+    label = path.absolute().parent.name  # as it is typed: a link is in the folder that names its class
     if not label or not (label + name).isprintable():
         raise ValueError(f"{path} is not in a folder that names its class: expected CLASS/photo.jpg")
     return Row(str(path), f"{label}/{name}", label, None, None)
@@ -218,7 +219,7 @@ def _looked_at(rows: Sequence[Row], paths: dict[str, Path], below: Path | None, 
             else:
                 pictures.append(_photo(row, path, photos, settings))
         except OSError as error:
-            pictures.append(Picture(row, row.path, f"unreadable: {error.strerror or one_line(error)}"))
+            pictures.append(Picture(row, row.path, f"unreadable: {row.path}: {error.strerror or one_line(error)}"))
         except ValueError as error:
             pictures.append(Picture(row, row.path, f"unreadable: {one_line(error)}"))
     return pictures

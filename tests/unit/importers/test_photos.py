@@ -258,6 +258,25 @@ def test_several_sources_must_be_files(pack, encode, portrait, tmp_path, refused
     assert "a/1.png is given twice" in refused("faces", one, other, one, "--name", "mine")
 
 
+def test_videos_without_pyav_are_one_line(pack, refused, monkeypatch):
+    monkeypatch.setattr(photos.importlib.util, "find_spec", lambda name: None)
+    assert "videos need PyAV: pip install" in refused("faces", pack({"a/1.mp4": b"", "b/1.mp4": b""}), "--name", "mine")
+
+
+def test_a_file_that_may_not_be_read_is_left_out(pack, encode, portrait, tmp_path, monkeypatch, capsys):
+    source = pack({"a/1.png": encode(portrait), "a/2.png": encode(portrait), "b/1.png": encode(portrait)})
+    opened = photos.files.read
+
+    def read(file, folder, name):
+        if name == "2.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(file, folder, name)
+
+    monkeypatch.setattr(photos.files, "read", read)
+    assert run(tmp_path / "mine.npz", source) == 1
+    assert "left out: unreadable: a/2.png: Permission denied" in capsys.readouterr().out
+
+
 def test_ctrl_c_leaves_nothing(pack, encode, portrait, tmp_path, monkeypatch, capsys):
     source = pack({"a/1.png": encode(portrait), "b/1.png": encode(portrait)})
     monkeypatch.setattr(photos, "crop", lambda *_: signal.raise_signal(signal.SIGINT))
