@@ -40,8 +40,8 @@ def is_video(name: str) -> bool:
 
 class Video:
     """A video file, for `with`. Attributes: duration (seconds) and num_frames, as the header states them or None;
-    rotation (degrees counterclockwise that stand upright; known after the first frame, and applied to all);
-    damage, after the last frame: what could not be read, in one line, or None.
+    codec; rotation, the degrees counterclockwise by which each frame is turned, known after the first; damage, after
+    the last frame: what could not be read, in one line, or None.
 
     Raises ValueError for a file that is missing, empty, no video, or without pictures.
     """
@@ -49,6 +49,7 @@ class Video:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.av = _pyav()
+        self.converter = self.av.video.reformatter.VideoReformatter()  # one for all frames: each new one takes a while
         self.rotation = 0
         self.damage: str | None = None
         self.file = _open(self.path)
@@ -58,6 +59,7 @@ class Video:
         except BaseException:
             self.file.close()
             raise
+        self.codec: str = self.stream.codec_context.name.upper()
         length = self.container.duration  # in microseconds
         self.duration: float | None = length / 1e6 if length and length > 0 else None
         self.num_frames: int | None = self.stream.frames or None
@@ -173,7 +175,7 @@ class Video:
         width, shape = frame.width, self.stream.sample_aspect_ratio
         if shape and 1 / MOST_STRETCH <= shape <= MOST_STRETCH:
             width = round(width * shape)  # of television: pixels that are no squares
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+        rgb = self.converter.reformat(frame, width, frame.height, "rgb24").to_ndarray()
         self.rotation = int(frame.rotation)
         turns = round(self.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
