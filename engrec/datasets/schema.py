@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engrec.errors import expectation_line
+from engrec.faces.crop import crop_of
 
 SPLITS = ("train", "val", "test")
 MOST_LETTERS, MOST_CLASSES = 4096, 1000  # in a text; in a data set
@@ -49,6 +50,7 @@ ARRAYS = {
     "recipe": Array("str", "", bool, "JSON"),
     "subjects": Array("str", "N", *NAME),
     "splits": Array("str", "N", lambda text: text in SPLITS, f"one of {', '.join(SPLITS)}"),
+    "clips": Array("str", "N", lambda text: text != "" and is_text(text), TEXT[1] + ", none empty"),
     "soft_labels": Array("float32", "NK"),
     "formats": Array("str", "N", *TEXT),
     "near_duplicates": Array("bool", "N"),
@@ -75,12 +77,21 @@ def _is_distillation(value: Any) -> bool:
     return all(type(number) in (int, float) for number in numbers) and isinstance(value.get("runs"), list)
 
 
+def _is_crop(value: Any) -> bool:
+    try:
+        crop_of(value, None)
+    except ValueError:
+        return False
+    return True
+
+
 # The keys that are read again. A recipe may have any others.
 RECIPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (is_file_name, FILE_NAME_RULE),
     "importer": (is_file_name, FILE_NAME_RULE),
     "task": (is_file_name, FILE_NAME_RULE),
     "notes": (_is_notes, "a list of texts"),
+    "crop": (_is_crop, "a text, or the recipe of scripts/prepare.py faces"),
     "ordered": (lambda value: isinstance(value, bool), "true or false"),
     "excluded_from_training": (_is_exclusion, "the numbers of images that dataset.exclude left out"),
     "distillation": (_is_distillation, "the runs, share and temperature of distill=teachers"),
@@ -112,6 +123,8 @@ def check(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if name != "images":
             check_array(name, array, sizes, where)
     _check_classes(arrays["labels"], arrays["class_names"].tolist(), where)
+    if "clips" in arrays:
+        _check_clips(arrays, where)
     if "soft_labels" in arrays:
         _check_soft_labels(arrays["soft_labels"], where)
 
@@ -145,6 +158,15 @@ def _check_classes(labels: np.ndarray, names: list[str], where: str) -> None:
     counts = np.bincount(labels, minlength=len(names))
     if empty := [name for name, count in zip(names, counts, strict=True) if count == 0]:
         raise ValueError(f"{where}: no image of class {', '.join(empty)}")
+
+
+def _check_clips(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """A clip is one observation: of one class, of one person, in one split."""
+    names, first, clip = np.unique(arrays["clips"], return_index=True, return_inverse=True)
+    for name in ("labels", "subjects", "splits"):
+        if name in arrays and (differ := arrays[name] != arrays[name][first][clip]).any():
+            found = names[clip[differ.argmax()]]
+            raise ValueError(expectation_line(where, name, f"several in the clip {found}", "one for each clip"))
 
 
 def _check_soft_labels(soft: np.ndarray, where: str) -> None:

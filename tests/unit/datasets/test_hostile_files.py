@@ -14,6 +14,7 @@ from mutations import ODD_TEXTS, damaged, drawn, in_one_line
 
 from engrec.datasets.prepared import load
 from engrec.datasets.schema import ARRAYS, is_file_name
+from engrec.faces.crop import STANDARD
 
 NAMES = list(ARRAYS)
 ODD_VALUES = (
@@ -38,7 +39,8 @@ def arrays(make_faces):
     soft = np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32)
     marks = {"near_duplicates": np.arange(24) % 5 == 0, "placeholders": np.arange(24) % 7 == 0}
     splits, formats = np.repeat(["train", "val", "test"], 8), np.array(["JPEG L 48x48", "PNG RGB 640x480"] * 12)
-    faces = make_faces(num_classes=3, size=8, splits=splits, soft_labels=soft, formats=formats, **marks)
+    optional = {"splits": splits, "soft_labels": soft, "clips": np.array([f"clip{i}" for i in range(24)])}
+    faces = make_faces(num_classes=3, size=8, formats=formats, **optional, **marks)
     recipe = faces.recipe | {"task": "expression", "notes": ["a note"]}
     return faces.arrays() | {"class_names": np.array(faces.class_names), "recipe": np.array(json.dumps(recipe))}
 
@@ -67,7 +69,7 @@ def use(faces):
     assert is_file_name(faces.file_name)
     assert len(set(faces.class_names)) == len(faces.class_names)
     json.dumps(faces.recipe, allow_nan=False)
-    for texts in (faces.sources, faces.subjects, faces.formats):
+    for texts in (faces.sources, faces.subjects, faces.formats, faces.clips):
         if texts is not None:
             "".join(texts.tolist()).encode()
     if faces.soft_labels is not None:
@@ -144,7 +146,9 @@ RECIPES = st.recursive(
 
 @drawn(4)
 @given(
-    key=st.sampled_from(["name", "importer", "task", "notes", "excluded_from_training", "distillation", "size"]),
+    key=st.sampled_from(
+        ["name", "importer", "task", "notes", "excluded_from_training", "distillation", "size", "crop"]
+    ),
     value=RECIPES,
 )
 def test_other_recipes(arrays, tmp_path_factory, key, value):
@@ -158,6 +162,13 @@ def test_a_recipe_with_an_odd_distillation_is_refused(arrays, tmp_path, value):
     recipe = json.loads(arrays["recipe"].item()) | {"distillation": value}
     changed = arrays | {"recipe": np.array(json.dumps(recipe))}
     assert "recipe.distillation must be the runs, share" in refused(tmp_path / "faces.npz", pack(members(changed)))
+
+
+@pytest.mark.parametrize("value", [5, [], {}, STANDARD.as_dict() | {"side": -1}, STANDARD.as_dict() | {"shift": "x"}])
+def test_a_recipe_with_an_odd_crop_is_refused(arrays, tmp_path, value):
+    recipe = json.loads(arrays["recipe"].item()) | {"crop": value}
+    changed = arrays | {"recipe": np.array(json.dumps(recipe))}
+    assert "recipe.crop must be a text, or the recipe of" in refused(tmp_path / "faces.npz", pack(members(changed)))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "NaN", '"' + "x" * 10, "{", '{"name": 1e999}'])
