@@ -77,12 +77,12 @@ STANDARD = Crop()
 def crop_of(stored: Any, data: str | None) -> Crop | None:
     """The recipe of a prepared file or a checkpoint; None if nobody knows how its faces were cropped.
 
-    stored: what it says, None if it is older and says nothing. data: the importer or the name of the data set. Raises
+    stored: what it says, None if it says nothing, as older ones. data: the importer or the name of the data set. Raises
     ValueError as `Crop.from_dict`.
     """
     if stored is None or stored == UNKNOWN:
         return STANDARD if data in AS_DISTRIBUTED else None
-    return Crop.from_dict(stored)
+    return None if isinstance(stored, str) else Crop.from_dict(stored)
 
 
 def crop(picture: Image.Image | np.ndarray, face: Face, size: int = 48, colour: str = "grey") -> np.ndarray:

@@ -143,7 +143,7 @@ def read(
     if not 0.01 <= every <= 3600:
         raise ValueError(f"--every {every} must be 0.01 to 3600 seconds")
     check_people(clips, source)
-    detector, found = Detector(DETECT_SIZE), _Found()
+    detector, found = Detector(DETECT_SIZE, turned=False), _Found()  # a recording is upright
     for clip in tqdm(clips, desc=importer, unit=" videos", disable=None, delay=1, leave=False):
         _add(clip, found, detector, every, size)
     labels = np.array([clip.label for clip in found.clips], np.int64)

@@ -153,4 +153,5 @@ def test_what_is_no_recipe_is_refused(stored):
 def test_data_sets_whose_crops_were_measured_count_as_the_standard():
     assert crop_of("as distributed", "fer2013") == crop_of(None, "wacv2016") == STANDARD
     assert crop_of("as distributed", "manifest") is crop_of(None, None) is None
+    assert crop_of("by hand", "fer2013") is None
     assert crop_of(Crop(side=2.0).as_dict(), "fer2013") == Crop(side=2.0)
