@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import numpy as np
 import prepare
@@ -10,6 +11,7 @@ import video_sets
 
 from engrec.datasets.prepared import Faces, load
 from engrec.faces.crop import Crop
+from engrec.faces.video import write_video
 from engrec.importers import daisee, engagenet, engagewild
 
 
@@ -74,7 +76,7 @@ def test_daisee_matches_clips_without_suffix_and_says_what_is_missing(prepared):
 
 
 def test_frames_without_a_face_are_counted_by_class(prepared):
-    assert "frames left out, as no face was found: 5 of 68 (7.4%); by class: very_low 5 of 20 (25.0%), low 0 of 16" in (
+    assert "frames left out, as no face was found: 5 of 68 (7.4%); very_low 5 of 20 (25.0%), low 0 of 16" in (
         notes(prepared["daisee"])
     )
     assert (np.bincount(prepared["daisee"].labels) == [15, 16, 16, 16]).all()
@@ -182,3 +184,22 @@ def test_without_labels_or_with_labels_of_others(copied, refused):
     video = next((folder / "Train").glob("*.mp4"))
     shutil.copy(video, folder / "Validation")
     assert f"has the video {video.stem} twice" in refused("engagewild", folder)
+
+
+def test_a_damaged_clip_is_used_as_far_as_it_goes(copied):
+    folder = copied("daisee")
+    clip = next((folder / "DataSet" / "Test" / "110007").rglob("*.avi"))
+    rng = np.random.default_rng(0)
+    frames = [video_sets.face(2, 7) // 2 + rng.integers(0, 60, (120, 160, 3), np.uint8) for _ in range(12)]
+    write_video(clip.with_suffix(".mkv"), frames, rate=4)
+    content = clip.with_suffix(".mkv").read_bytes()
+    clip.with_suffix(".mkv").write_bytes(content[: len(content) * 3 // 5])
+    clip.unlink()
+    faces = Faces(**daisee.read(folder, every=0.25))
+    assert f"videos damaged, and used as far as they can be read: 1 ({clip.stem}.mkv, read " in notes(faces)
+    assert 0 < (faces.clips == clip.stem).sum() < 12
+
+
+def test_without_pyav_the_command_to_install_it_is_named(sets, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "pip install '.[use]'" in refused("daisee", sets["daisee"])
