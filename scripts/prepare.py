@@ -15,8 +15,19 @@ with ctrl_c_exits():
     from engrec.datasets.prepared import Faces, excludable
     from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
     from engrec.errors import errors_in_one_line
-    from engrec.importers import daisee, engagenet, engagewild, er, fer2013, ferplus, files, manifest, photos, wacv2016
-    from engrec.importers.video import SUBJECT
+    from engrec.importers import (
+        daisee,
+        engagenet,
+        engagewild,
+        er,
+        fer2013,
+        ferplus,
+        files,
+        manifest,
+        photos,
+        video,
+        wacv2016,
+    )
     from engrec.machine.files import write_text
 
 EXAMPLES = {
@@ -183,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     add_videos("engagewild", engagewild, every=5).add_argument(
         "--subject-regex",
         metavar="RE",
-        default=SUBJECT.pattern,
+        default=video.SUBJECT.pattern,
         help="its one group matches the subject in the name of a video (default: %(default)s)",
     )
     crops = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
