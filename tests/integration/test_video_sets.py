@@ -65,3 +65,8 @@ def test_the_summary_has_both_per_frame_and_per_clip(folder):
             if name in row["test set"]
         ]
         assert value == pytest.approx(np.mean(right))
+        result = json.loads((folder.path / "runs" / name / "result.json").read_text())
+        assert result["clips"]["metrics"]["test/accuracy"] == pytest.approx(value)
+        assert result["clips"]["metrics"].keys() == result["metrics"].keys() - {"test/loss"}
+        log = (folder.path / "runs" / name / "train.log").read_text()
+        assert f"test per clip: accuracy {value:.4f}" in log
