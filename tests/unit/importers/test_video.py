@@ -75,6 +75,14 @@ def test_daisee_matches_clips_without_suffix_and_says_what_is_missing(prepared):
     assert "videos left out, as they cannot be read: 1 (1100011092.avi cannot be read" in notes(faces)
 
 
+def test_daisee_with_all_labels_in_one_file(copied):
+    folder = copied("daisee")
+    for path in folder.glob("Labels/T*.csv"):
+        path.unlink()
+    (folder / "Labels" / "ValidationLabels.csv").unlink()
+    assert "1100011093" in Faces(**daisee.read(folder, every=0.5)).clips
+
+
 def test_frames_without_a_face_are_counted_by_class(prepared):
     assert "frames left out, as no face was found: 5 of 68 (7.4%); very_low 5 of 20 (25.0%), low 0 of 16" in (
         notes(prepared["daisee"])
@@ -141,11 +149,14 @@ def test_a_person_in_two_splits_is_refused(copied, refused):
     assert "by person" in message
 
 
+TWICE = ",0,3,1,0\n1100081015.mp4,0,2,1,0"
+
+
 @pytest.mark.parametrize(
     ("name", "path", "old", "new", "expected"),
     [
         ("daisee", "Labels/TestLabels.csv", ",0,3,1,0", ",0,4,1,0", "has the engagement '4', allowed: 0, 1, 2, 3"),
-        ("daisee", "Labels/TestLabels.csv", ",0,3,1,0", ",0,2,1,0", "the label 2, but AllLabels.csv line"),
+        ("daisee", "Labels/TestLabels.csv", ",0,3,1,0", TWICE, "the label 2, but TestLabels.csv line 5 gives 3"),
         ("daisee", "Labels/TestLabels.csv", "Engagement", "Level", "lacks the column engagement"),
         ("engagenet", "test_engagement_labels.csv", "Highly-Engaged", "Bored", "has the label 'Bored', allowed: Not"),
         ("engagewild", "train_labels.csv", ",1", ",0.5", "has the label '0.5', allowed: 0, 0.33, 0.66, 1"),
@@ -154,14 +165,12 @@ def test_a_person_in_two_splits_is_refused(copied, refused):
 )
 def test_labels_that_do_not_belong_are_refused_with_their_line(copied, refused, name, path, old, new, expected):
     folder = copied(name)
-    if "allowed: 0, 1, 2, 3" in expected:
-        (folder / "Labels" / "AllLabels.csv").unlink()
     text = (folder / path).read_text()
     assert old in text
     (folder / path).write_text(text.replace(old, new))
     message = refused(name, folder)
     assert expected in message
-    assert (folder / path).name in message or "AllLabels.csv" in message
+    assert (folder / path).name in message
 
 
 def test_wrong_folders_are_refused(tmp_path, refused, sets):
