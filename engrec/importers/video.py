@@ -143,6 +143,7 @@ def read(
     if not 0.01 <= every <= 3600:
         raise ValueError(f"--every {every} must be 0.01 to 3600 seconds")
     check_people(clips, source)
+    files.check_no_empty_class(np.array([clip.label for clip in clips]), class_names, source)  # before it takes hours
     seen = _look_at(clips, importer, every, size)
     notes = [*notes, *_notes(seen, class_names)]
     each = [one.clip for one in seen for _ in one.images]
