@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from engrec.runs.pictures import write
 from engrec.use.answers import Answerer, Seen, SeenFace
@@ -19,6 +19,7 @@ MOST_BINS = 800  # of which a picture shows each as a pixel or two
 MOST_FACES, MOST_KEPT = 4, 32  # shown; kept in memory
 AWAY = 2.0  # seconds after which a face does not come back under its id
 FINEST = 0.05  # seconds of a bin, at first
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000, 86400)  # seconds
 # Told apart also by those who do not see red and green; warm colours for what is intense, grey for neutral.
 COLOURS = {
     "angry": "#b2182b", "anger": "#b2182b", "disgust": "#5b8c2a", "fear": "#6a3d9a", "happy": "#f2c230",
@@ -135,7 +136,7 @@ class Timeline:
         axes.set_ylabel(network.task, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         short = self.end < 10
-        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 5, 6, 10], integer=not short))
+        axes.xaxis.set_major_locator(MultipleLocator(_step(self.end)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s" if short else _clock(x)))
         axes.tick_params(labelbottom=is_last, labelsize=8)
         if legend:
@@ -185,6 +186,11 @@ def _colours(class_names: tuple[str, ...]) -> list[Any]:
 def _literally(text: str) -> str:
     """Text in which a dollar is no formula."""
     return text.replace("$", r"\$")
+
+
+def _step(end: float) -> float:
+    """Seconds between two times that are written below the picture."""
+    return next((step for step in STEPS if end <= 12 * step), end / 12)
 
 
 def _clock(seconds: float) -> str:

@@ -8,7 +8,7 @@ from tiny_networks import fake
 from engrec.use.answers import Answer, Answerer, Seen, SeenFace
 from engrec.use.drawing import drawn
 from engrec.use.limits import LIMITS
-from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours, _runs
+from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours, _runs, _step
 
 NETWORKS = Answerer([fake("expression", ("angry", "neutral")), fake("engagement", ("low", "middle", "high"))])
 
@@ -102,6 +102,13 @@ def test_expressions_have_their_colours_and_levels_a_scale():
 
 def test_times_are_read_as_on_a_clock():
     assert [_clock(seconds) for seconds in (0, 45, 75, 3661)] == ["0:00", "0:45", "1:15", "1:01:01"]
+
+
+@pytest.mark.parametrize(
+    ("end", "step"), [(0, 0.1), (5, 0.5), (11, 1), (60, 5), (2700, 300), (86400, 7200), (1e7, 1e7 / 12)]
+)
+def test_few_times_are_written(end, step):
+    assert _step(end) == step
 
 
 def test_a_frame_is_drawn_on_around_the_face_alone():
