@@ -9,11 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny_networks import faking, picture
 
 from engrec.faces.video import write_video
 from engrec.use import command, predict
+from engrec.use.timeline import Timeline
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,6 +25,7 @@ def work(tmp_path, monkeypatch):
     """A folder to work in, with networks and a detector that need no weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict.Predictor, "load", lambda _: faking())
+    monkeypatch.setattr(Timeline, "figure", lambda _: Figure(figsize=(1, 1)))
     return tmp_path
 
 
