@@ -94,6 +94,18 @@ def test_of_equal_candidates_the_first_is_chosen_and_of_losses_the_lowest(select
     assert tuple(of_loss.choose(0)["chosen"]) == selection.candidates[3]
 
 
+def test_a_candidate_with_a_run_that_diverged_is_not_chosen(selection):
+    first, *others = selection.candidates
+    for candidate in others:
+        finish(selection.inner_runs(0, candidate), **{"test/auc": 0.4})
+    diverged = selection.inner_runs(0, first)[1:2]
+    choice = selection.choose(0, diverged)
+    assert tuple(choice["chosen"]) == others[0]
+    assert [one["mean"] for one in choice["candidates"]] == [None, 0.4, 0.4, 0.4]
+    with pytest.raises(ValueError, match="every training diverged for fold 0: give optimizer.lr smaller values"):
+        selection.choose(0, [selection.inner_runs(0, candidate)[0] for candidate in selection.candidates])
+
+
 def test_a_score_that_is_undefined_is_said(selection):
     for candidate in selection.candidates:
         finish(selection.inner_runs(0, candidate), **{"test/auc": None})
