@@ -6,7 +6,8 @@ python scripts/nested.py experiment=wacv2016_scratch optimizer.lr=0.01,0.02 max_
 
 Overrides are those of train.py; keys with several values are chosen. For each fold, every combination is trained and
 tested on folds of the people whom the fold does not test (split=nested), and the best mean wins; values with which a
-training diverges cannot. The same command resumes where it was stopped. OUT/chosen has the runs to report, OUT/choices.json what was chosen, OUT/inner the rest.
+training diverges cannot. The same command resumes where it was stopped. OUT/chosen has the runs to report,
+OUT/choices.json what was chosen, OUT/inner the rest.
 """
 
 import argparse

@@ -283,11 +283,11 @@ def run_all(runs: Sequence[Run], launcher: Launcher, may_diverge: bool = False) 
                 if (status := job.ended()) is None:
                     continue
                 del running[run]
-                if run.state != "done":
-                    print()  # the run's line is not ended yet
                 if may_diverge and status == DIVERGED:
                     diverged.add(run)
                 else:
+                    if run.state != "done":
+                        print()  # the run's line is not ended yet
                     check_ended_well(run, status)
                 clock.add(run, seconds := perf_counter() - started)
                 name = "" if alone else f"{run.name}: "

@@ -102,7 +102,7 @@ def test_a_candidate_with_a_run_that_diverged_is_not_chosen(selection):
     choice = selection.choose(0, diverged)
     assert tuple(choice["chosen"]) == others[0]
     assert [one["mean"] for one in choice["candidates"]] == [None, 0.4, 0.4, 0.4]
-    with pytest.raises(ValueError, match="every training diverged for fold 0: give optimizer.lr smaller values"):
+    with pytest.raises(ValueError, match=r"every training diverged for fold 0: give optimizer\.lr smaller values"):
         selection.choose(0, [selection.inner_runs(0, candidate)[0] for candidate in selection.candidates])
 
 
