@@ -284,7 +284,11 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
     if args.importer in OWN:
         dataset = f"dataset=prepared dataset.path={out}"
-    split, start = "", " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
+    split, start = "", ""
+    if stage == "stage=finetune" and faces.images.shape[1:] == (1, 48, 48):
+        start = " model=resnet_small init_from=engrec:expressions"
+    elif stage == "stage=finetune":  # the expressions that come with engrec are of one size
+        stage = "stage=scratch"
     if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):
         split = " split=random" if faces.subjects is None else " split=kfold split.fold=0"
     warning = "\n  (a leakage check only, because the subjects are unknown: use --subject-regex or a subject column)"
