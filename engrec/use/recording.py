@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from engrec.use.timeline import Timeline
 FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
 PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
+TICK = 0.001  # seconds
 Failed = Callable[[str], None]
 
 
@@ -204,7 +205,7 @@ class _Recording:
             recorded = self._recorded(frames, counted, windows, timeline, bar)
             if self.boxes:
                 name = self._free_name(one, BOXES)
-                write_video(self.folder / name, recorded_with_boxes(recorded), rate=None)
+                write_video(self.folder / name, with_boxes(recorded), rate=None)
                 self.done.files.append(name)
             else:
                 deque(recorded, maxlen=0)
@@ -285,9 +286,12 @@ class _Recording:
         }
 
 
-def recorded_with_boxes(frames: Iterator[Seen]) -> Iterator[tuple[float, np.ndarray]]:
+def with_boxes(frames: Iterable[Seen]) -> Iterator[tuple[float, np.ndarray]]:
+    """Seconds and picture of each frame. Two frames of a broken file may have one time, which no video can store."""
+    last = -TICK
     for seen in frames:
-        yield seen.seconds or 0.0, drawn(seen)
+        last = max(seen.seconds or 0.0, last + TICK)
+        yield last, drawn(seen)
 
 
 def _bar(total: int | None, name: str, unit: str) -> tqdm[Any]:

@@ -15,8 +15,9 @@ from tiny_networks import fake, faking, picture
 from engrec.faces import video as videos
 from engrec.faces.video import Video, write_video
 from engrec.use import recording
+from engrec.use.answers import Seen
 from engrec.use.inputs import Input, find
-from engrec.use.recording import record
+from engrec.use.recording import record, with_boxes
 from engrec.use.timeline import Timeline
 
 TABLES = ["predictions.csv", "predictions.json"]
@@ -116,6 +117,11 @@ def test_a_copy_with_boxes_has_the_same_frames(write, tmp_path):
     assert [ours[0] for ours, _ in pairs] == pytest.approx([theirs[0] for _, theirs in pairs], abs=2e-3)
     changed = [np.abs(ours[1].astype(int) - theirs[1]).max() > 100 for ours, theirs in pairs]
     assert changed == [True] * 8 + [False] * 8 + [True] * 8
+
+
+def test_frames_of_one_time_are_a_tick_apart_in_the_copy():
+    frames = [Seen("a.mp4", n, seconds, (), (), picture()) for n, seconds in enumerate([0.0, 0.0, 0.0, 0.5, 0.5])]
+    assert [seconds for seconds, _ in with_boxes(frames)] == pytest.approx([0, 0.001, 0.002, 0.5, 0.501])
 
 
 def test_videos_that_are_called_alike_keep_their_pictures(write, tmp_path):
