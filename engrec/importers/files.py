@@ -7,7 +7,6 @@ import io
 import lzma
 import os
 import tarfile
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,8 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
+
+from engrec.faces.crop import RESIZE as RESIZE
+from engrec.faces.picture import one_line as one_line
+from engrec.faces.picture import open_picture
 
 SPLIT_ALIASES = {
     "train": "train",
@@ -31,9 +34,7 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
-RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
 DAMAGE = (EOFError, OSError, UnicodeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
@@ -104,29 +105,13 @@ def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
         yield from tqdm(lines, desc=source.name, unit=" rows", disable=None, delay=1, leave=False)
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
-
-
 def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:
     """Pixels uint8 (C, size, size) of one image file, C = 1 (grey) or 3 (rgb), and its format, such as "JPEG L 48x48".
 
-    The camera's orientation is applied, transparent pixels are put on black, 16 bits are scaled to 8, and of several
-    frames the first is used. Raises ValueError for a file that cannot be read; `where` is its name in the message.
+    See `open_picture`. Raises ValueError for a file that cannot be read; `where` is its name in the message.
     """
-    if not content:
-        raise ValueError(f"{where} is empty (0 bytes): download it again or remove it")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a palette or a tag that Pillow can do without
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            found = f"{image.format} {image.mode} {image.width}x{image.height}"
-            image = _eight_bit(ImageOps.exif_transpose(image)).convert("L" if colour == "grey" else "RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error
-    except Exception as error:  # Pillow raises a dozen kinds on damaged files
-        raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): replace or remove it") from error
+    image, found = open_picture(content, where)
+    image = image.convert("L" if colour == "grey" else "RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(image).reshape(size, size, -1).transpose(2, 0, 1), found
@@ -287,18 +272,3 @@ def _is_hidden(name: str) -> bool:
         or parts[0] == "__MACOSX"
         or parts[-1] in ("Thumbs.db", "desktop.ini")
     )
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Image with 8 bits per channel and no transparency; modes that PIL's convert would clip are scaled."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("pixels exceed 16 bits; save it with 8 or 16 bits")
-        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image if image.mode == "L" else image.convert("RGB")
