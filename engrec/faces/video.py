@@ -1,0 +1,251 @@
+"""Frames of a video with their times: upright, one at a time, damage in words; and a writer. Needs PyAV."""
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path, PurePath
+from types import ModuleType
+from typing import IO, Any, Self
+
+import numpy as np
+from PIL import Image
+
+from engrec.machine.files import atomic_write
+
+# Containers by the names of FFmpeg's readers. Not its pictures, and not its playlists, which can name other addresses.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg,mjpeg"
+VIDEO_SUFFIXES = {
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".webm", ".wmv",
+}  # fmt: skip
+WRITERS = {  # FFmpeg's container and codec
+    ".mp4": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx"),
+    ".avi": ("avi", "mpeg4"),
+    ".mjpeg": ("mjpeg", "mjpeg"),
+}
+# Without frames that refer to later ones: with them, a last frame that is shown for long ends the file too early.
+SPEED = {"libx264": {"preset": "veryfast", "bf": "0"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"}}
+MOST_PIXELS = 2**26  # of a frame: four times 4K in each direction
+MOST_STRETCH = 4  # of the pixels' shape; beyond, the header is wrong
+CLOSE = 5e-4  # seconds: half of the unit that WebM and AVI round times to
+MISSING_SHARE, MISSING_SECONDS = 0.05, 0.5  # less than this at the end may be rounding of the header
+
+
+def is_video(name: str) -> bool:
+    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+class Video:
+    """A video file, for `with`. Attributes: duration (seconds) and num_frames, as the header states them or None;
+    rotation (degrees counterclockwise that stand upright; known after the first frame, and applied to all);
+    damage, after the last frame: what could not be read, in one line, or None.
+
+    Raises ValueError for a file that is missing, empty, no video, or without pictures.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.av = _pyav()
+        self.rotation = 0
+        self.damage: str | None = None
+        self.file = _open(self.path)
+        try:
+            self.container = self._container()
+            self.stream = self._stream()
+        except BaseException:
+            self.file.close()
+            raise
+        length = self.container.duration  # in microseconds
+        self.duration: float | None = length / 1e6 if length and length > 0 else None
+        self.num_frames: int | None = self.stream.frames or None
+        if self.num_frames is None and self.duration and self.stream.average_rate:
+            self.num_frames = round(self.duration * float(self.stream.average_rate))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+        self.file.close()
+
+    def frames(self, every: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """Seconds since the first frame, as the file states them, and the picture, uint8 RGB (H, W, 3), upright.
+
+        every: seconds; the first frame of each such period. None: all frames. To be iterated once. Raises ValueError
+        where not one frame can be read; damage after the first frame ends the iteration, see `damage`.
+        """
+        if every is not None and not every > 0:
+            raise ValueError(f"every must be a number of seconds above 0, found {every}")
+        due = 0.0
+        for seconds, frame in self._timed():
+            if every is not None:
+                if seconds + CLOSE < due:
+                    continue
+                due = (math.floor((seconds + CLOSE) / every) + 1) * every
+            yield seconds, self._upright(frame)
+
+    def _container(self) -> Any:
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+        try:
+            return self.av.open(self.file, "r", options=options, metadata_errors="replace")
+        except self.av.error.FFmpegError as error:
+            if kind := _picture(self.file):
+                message = f"{self.path.name} is a picture, not a video: name it {self.path.stem}.{kind.lower()}"
+            else:
+                message = f"{self.path.name} cannot be read as a video ({_words(error)}): replace or remove it"
+            raise ValueError(message) from error
+
+    def _stream(self) -> Any:
+        covers = self.av.stream.Disposition.attached_pic  # the cover of a piece of music
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & covers]
+        if not streams:
+            kinds = sorted({stream.type for stream in self.container.streams}) or ["nothing"]
+            raise ValueError(f"{self.path.name} contains no video, only {', '.join(kinds)}: remove it")
+        context = streams[0].codec_context
+        if context is None:
+            raise ValueError(f"{self.path.name} is in a format that cannot be decoded here: save it as H.264")
+        if context.width * context.height > MOST_PIXELS:
+            size = f"{context.width} × {context.height}"
+            raise ValueError(f"{self.path.name} has frames of {size} pixels, more than {MOST_PIXELS}: make it smaller")
+        return streams[0]
+
+    def _timed(self) -> Iterator[tuple[float, Any]]:
+        """Each frame and its seconds since the first; a frame without a time follows the last one at the usual rate."""
+        first: float | None = None
+        step = 1 / float(self.stream.average_rate or 25)
+        seconds, number = 0.0, 0
+        for frame in self._decoded():
+            if frame.time is not None:
+                first = frame.time - (seconds + step if number else 0.0) if first is None else first
+                seconds = max(frame.time - first, seconds)
+            elif number:
+                seconds += step
+            number += 1
+            yield seconds, frame
+        if number == 0:
+            raise ValueError(f"{self.path.name} contains no frame that can be read{self._reason()}: remove it")
+        self._judge(number, seconds)
+
+    def _decoded(self) -> Iterator[Any]:
+        """Frames; what cannot be decoded is left out and counted, what cannot be read ends them."""
+        self._broken: list[str] = []
+        self._end: str | None = None
+        self._reached = 0.0
+        packets = self.container.demux()  # sound too: it tells how far the file reaches
+        while True:
+            try:
+                packet = next(packets, None)
+            except (self.av.error.FFmpegError, OSError) as error:
+                self._end = _words(error)
+                return
+            if packet is None:
+                return
+            if packet.pts is not None and packet.time_base:
+                self._reached = max(self._reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream is not self.stream:
+                continue
+            try:
+                frames = packet.decode()
+            except self.av.error.FFmpegError as error:
+                self._broken.append(_words(error))
+                continue
+            yield from frames
+
+    def _judge(self, number: int, seconds: float) -> None:
+        read = f"read {number} frames, {seconds:.1f} s"
+        start = (self.container.start_time or 0) / 1e6
+        missing = (self.duration or 0) - (self._reached - max(start, 0))
+        if self._end is not None:
+            self.damage = f"{read}, then: {self._end}"
+        elif self.duration and missing > max(MISSING_SECONDS, MISSING_SHARE * self.duration):
+            self.damage = f"{read}, then: it ends before the {self.duration:.1f} s that its header states"
+        elif self._broken:
+            self.damage = f"{read}, without {len(self._broken)} damaged parts: {self._broken[0]}"
+
+    def _reason(self) -> str:
+        reason = self._end or next(iter(self._broken), None)
+        return "" if reason is None else f" ({reason})"
+
+    def _upright(self, frame: Any) -> np.ndarray:
+        width, shape = frame.width, self.stream.sample_aspect_ratio
+        if shape and 1 / MOST_STRETCH <= shape <= MOST_STRETCH:
+            width = round(width * shape)  # of television: pixels that are no squares
+        rgb = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+        self.rotation = int(frame.rotation)
+        turns = round(self.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25) -> None:
+    """Write a video, complete or not at all; the suffix says how, see WRITERS.
+
+    frames: uint8 RGB (H, W, 3), all of one size. rate: of them, a second; None: frames are pairs of seconds and
+    picture, as `Video.frames` yields them, which .avi and .mjpeg cannot store. An odd side loses its last pixel.
+    Raises ValueError for another suffix, and where there are no frames.
+    """
+    path, av = Path(path), _pyav()
+    if path.suffix.lower() not in WRITERS:
+        raise ValueError(f"{path.name} must end in one of {', '.join(WRITERS)}")
+    kind, codec = WRITERS[path.suffix.lower()]
+    timed = frames if rate is None else ((number / rate, frame) for number, frame in enumerate(frames))
+    with atomic_write(path, "wb") as file, av.open(file, "w", format=kind) as container:
+        _encode(container, codec, timed, rate)
+
+
+def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]], rate: float | None) -> None:
+    av, stream = _pyav(), None
+    codec = codec if codec in av.codecs_available else "mpeg4"  # not every build has H.264
+    steady = None if rate is None else Fraction(rate).limit_denominator(1001)
+    for seconds, rgb in timed:
+        if stream is None:
+            stream = container.add_stream(codec, rate=steady or 30)
+            stream.height, stream.width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.codec_context.time_base = 1 / steady if steady else Fraction(1, 1000)
+            stream.options = SPEED.get(codec, {})
+        picture = np.ascontiguousarray(rgb[: stream.height, : stream.width])
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.time_base = stream.codec_context.time_base
+        frame.pts = round(seconds / frame.time_base)
+        container.mux(stream.encode(frame))
+    if stream is None:
+        raise ValueError("there are no frames to write")
+    container.mux(stream.encode())
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The file itself and not its name, which FFmpeg would take for an address."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give the path of a video")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file: give the path of a video")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes): download it again or remove it")
+    return path.open("rb")
+
+
+def _picture(file: IO[bytes]) -> str | None:
+    """Format of a picture, None where it is none."""
+    file.seek(0)
+    try:
+        return Image.open(file).format
+    except Exception:  # Pillow raises a dozen kinds on damaged files
+        return None
+
+
+def _words(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _pyav() -> ModuleType:
+    try:
+        import av
+        import av.error
+        import av.stream
+    except ImportError as error:
+        raise ValueError("videos need PyAV: pip install '.[use]'") from error
+    return av
