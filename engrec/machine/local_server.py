@@ -74,7 +74,8 @@ def bound(host: str, port: int) -> socket.socket:
 async def served(app: web.Application, host: str, listening: socket.socket) -> AsyncIterator[str]:
     """The application at work; gives its address."""
     server_logger.addFilter(is_ours)
-    runner = web.AppRunner(app, access_log=None)
+    # A page that is open would be waited for, a minute long.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
