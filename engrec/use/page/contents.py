@@ -17,7 +17,7 @@ ABOUT, STYLE = "about.json", "style.css"
 # What a browser lets the page do: run its own files, fetch nothing from elsewhere, send nothing anywhere.
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src data: blob:; "
-    "media-src blob: mediastream:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'"
+    "media-src blob: mediastream:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'"
 )
 Engine = Literal["local", "browser"]
 ENGINES = {"local": "computed by Python on this machine", "browser": "computed in this browser"}

@@ -79,7 +79,7 @@ def test_the_crop_is_that_of_python_bit_for_bit(tmp_path, size, colour):
 
 
 def test_faces_are_found_where_python_finds_them(tmp_path):
-    """With the outputs of the same network, for a picture that is reduced first; also of a face that lies on its side."""
+    """With outputs of the same network; in pictures that are reduced first, also of a face that lies on its side."""
     upright = np.ascontiguousarray(astronaut()[:300, 60:361])
     pictures = (upright, np.ascontiguousarray(np.rot90(upright)))
     network, asked = detect.Detector(200, engine="onnxruntime").network, []
@@ -151,13 +151,10 @@ def test_faces_have_the_numbers_that_python_gives_them(tmp_path):
 def test_a_cut_is_seen_as_in_python(tmp_path):
     rng = np.random.default_rng(0)
     photograph = astronaut()[:203, :301]
-    others = [
-        np.roll(photograph, 9, 1),
-        photograph // 2,
-        255 - photograph,
-        rng.integers(0, 256, (203, 301, 3), np.uint8),
-    ]
-    pictures = [np.ascontiguousarray(one) for one in (photograph, *others, photograph[:, :150])]
+    dimmed = [(photograph * light).astype(np.uint8) for light in np.linspace(0.3, 1, 40)]
+    noise = rng.integers(0, 256, photograph.shape, np.uint8)
+    others = [np.roll(photograph, 9, 1), *dimmed, photograph[..., ::-1], noise, photograph[:, :150]]
+    pictures = [np.ascontiguousarray(one) for one in (photograph, *others)]
     expected = [is_cut(pictures[0], other) for other in pictures[1:]]
     code = "console.log(JSON.stringify(pictures.slice(1).map((one) => isCut(histogram(pictures[0]), histogram(one)))));"
     assert node(tmp_path, code, [], pictures) == expected
