@@ -3,6 +3,7 @@
 import { plot } from "./plot.js";
 import { best } from "./record.js";
 
+const UNKNOWN = "Its training faces may have been cropped otherwise: trust it less.";
 const TITLES = { expression: "Expression", engagement: "Engagement" };
 export const percent = (share) => `${Math.round(100 * share)} %`;
 
@@ -42,9 +43,12 @@ export class Answers {
 
   showFacts(face) {
     const { small, networks } = this.about;
-    const lines = face
-      ? [`Face ${face.id}`, `${Math.round(face.px)} pixels, leaning ${Math.round(face.roll)}°, found with ${face.score.toFixed(2)}`]
-      : ["No face", "in this picture, or none large enough to be found"];
+    const lines = ["No face", "in this picture, or none large enough to be found"];
+    if (face) {
+      const certainty = `certainty of the detector ${face.score.toFixed(2)}`;
+      lines[0] = `Face ${face.id}`;
+      lines[1] = `${Math.round(face.px)} pixels, leaning ${Math.round(face.roll)}°, ${certainty}`;
+    }
     const warned = face && face.px < small ? `Under ${small} pixels: too small to be trusted.` : "";
     const seen = `Left: the ${networks[0].size} × ${networks[0].size} pixels that the network sees.`;
     const texts = [...lines, face ? seen : "", warned];
@@ -85,10 +89,11 @@ class Card {
     this.element = made("section", "card");
     const heading = made("h2", "", TITLES[task]);
     heading.append(made("small", "", dataset ? `${name}, trained on ${dataset}` : name));
-    if (!isKnown) heading.append(made("small", "warning", "Its training faces may have been cropped otherwise: trust it less."));
+    if (!isKnown) heading.append(made("small", "warning", UNKNOWN));
     const list = made("dl", "bars");
     this.rows = names.map((one, n) => {
-      const [label, value, bar, number] = [made("dt", "", one), made("dd"), made("span", "bar"), made("span", "number")];
+      const [label, value] = [made("dt", "", one), made("dd")];
+      const [bar, number] = [made("span", "bar"), made("span", "number")];
       bar.append(made("span"));
       bar.firstChild.style.background = `var(--class-${n % 8})`;
       value.append(bar, number);

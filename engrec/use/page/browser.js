@@ -1,5 +1,7 @@
 /* The engine in the browser: a worker, so that the page answers while a network computes. */
 
+const UNABLE = "This browser cannot run the networks: update it, or use another one.";
+
 export class Browser {
   constructor(about) {
     [this.about, this.waiting] = [about, []];
@@ -7,10 +9,11 @@ export class Browser {
 
   open() {
     // A worker made of a blob has this page's policy, and may fetch nothing from elsewhere either.
-    const start = new Blob([`import ${JSON.stringify(new URL("worker.js", document.baseURI).href)};`], { type: "text/javascript" });
-    this.worker = new Worker(URL.createObjectURL(start), { type: "module" });
+    const code = `import ${JSON.stringify(new URL("worker.js", document.baseURI).href)};`;
+    const start = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+    this.worker = new Worker(start, { type: "module" });
     this.worker.onmessage = ({ data }) => this.answered(data);
-    this.worker.onerror = () => this.answered({ error: "This browser cannot run the networks: update it, or use another one." });
+    this.worker.onerror = () => this.answered({ error: UNABLE });
     return this.ask({ about: this.about });
   }
 

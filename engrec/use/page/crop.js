@@ -1,5 +1,5 @@
-/* The crop of a face, bit by bit that of engrec/faces/crop.py: Pillow's conversion to grey and its bilinear resize, which
-   canvas has in another form.
+/* The crop of a face, bit by bit that of engrec/faces/crop.py: Pillow's conversion to grey and its bilinear resize,
+   which canvas has in another form.
 
    A picture is {data, width, height} with data in RGBA, as ImageData. A face has box [x, y, width, height] and roll. */
 
@@ -51,7 +51,7 @@ function surroundings(picture, left, top, width, height, channels) {
   return found;
 }
 
-/* The surroundings of (x, y), number × number pixels, turned so that the eyes are level; (x, y) comes to the middle. */
+/* The surroundings of (x, y), number × number pixels, turned so that the eyes are level; (x, y) is in the middle. */
 function levelled(pixels, width, channels, roll, x, y, number) {
   const angle = roll * (Math.PI / 180);
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
@@ -80,11 +80,12 @@ function levelled(pixels, width, channels, roll, x, y, number) {
 export function resized(pixels, width, height, channels, box, newWidth, newHeight) {
   const [left, top, right, bottom] = box.map(Math.fround); // Pillow takes them in single precision
   if (left !== 0 || right !== width || newWidth !== width) {
-    pixels = across(pixels, width, height, channels, weights(width, left, right, newWidth));
-    width = newWidth;
+    const parts = weights(width, left, right, newWidth);
+    if (channels === 1) pixels = acrossGrey(pixels, width, height, parts);
+    else pixels = acrossColour(pixels, width, height, channels, parts);
   }
   if (top !== 0 || bottom !== height || newHeight !== height) {
-    pixels = down(pixels, width, channels, weights(height, top, bottom, newHeight));
+    pixels = down(pixels, newWidth * channels, weights(height, top, bottom, newHeight));
   }
   return pixels;
 }
@@ -110,34 +111,53 @@ function weights(length, start, end, size) {
   return { starts, shares };
 }
 
-function across(pixels, width, height, channels, { starts, shares }) {
-  const found = new Uint8ClampedArray(height * starts.length * channels);
+function acrossGrey(pixels, width, height, { starts, shares }) {
+  const found = new Uint8Array(height * starts.length);
   let place = 0;
   for (let y = 0; y < height; y++) {
     for (let k = 0; k < starts.length; k++) {
       const share = shares[k];
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = HALF;
-        let from = (y * width + starts[k]) * channels + channel;
-        for (let n = 0; n < share.length; n++, from += channels) sum += pixels[from] * share[n];
-        found[place++] = sum >> BITS;
-      }
+      let sum = HALF;
+      let from = y * width + starts[k];
+      for (let n = 0; n < share.length; n++) sum += pixels[from++] * share[n];
+      found[place++] = sum >> BITS;
     }
   }
   return found;
 }
 
-function down(pixels, width, channels, { starts, shares }) {
-  const row = width * channels;
-  const found = new Uint8ClampedArray(starts.length * row);
-  for (let k = 0; k < starts.length; k++) {
-    const share = shares[k];
-    for (let x = 0; x < row; x++) {
-      let sum = HALF;
-      let from = starts[k] * row + x;
-      for (let n = 0; n < share.length; n++, from += row) sum += pixels[from] * share[n];
-      found[k * row + x] = sum >> BITS;
+/* Of three channels at once, which is four times as fast; a fourth, of transparency, is left out. */
+function acrossColour(pixels, width, height, channels, { starts, shares }) {
+  const found = new Uint8Array(height * starts.length * channels);
+  let place = 0;
+  for (let y = 0; y < height; y++) {
+    for (let k = 0; k < starts.length; k++, place += channels) {
+      const share = shares[k];
+      let [red, green, blue] = [HALF, HALF, HALF];
+      let from = (y * width + starts[k]) * channels;
+      for (let n = 0; n < share.length; n++, from += channels) {
+        red += pixels[from] * share[n];
+        green += pixels[from + 1] * share[n];
+        blue += pixels[from + 2] * share[n];
+      }
+      found[place] = red >> BITS;
+      found[place + 1] = green >> BITS;
+      found[place + 2] = blue >> BITS;
     }
+  }
+  return found;
+}
+
+function down(pixels, row, { starts, shares }) {
+  const found = new Uint8Array(starts.length * row);
+  const sums = new Int32Array(row);
+  for (let k = 0; k < starts.length; k++) {
+    sums.fill(HALF);
+    let from = starts[k] * row;
+    for (const share of shares[k]) {
+      for (let x = 0; x < row; x++) sums[x] += pixels[from++] * share;
+    }
+    for (let x = 0; x < row; x++) found[k * row + x] = sums[x] >> BITS;
   }
   return found;
 }

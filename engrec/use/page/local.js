@@ -1,5 +1,5 @@
-/* The engine in Python on this machine, by a websocket. It gets pixels, not a compressed picture: what it sees is what the
-   engine in the browser sees. */
+/* The engine in Python on this machine, by a websocket. It gets pixels, not a compressed picture: what it sees is what
+   the engine in the browser sees. */
 
 const HEAD = 24; // bytes before the pixels: seconds (NaN: a picture), width, height, as float64
 

@@ -6,10 +6,11 @@ import { Record, best } from "./record.js";
 import { camera, opened } from "./source.js";
 import { Stage } from "./stage.js";
 
+const ENDS = { video: "The video is at its end.", camera: "The camera has stopped." };
 const at = (id) => document.getElementById(id);
 const about = await (await fetch("about.json")).json();
 const engine = about.engine === "browser" ? new Browser(about) : new Local(about);
-const state = { source: null, record: null, shown: null, chosen: null, rate: [] };
+const state = { source: null, record: null, shown: null, chosen: null, rate: [], speed: 0, isDue: false };
 const stage = new Stage(at("stage"), choose);
 const answers = new Answers(about, at("answers"), choose);
 
@@ -52,33 +53,33 @@ async function run(open) {
   say("");
   engine.restart();
   buttons();
-  await tried(async () => {
+  const isComplete = await tried(async () => {
     for await (const { frame, seconds, number } of source.frames()) {
-      if (state.source !== source) return;
+      if (state.source !== source) return false;
       const kept = { width: frame.width, height: frame.height, data: frame.data.slice() };
       const faces = await engine.infer(kept, seconds);
-      if (state.source !== source) return;
+      if (state.source !== source) return false;
       state.record.add(number, seconds, faces);
       state.shown = { frame, faces, seconds };
+      counted();
       show();
-      at("caption").textContent = caption(seconds, faces.length);
     }
+    return true;
   });
-  if (state.source === source) finished();
+  if (state.source === source) finished(isComplete);
 }
 
-function finished() {
+function finished(isComplete) {
   const { source, shown } = state;
-  if (source.kind === "picture" && shown) {
-    const number = shown.faces.length;
-    say(number ? `${number} face${number > 1 ? "s" : ""} found.` : "No face was found in this picture.");
-  }
-  if (source.kind === "video" && shown) say("The video is at its end.");
-  if (source.kind === "camera") say("The camera has stopped.");
+  if (isComplete) say(source.kind === "picture" ? counting(shown.faces.length) : ENDS[source.kind]);
   source.close();
   source.ended = true;
-  at("caption").textContent = at("caption").textContent.replace(/, \d+ frames a second$/, "");
   buttons();
+  show();
+}
+
+function counting(number) {
+  return number ? `${number} face${number > 1 ? "s" : ""} found.` : "No face was found in this picture.";
 }
 
 function close() {
@@ -98,34 +99,52 @@ function chosenFace() {
 
 function choose(id) {
   state.chosen = id;
-  if (state.shown) show();
+  show();
 }
 
+/* Draws when the screen is drawn, while the engine has the next frame already. */
 function show() {
+  if (!state.isDue && state.shown) requestAnimationFrame(draw);
+  state.isDue = true;
+}
+
+function draw() {
+  state.isDue = false;
+  if (!state.source || !state.shown) return;
   const { frame, faces, seconds } = state.shown;
   const { source, record } = state;
   const face = chosenFace();
   const names = about.networks[0].class_names;
-  const label = ({ id, answers: [row] }) => `${faces.length > 1 ? `${id}: ` : ""}${names[best(row)]} ${percent(Math.max(...row))}`;
+  const label = ({ id, answers: [row] }) => {
+    const answer = `${names[best(row)]} ${percent(Math.max(...row))}`;
+    return faces.length > 1 ? `${id}: ${answer}` : answer;
+  };
   at("hint").hidden = true;
   at("stage").hidden = false;
   stage.show(frame, faces, face?.id, source?.mirrored ?? false, label);
   answers.show(faces, face, record, seconds, source?.duration);
   at("save").disabled = false;
+  at("caption").textContent = caption(seconds, faces.length);
   if (record.isFull) say("The CSV is full; what comes now is shown but not kept. Save it, then start again.");
 }
 
-function caption(seconds, number) {
-  const { source, rate } = state;
-  const found = `${number || "no"} face${number === 1 ? "" : "s"}`;
-  if (seconds === null) return `${source.name}: ${found}`;
+/* Frames a second, over the last two. */
+function counted() {
+  const { rate } = state;
   const now = performance.now();
   rate.push(now);
   while (now - rate[0] > 2000) rate.shift();
-  const speed = rate.length > 2 ? (1000 * (rate.length - 1)) / (now - rate[0]) : 0;
-  document.body.dataset.rate = speed.toFixed(1);
-  const length = source.kind === "video" ? ` of ${clock(source.duration)}` : "";
-  return `${source.name}: ${clock(seconds)}${length}, ${found}, ${Math.round(speed)} frames a second`;
+  state.speed = rate.length > 2 ? (1000 * (rate.length - 1)) / (now - rate[0]) : 0;
+  document.body.dataset.rate = state.speed.toFixed(1);
+}
+
+function caption(seconds, number) {
+  const { source, speed } = state;
+  const found = `${number || "no"} face${number === 1 ? "" : "s"}`;
+  if (seconds === null) return `${source.name}: ${found}`;
+  const length = Number.isFinite(source.duration) ? ` of ${clock(source.duration)}` : "";
+  const pace = source.ended ? "" : `, ${Math.round(speed)} frames a second`;
+  return `${source.name}: ${clock(seconds)}${length}, ${found}${pace}`;
 }
 
 function buttons() {
@@ -170,6 +189,6 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   if (document.body.dataset.open) take(event.dataTransfer.files);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.shown && show());
-window.addEventListener("resize", () => state.shown && show());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+window.addEventListener("resize", show);
 document.body.dataset.ready = "1";

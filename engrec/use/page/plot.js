@@ -1,6 +1,8 @@
 /* Probabilities of one face over time, on a canvas. */
 
 const LIVE = 60; // seconds that are shown of the camera
+const STEPS = [0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600]; // seconds between two that are written below
+const MOST_POINTS = 2000; // of a line; of longer videos every second, third … is drawn
 const GAP = 0.6; // seconds without the face, after which its line is broken
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 8, 20];
 
@@ -16,7 +18,7 @@ export function plot(canvas, series, k, now, duration) {
   draw.setTransform(ratio, 0, 0, ratio, 0, 0);
   draw.clearRect(0, 0, width, height);
   draw.font = `12px ${style.fontFamily}`;
-  const [start, end] = Number.isFinite(duration) ? [0, Math.max(duration, 0.1)] : [Math.max(0, now - LIVE), Math.max(now, LIVE)];
+  const [start, end] = Number.isFinite(duration) ? [0, duration] : [Math.max(0, now - LIVE), Math.max(now, LIVE)];
   const x = (seconds) => LEFT + ((seconds - start) / (end - start)) * (width - LEFT - RIGHT);
   const y = (share) => TOP + (1 - share) * (height - TOP - BOTTOM);
   axes(draw, style, { x, y, start, end, width, height });
@@ -35,7 +37,7 @@ function axes(draw, style, { x, y, start, end, width, height }) {
   }
   draw.textBaseline = "alphabetic";
   draw.textAlign = "center";
-  const step = [0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600].find((one) => (end - start) / one <= width / 70) ?? 7200;
+  const step = STEPS.find((one) => (end - start) / one <= width / 70) ?? 7200;
   for (let seconds = Math.ceil(start / step) * step; seconds <= end + 1e-9; seconds += step) {
     const place = Math.min(x(seconds), width - RIGHT - 8);
     draw.fillText(clock(seconds, step), place, height - 5);
@@ -45,13 +47,14 @@ function axes(draw, style, { x, y, start, end, width, height }) {
 function lines(draw, style, { times, values }, k, { x, y, start }) {
   let first = times.length;
   while (first > 0 && times[first - 1] >= start) first--;
+  const step = Math.ceil((times.length - first) / MOST_POINTS);
   draw.lineWidth = 2;
   draw.lineJoin = "round";
   for (let n = 0; n < (values[0]?.[k].length ?? 0); n++) {
     draw.strokeStyle = style.getPropertyValue(`--class-${n % 8}`);
     let part = [];
-    for (let place = first; place < times.length; place++) {
-      if (part.length && times[place] - times[place - 1] > GAP) {
+    for (let place = first; place < times.length; place += step) {
+      if (part.length && times[place] - times[place - step] > step * GAP) {
         stroke(draw, part);
         part = [];
       }

@@ -8,7 +8,7 @@ const CAMERA = { audio: false, video: { width: { ideal: 640 }, height: { ideal: 
 const REFUSED = {
   NotAllowedError: "The camera was refused. To allow it, use the browser's address bar, then choose the camera again.",
   NotFoundError: "No camera was found. Connect one, or choose a picture or a video.",
-  NotReadableError: "The camera cannot be used now, as another program has it. Close that, then choose the camera again.",
+  NotReadableError: "Another program has the camera. Close that, then choose the camera again.",
 };
 
 /* A picture or a video: the browser knows best what it can read, the file's name does not. */
@@ -18,7 +18,7 @@ export async function opened(file) {
     const source = await read(file).catch(() => null);
     if (source) return source;
   }
-  throw new Error(`${file.name} is neither a picture nor a video that this browser can read. Save it as JPEG, PNG or MP4.`);
+  throw new Error(`This browser cannot read ${file.name} as a picture or a video. Save it as JPEG, PNG or MP4.`);
 }
 
 async function picture(file) {

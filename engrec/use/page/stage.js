@@ -58,7 +58,8 @@ export class Stage {
       ((event.clientX - shown.left) / shown.width) * this.canvas.width,
       ((event.clientY - shown.top) / shown.height) * this.canvas.height,
     ];
-    const under = this.places.filter(({ box }) => x >= box[0] && y >= box[1] && x <= box[0] + box[2] && y <= box[1] + box[3]);
-    return under.sort((one, other) => one.box[2] * one.box[3] - other.box[2] * other.box[3])[0]?.id;
+    const inside = ({ box: [left, top, w, h] }) => x >= left && y >= top && x <= left + w && y <= top + h;
+    const area = ({ box }) => box[2] * box[3];
+    return this.places.filter(inside).sort((one, other) => area(one) - area(other))[0]?.id;
   }
 }

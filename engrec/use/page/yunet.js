@@ -14,7 +14,10 @@ export async function detect(run, picture, size, turned) {
   const { reduced, scales } = reduce(picture, size);
   let faces = await found(run, reduced);
   if (!faces.length && turned) faces = await foundTurned(run, reduced);
-  return faces.map((face) => finished(moved(face, scaledBox(face.box, scales), (x, y) => [x * scales[0], y * scales[1]])));
+  const scaled = (x, y) => [x * scales[0], y * scales[1]];
+  return faces.map(({ box: [x, y, width, height], ...face }) =>
+    finished(moved(face, [...scaled(x, y), ...scaled(width, height)], scaled)),
+  );
 }
 
 function reduce(picture, size) {
@@ -101,7 +104,8 @@ async function foundTurned(run, picture) {
 
 /* The picture turned anticlockwise, black around, and the way back for a point of it. */
 function rotated({ data, width, height }, angle) {
-  const [cos, sin] = angle % 90 === 0 ? [0, Math.sign(angle)] : [Math.cos, Math.sin].map((f) => f((angle * Math.PI) / 180));
+  const radians = angle * (Math.PI / 180);
+  const [cos, sin] = angle % 90 === 0 ? [0, Math.sign(angle)] : [Math.cos(radians), Math.sin(radians)];
   const size = (a, b) => Math.ceil(Math.abs(a * cos) + Math.abs(b * sin));
   const [w, h] = [size(width, height), size(height, width)];
   const back = (x, y) => [
@@ -130,8 +134,6 @@ function interpolate(data, width, height, x, y, into, place) {
     into[place + channel] = above * (1 - v) + below * v + 0.5;
   }
 }
-
-const scaledBox = ([x, y, width, height], [across, down]) => [x * across, y * down, width * across, height * down];
 
 const moved = (face, box, move) => ({ ...face, box, landmarks: face.landmarks.map(([x, y]) => move(x, y)) });
 
