@@ -1,16 +1,19 @@
-"""Weights for others: a checkpoint in half precision, what describes it, and a model card.
+"""Weights for others: a checkpoint in half precision, what describes it, a model card, and the network as ONNX.
 
 python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --license mit
 python scripts/export.py outputs/everyone/last.ckpt exported/engagement --runs outputs/wacv2016/finetune
+python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --int8 data/fer2013.npz
 
-The folder gets model.safetensors, config.json and README.md. train.py takes the first as init_from= and, with
-stage=test, as ckpt_path=.
+The folder gets model.safetensors, config.json and README.md; with --onnx, onnx/model.onnx, and with --int8,
+onnx/model_int8.onnx too, which run without PyTorch: uint8 images in, probabilities out. train.py takes the .safetensors
+as init_from= and, with stage=test, as ckpt_path=.
 """
 
 import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from engrec.machine.signals import ctrl_c_exits
 
@@ -23,12 +26,25 @@ def main(arguments: list[str]) -> None:
     notes = "" if options.notes is None else text_of(options.notes)
     from engrec.use.export import export  # with torch, so that --help answers at once
 
-    done = export(options.checkpoint, options.folder, options.runs, not options.float32, options.license, notes)
+    done = export(
+        options.checkpoint, options.folder, options.runs, not options.float32, options.license, notes,
+        options.onnx, options.int8,
+    )  # fmt: skip
     kind = "float32" if options.float32 else "half precision"
     about = f"{done.num_bytes / 1e6:.2f} MB, {kind}, temperature {done.temperature:.3f}"
     print(f"{done.folder / 'model.safetensors'}: {about}")
     print(f"probabilities differ from the checkpoint's by at most {done.apart:.4f} on random images")
+    if done.graphs is not None:
+        tell(done.folder / "onnx", done.graphs)
     print(f"read, and complete, the card: {done.folder / 'README.md'}")
+
+
+def tell(folder: Path, graphs: Any) -> None:
+    """What was measured of the ONNX files. graphs: engrec.use.card.Graphs."""
+    size = len(graphs.content) / 1e6
+    print(f"{folder / 'model.onnx'}: {size:.2f} MB, probabilities differ from torch's by at most {graphs.apart:.1g}")
+    if graphs.int8 is not None:
+        print(f"{folder / 'model_int8.onnx'}: {len(graphs.int8) / 1e6:.2f} MB, {graphs.agreement}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -41,6 +57,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "run that the checkpoint lies in)",
     )  # fmt: skip
     parser.add_argument("--float32", action="store_true", help="full precision, twice as large")
+    parser.add_argument(
+        "--onnx", action="store_true", help="also as ONNX, compared with torch: pip install -e '.[export]'"
+    )
+    parser.add_argument(
+        "--int8", type=Path, metavar="PREPARED",
+        help="also as ONNX, and that in 8-bit integers, calibrated on training images of this prepared data set, such "
+        "as data/fer2013.npz",
+    )  # fmt: skip
     parser.add_argument(
         "--license", type=licence, default="unknown", help="of the weights, such as mit (default: unknown)"
     )

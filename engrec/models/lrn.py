@@ -21,7 +21,16 @@ class LocalResponseNorm(nn.Module):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def forward(self, images: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            return self.plain(images)
         return _Normalize.apply(images, self.size, self.alpha, self.beta, self.k)
+
+    def plain(self, images: Tensor) -> Tensor:
+        """The same in operations that ONNX has. An exporter cannot see that _Normalize writes into parts of its result,
+        and would fix the number of images to that of its example."""
+        window = _window(images, images.dtype, self.size, self.alpha)
+        sums = (window @ images.square().flatten(2)).view_as(images)
+        return images * (sums + self.k) ** -self.beta
 
     def extra_repr(self) -> str:
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
@@ -36,9 +45,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        # A product with a banded matrix: torch's average pooling over channels is much slower on a CPU.
-        window = torch.ones(x.shape[1], x.shape[1], dtype=wide, device=x.device)
-        window = window.tril((size - 1) // 2).triu(-(size // 2)).mul_(alpha / size)
+        window = _window(x, wide, size, alpha)
         normalized, denominators = torch.empty_like(x), []
         for images, out in _parts(x, normalized):
             images = images.to(wide)
@@ -58,6 +65,13 @@ class _Normalize(torch.autograd.Function):
             through_window = _product((direct * images).div_(below), window.T)
             out.copy_(direct.addcmul_(through_window, images, value=-2 * ctx.beta))
         return grad, None, None, None, None
+
+
+def _window(x: Tensor, dtype: torch.dtype, size: int, alpha: float) -> Tensor:
+    """The banded matrix (C, C) whose product with squares is alpha / size times their sum over neighbouring channels:
+    torch's average pooling over channels is much slower on a CPU."""
+    ones = torch.ones(x.shape[1], x.shape[1], dtype=dtype, device=x.device)
+    return ones.tril((size - 1) // 2).triu(-(size // 2)).mul_(alpha / size)
 
 
 def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

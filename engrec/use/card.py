@@ -16,6 +16,8 @@ from engrec.importers.files import RESIZE
 from engrec.metrics import METRICS
 from engrec.modules.classifier import Classifier
 from engrec.runs.record import Run
+from engrec.use import onnx
+from engrec.use.int8 import Agreement
 from engrec.use.measured import Measured, differences, has_tested, why_none
 
 KAGGLE = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
@@ -57,10 +59,21 @@ HUB = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "f1": "
 
 
 @dataclass(frozen=True, eq=False)
+class Graphs:
+    """A network as ONNX: the content of its file, and the largest difference of a probability from torch's; the content
+    of the file in 8 bits, and how far that agrees, if there is one."""
+
+    content: bytes
+    apart: float
+    int8: bytes | None = None
+    agreement: Agreement | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class About:
     """What a card says. source: the checkpoint as it was given; saved: what is in it, with
     its temperature and provenance; trained: the run that it lies in; measured: from where the scores come; notes:
-    Markdown of the author's own; folder: in which it is written."""
+    Markdown of the author's own; folder: in which it is written; graphs: the network as ONNX, if that is written."""
 
     source: str
     saved: dict[str, Any]
@@ -71,6 +84,7 @@ class About:
     licence: str
     notes: str
     folder: Path
+    graphs: Graphs | None = None
 
     @property
     def task(self) -> str:
@@ -106,6 +120,7 @@ def text(about: About) -> str:
         "Training": training(about),
         "Images": images(about),
         "Load it": loading(about),
+        "Without PyTorch": "" if about.graphs is None else without_torch(about, about.graphs),
         "Notes": about.notes.strip(),
     }
     body = [f"## {title}\n\n{content}" for title, content in sections.items() if content]
@@ -288,3 +303,32 @@ probabilities = (logits / saved["temperature"]).softmax(1)  # of {", ".join(abou
 ```
 
 The file is read without pickle; `config.json` is what its header holds."""
+
+
+def without_torch(about: About, graphs: Graphs) -> str:
+    """How to use the ONNX files."""
+    shape = "(B, {channels}, {height}, {width})".format(**about.parameters["preprocessing"])
+    folder, num_classes = about.folder.resolve().name, len(about.parameters["class_names"])
+    small = ""
+    if graphs.int8 is not None:
+        small = (
+            f"`{onnx.FOLDER}/{onnx.INT8}` ({len(graphs.int8) / 1e6:.2f} MB) is the same in 8-bit integers, and takes "
+            f"its place: {graphs.agreement}."
+        )
+    size = f"{len(graphs.content) / 1e6:.2f} MB"
+    text = f"""\
+`{onnx.FOLDER}/{onnx.FLOAT}` ({size}) takes uint8 images, any number at once, and returns probabilities: scaling,
+standardising and temperature are in the graph. It needs `pip install onnxruntime` alone.
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{folder}/{onnx.FOLDER}/{onnx.FLOAT}")
+class_names = json.loads(session.get_modelmeta().custom_metadata_map["{onnx.KEY}"])["class_names"]
+images = np.zeros({shape.replace("B", "1")}, np.uint8)  # {shape}, cropped as above
+[probabilities] = session.run(["{onnx.OUTPUT}"], {{"{onnx.INPUT}": images}})  # (B, {num_classes})
+```"""
+    return "\n\n".join(filter(None, [text, small]))

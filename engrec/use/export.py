@@ -1,5 +1,6 @@
-"""A checkpoint exported: its weights in half precision, what describes them, and a model card."""
+"""A checkpoint exported: its weights in half precision, what describes them, a model card, and the network as ONNX."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from engrec.runs.folder import removed_if_empty
 from engrec.runs.record import Run, find_runs, read_run
 from engrec.runs.status import status_of
 from engrec.transforms import standardize, to_float
-from engrec.use import card
+from engrec.use import card, int8, onnx
+from engrec.use.int8 import Calibration
 from engrec.use.measured import Measured, measure, why_none
 
 CARD, CONFIG = "README.md", "config.json"
@@ -29,12 +31,13 @@ NUM_IMAGES = 512  # that the network is compared on
 
 @dataclass(frozen=True)
 class Exported:
-    """apart: the largest difference of a probability from the checkpoint's on random images."""
+    """apart: the largest difference of a probability from the checkpoint's on random images; graphs: if asked for."""
 
     folder: Path
     num_bytes: int
     temperature: float
     apart: float
+    graphs: card.Graphs | None = None
 
 
 def export(
@@ -44,16 +47,22 @@ def export(
     half: bool = True,
     licence: str = "unknown",
     notes: str = "",
+    as_onnx: bool = False,
+    calibrated_on: Path | None = None,
 ) -> Exported:
-    """Write model.safetensors, config.json and README.md to the folder, each completely or not at all, the first last.
+    """Write model.safetensors, config.json and README.md to the folder, each completely or not at all, the first last;
+    with as_onnx, onnx/model.onnx too, and with a prepared data set to calibrate on, onnx/model_int8.onnx.
 
     source: a checkpoint, as `checkpoint.read` takes it. runs: finished runs from which scores and temperature come; of
     None, the run that the checkpoint lies in, if it is finished and its scores are a result.
     Raises ValueError for a folder with other content, for runs that do not fit the checkpoint, and for a network that
-    does not stay the same in half precision.
+    does not stay the same in half precision, as ONNX or in 8 bits.
     """
     check_free(folder)
+    if as_onnx or calibrated_on is not None:
+        onnx.check_installed("--onnx" if calibrated_on is None else "--int8")
     saved = checkpoint.read(source)
+    images = None if calibrated_on is None else int8.calibration(calibrated_on, source, saved)
     network = loaded_module(source, saved)
     trained = run_of(source)
     own = [] if trained is None or why_none(trained, saved) else [trained]
@@ -64,15 +73,63 @@ def export(
         content = weights_file.pack(saved["state_dict"], about, half)
     except ValueError as error:
         raise ValueError(f"{source} cannot be exported: {error}") from error
-    text = card.text(card.About(source, saved | about, network, trained, measured, half, licence, notes, folder))
     with removed_if_empty(folder), atomic_write(folder / weights_file.NAME, "wb") as file:
         file.write(content)
         file.flush()
         reread = checkpoint.validated(weights_file.read(Path(file.name)), folder / weights_file.NAME)
-        apart = check_same(source, network, loaded_module(source, reread), about)
+        rounded = loaded_module(source, reread)
+        apart = check_same(source, network, rounded, about)
+        graphs = None
+        if as_onnx or images is not None:
+            graphs = graphs_of(source, rounded, graph_described(about, content), images)
+        described_by = card.About(
+            source, saved | about, network, trained, measured, half, licence, notes, folder, graphs
+        )
+        text = card.text(described_by)
+        write_graphs(folder / onnx.FOLDER, graphs)
         write_text(folder / CARD, text)
         write_text(folder / CONFIG, json.dumps(about, indent=2) + "\n")
-    return Exported(folder, len(content), about["temperature"], apart)
+    return Exported(folder, len(content), about["temperature"], apart, graphs)
+
+
+def graph_described(about: dict[str, Any], weights: bytes) -> dict[str, Any]:
+    """What a graph says of itself. weights: the content of the .safetensors beside it, which has the same ones."""
+    parameters = about["hyper_parameters"]
+    return {
+        "class_names": list(parameters["class_names"]),
+        "task": about["task"],
+        "dataset": about.get("dataset"),
+        "preprocessing": parameters["preprocessing"],
+        "temperature": about["temperature"],
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+
+
+def graphs_of(source: str, network: Classifier, about: dict[str, Any], images: Calibration | None) -> card.Graphs:
+    """The network as ONNX, and in 8 bits if there are images to calibrate on. Raises ValueError where one of them does
+    not compute the same."""
+    content = onnx.exported(source, network, about["temperature"], about)
+    some = random_images(about["preprocessing"], max(onnx.BATCHES))
+    some[-2] = 0  # among the others a blank image, whose standard deviation is 0
+    apart = onnx.check_same(source, content, network, about["temperature"], some)
+    if images is None:
+        return card.Graphs(content, apart)
+    small = int8.quantized(content, images.ranges, about)
+    return card.Graphs(content, apart, small, int8.check_agrees(source, content, small, images))
+
+
+def write_graphs(folder: Path, graphs: card.Graphs | None) -> None:
+    """Write them, and remove those of an earlier export."""
+    contents = {} if graphs is None else {onnx.FLOAT: graphs.content, onnx.INT8: graphs.int8}
+    for name in (onnx.FLOAT, onnx.INT8):
+        if not contents.get(name):
+            (folder / name).unlink(missing_ok=True)
+    if graphs is None and folder.is_dir():
+        folder.rmdir()
+    for name, content in contents.items():
+        if content:
+            with atomic_write(folder / name, "wb") as file:
+                file.write(content)
 
 
 def check_free(folder: Path) -> None:
@@ -82,8 +139,21 @@ def check_free(folder: Path) -> None:
     if not folder.is_dir():
         return
     remove_abandoned(folder)
-    if other := sorted({path.name for path in folder.iterdir()} - {CARD, CONFIG, weights_file.NAME}):
+    if other := others(folder, {CARD, CONFIG, weights_file.NAME, onnx.FOLDER}):
         raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}): choose another folder")
+
+
+def others(folder: Path, ours: set[str]) -> list[str]:
+    """What is in the folder, but not an export's."""
+    found = sorted({path.name for path in folder.iterdir()} - ours)
+    graphs = folder / onnx.FOLDER
+    if graphs.is_symlink() or graphs.is_file():
+        return [*found, onnx.FOLDER]
+    if graphs.is_dir():
+        remove_abandoned(graphs)
+        inside = {path.name for path in graphs.iterdir()} - {onnx.FLOAT, onnx.INT8}
+        found += [f"{onnx.FOLDER}/{name}" for name in sorted(inside)]
+    return found
 
 
 def run_of(source: str) -> Run | None:

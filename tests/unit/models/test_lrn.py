@@ -132,3 +132,13 @@ def test_the_layout_is_kept(layout, shape, dtype):
     for other in LAYOUTS:
         out, grad = normalized(x, torch.ones_like(x).contiguous(memory_format=other), NUMBERS[0])
         assert out.stride() == grad.stride() == x.stride()
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_written_as_onnx_it_is_what_torch_computes(monkeypatch, numbers):
+    x = 3 * torch.randn(5, 64, 6, 7)
+    layer = LocalResponseNorm(*numbers)
+    expected = layer(x)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(layer(x), F.local_response_norm(x, *numbers), rtol=1e-6, atol=1e-6)

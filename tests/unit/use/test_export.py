@@ -1,9 +1,12 @@
 """An export is the checkpoint's network with its scores, or nothing and one line."""
 
+import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -14,6 +17,7 @@ from engrec.metrics import fit_temperature
 from engrec.modules import build
 from engrec.modules.engagement import EngagementModule
 from engrec.use import export as exporting
+from engrec.use import onnx
 from engrec.use.export import check_same, export
 
 MODEL = {"_target_": "engrec.models.vgg.VGG", "norm": "batch", "width": 0.05, "dense": []}
@@ -276,6 +280,81 @@ def test_random_images_are_of_fine_and_coarse_grain():
     assert (values.std(dim=(1, 2, 3)) > 20).all()
     steps = (values[..., 1:] - values[..., :-1]).abs().mean(dim=(1, 2, 3))
     assert steps.max() > 10 * steps.min()
+
+
+# As ONNX.
+
+
+@pytest.fixture(scope="module")
+def with_graph(content, tmp_path_factory):
+    """An export with onnx/model.onnx, made once: it takes seconds."""
+    folder = tmp_path_factory.mktemp("graph")
+    torch.save(content, folder / "last.ckpt")
+    return export(str(folder / "last.ckpt"), folder / "out", as_onnx=True)
+
+
+def test_the_graph_describes_itself_and_computes_the_weights_beside_it(with_graph):
+    out = with_graph.folder
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+        "README.md", "config.json", "model.safetensors", "onnx/model.onnx",
+    ]  # fmt: skip
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["engrec"])
+    saved = checkpoint.read(out / "model.safetensors")
+    assert about["class_names"] == list(CLASSES)
+    assert about["preprocessing"] == saved["hyper_parameters"]["preprocessing"]
+    assert {key: about[key] for key in ("task", "dataset", "temperature")} == {
+        key: saved[key] for key in ("task", "dataset", "temperature")
+    }
+    assert about["weights_sha256"] == hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    images = exporting.random_images(IMAGES, 20)
+    expected = exporting.probabilities(build.loaded_module("x", saved), images)
+    assert session.run(None, {"images": images.numpy()})[0] == pytest.approx(expected.numpy(), abs=1e-5)
+    assert 0 < with_graph.graphs.apart < 1e-5
+
+
+def test_the_card_uses_the_graph_as_it_says(with_graph, monkeypatch):
+    monkeypatch.chdir(with_graph.folder.parent)
+    text = (with_graph.folder / "README.md").read_text(encoding="utf-8")
+    _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["class_names"] == list(CLASSES)
+    assert names["probabilities"].shape == (1, 2)
+
+
+def test_an_earlier_graph_does_not_stay_beside_other_weights(with_graph, source, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(with_graph.folder, out)
+    (out / "onnx" / "model_int8.onnx").write_bytes(b"of an earlier export")
+    export(source, out)
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    (out / "onnx").mkdir()
+    (out / "onnx" / "mine.txt").write_text("x")
+    assert refused(source, out) == f"{out} holds other files (onnx/mine.txt): choose another folder"
+
+
+def test_nothing_is_left_where_the_graph_is_not_the_same(source, tmp_path, monkeypatch):
+    def different(*_):
+        raise ValueError("not the same")
+
+    monkeypatch.setattr(onnx, "exported", lambda *_: b"")
+    monkeypatch.setattr(onnx, "check_same", different)
+    export(source, tmp_path / "out")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for folder in ("out", "new"):
+        assert refused(source, tmp_path / folder, notes="Another.", as_onnx=True) == "not the same"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == kept
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_the_packages_only_a_graph_is_refused(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx, "PACKAGES", ("onnx_that_is_missing",))
+    said = refused(source, tmp_path / "out", as_onnx=True)
+    assert said == "--onnx needs onnx_that_is_missing: pip install -e '.[export]'"
+    assert refused(source, tmp_path / "out", calibrated_on=tmp_path / "none.npz").startswith("--int8 needs onnx_")
+    assert not (tmp_path / "out").exists()
+    assert export(source, tmp_path / "out").graphs is None
 
 
 # The card.
