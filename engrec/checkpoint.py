@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engrec import weights_file
 from engrec.errors import CONF, CheckpointError
+from engrec.faces.crop import Crop, crop_of
 from engrec.schema import Record, misfit, plain
 
 
@@ -29,6 +30,15 @@ def _unique(names: list[str]) -> list[str]:
     if len(set(names)) < len(names) or not all(names):
         raise ValueError("has a name twice, or an empty one")
     return names
+
+
+def _recipe(crop: Any) -> Any:
+    """The same value. Raises ValueError for one that does not say how faces are cropped."""
+    try:
+        crop_of(crop, None)
+    except ValueError as error:
+        raise ValueError(f"is refused: {error}") from error
+    return crop
 
 
 ForMessages = BeforeValidator(partial(plain, for_messages=True))
@@ -51,6 +61,7 @@ class Preprocessing(Record):
     height: Size
     width: Size
     normalize: Word
+    crop: Annotated[Any, AfterValidator(_recipe)] = None  # missing where it is unknown, and in older checkpoints
 
 
 class HyperParameters(Record):
@@ -207,10 +218,17 @@ def check_network(module: nn.Module, checkpoint: dict[str, Any], path: str | Pat
 
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
     """Raise CheckpointError unless the checkpoint was trained on images prepared in the same way."""
-    theirs = checkpoint["hyper_parameters"]["preprocessing"]
-    if theirs != preprocessing:
+    theirs, ours = dict(checkpoint["hyper_parameters"]["preprocessing"]), dict(preprocessing)
+    their_crop, our_crop = crop_of(theirs.pop("crop", None), checkpoint.get("dataset")), ours.pop("crop", None)
+    if theirs != ours:
         raise CheckpointError(
-            f"{path} was trained on images of {_describe(theirs)}; these are {_describe(preprocessing)}: "
+            f"{path} was trained on images of {_describe(theirs)}; these are {_describe(ours)}: "
+            "prepare both in the same way"
+        )
+    if their_crop is not None and our_crop is not None and (found := their_crop.difference(Crop.from_dict(our_crop))):
+        name, there, here = found
+        raise CheckpointError(
+            f"{path} was trained on faces cropped with {name} {there}, these were cropped with {name} {here}: "
             "prepare both in the same way"
         )
 
@@ -234,6 +252,8 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
         )
     for name, ours in hyper_parameters.items():
         theirs = checkpoint["hyper_parameters"].get(name)
+        if name == "preprocessing" and "crop" not in theirs:  # of an older version, which did not store it
+            ours = {key: value for key, value in ours.items() if key != "crop"}
         if theirs != ours:
             key, now, before = _first_difference(name, ours, theirs)
             raise CheckpointError(

@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 from engrec import splits
 from engrec.datasets.faults import kept_together
 from engrec.datasets.prepared import Faces
+from engrec.faces.crop import crop_of
 from engrec.machine.hardware import memory_of
 from engrec.splits import Split, Strategy
 from engrec.transforms import Batch, Mixup, Progressive, epoch_seed, mirrored_at_first, standardize, to_float
@@ -308,9 +309,12 @@ class DataModule(pl.LightningDataModule):
 
 
 def preprocessing_of(faces: Faces) -> dict[str, Any]:
-    """What images go through; it must be the same wherever the network's weights are used."""
+    """What images go through; it must be the same wherever the network's weights are used. "crop" is missing where it
+    is unknown how the faces were cropped."""
     channels, height, width = faces.images.shape[1:]
-    return {"channels": channels, "height": height, "width": width, "normalize": "image"}
+    crop = crop_of(faces.recipe.get("crop"), faces.recipe.get("importer"))
+    size = {"channels": channels, "height": height, "width": width, "normalize": "image"}
+    return size if crop is None else size | {"crop": crop.as_dict()}
 
 
 def seen(faces: Faces, split: Split) -> str:

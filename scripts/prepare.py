@@ -15,7 +15,8 @@ with ctrl_c_exits():
     from engrec.datasets.prepared import Faces, excludable
     from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
     from engrec.errors import errors_in_one_line
-    from engrec.importers import er, fer2013, ferplus, files, manifest, wacv2016
+    from engrec.importers import er, fer2013, ferplus, files, manifest, photos, wacv2016
+    from engrec.machine.files import write_text
 
 EXAMPLES = {
     "fer2013": """\
@@ -37,17 +38,30 @@ EXAMPLES = {
     path,label,subject,split      engaged/s12_0001.png            train/engaged/s12_0001.png
     img/1.png,engaged,s12,train   disengaged/s07_0044.png    or   test/disengaged/s07_0044.png
   subject and split are optional. With subjects, results are about people the network has never seen.""",
+    "faces": """\
+  python scripts/prepare.py faces photos/ --name mine --classes disengaged,engaged --subject-regex '(s\\d+)_'
+  python scripts/prepare.py faces photos/ --name mine --person-folders        (engaged/anna/IMG_0001.jpg)
+  python scripts/prepare.py faces photos.csv --name mine                      (path,label[,subject][,split])
+  python scripts/prepare.py faces engaged/*.mp4 disengaged/*.mp4 --name mine --every 2
+
+  The largest face of each photograph, and of a frame of each second of a video, becomes an image. What was found in
+  each picture, and what was left out, is written to a CSV beside the data set.""",
 }
+OWN = ("manifest", "faces")  # importers of the user's own data
+LISTED = 10  # pictures that were left out; the others are in the CSV
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     out = args.out or Path("data", f"{getattr(args, 'name', args.importer)}.npz")
+    pictures: list[photos.Picture] = []
     try:
         if out.is_dir() or out.suffix != ".npz":
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
-        faces = mark_faults(Faces(**_read(args)))
+        faces = mark_faults(Faces(**_read(args, pictures)))
         faces.save(out)
+        if pictures:
+            write_text(_list_of(out), photos.report(pictures))
     except (ValueError, OSError, MemoryError) as error:
         if args.traceback:
             raise
@@ -56,11 +70,34 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted: {out} was not written", file=sys.stderr)
         return 130
-    print(f"{_summary(faces)}\n\nwrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}")
+    left_out = _left_out(pictures, _list_of(out)) if pictures else ""
+    wrote = f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}"
+    print(f"{_summary(faces)}{left_out}\n\n{wrote}")
+    if unreadable := [picture for picture in pictures if photos.is_unreadable(picture)]:
+        print(f"error: {len(unreadable)} files could not be read, or only in part; {out} has the rest", file=sys.stderr)
+        return 1
     return 0
 
 
-def _read(args: argparse.Namespace) -> dict[str, Any]:
+def _list_of(out: Path) -> Path:
+    """Where the pictures of a data set are listed."""
+    return out.with_name(f"{out.stem}_pictures.csv")
+
+
+def _left_out(pictures: list[photos.Picture], path: Path) -> str:
+    """The pictures that were left out, those that cannot be read first, and the file that lists all of them."""
+    left_out = sorted((picture for picture in pictures if picture.left_out), key=lambda p: not photos.is_unreadable(p))
+    named = [f"left out: {_reason(picture)}" for picture in left_out[:LISTED]]
+    more = [f"left out: {len(left_out) - LISTED} more"] if len(left_out) > LISTED else []
+    return "\n".join(["", *named, *more, f"every picture, with what was found in it: {path}"])
+
+
+def _reason(picture: photos.Picture) -> str:
+    return picture.left_out if photos.is_unreadable(picture) else f"{picture.left_out}: {picture.source}"
+
+
+def _read(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, Any]:
+    """Arguments of `Faces`; photographs and frames of videos are added to `pictures`."""
     match args.importer:
         case "fer2013":
             return fer2013.read(args.source)
@@ -71,24 +108,32 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         case "er":
             return er.read(args.source)
         case _:
-            classes = args.classes and [name.strip() for name in args.classes.split(",")]
-            return manifest.read(
-                args.source,
-                args.name,
-                classes,
-                args.subject_regex,
-                args.size,
-                args.colour,
-                root=args.root,
-                ordered=args.ordered,
-            )
+            return _own(args, pictures)
+
+
+def _own(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, Any]:
+    """Arguments of `Faces` from the user's own data."""
+    classes = args.classes and [name.strip() for name in args.classes.split(",")]
+    options = (args.name, classes, args.subject_regex, args.size, args.colour, args.root, args.ordered)
+    if args.importer == "manifest":
+        return manifest.read(args.source, *options)
+    faces, found = photos.read(
+        args.source,
+        *options,
+        person_folders=args.person_folders,
+        every=args.every,
+        detect_size=args.detect_size,
+        threshold=args.threshold,
+    )
+    pictures += found
+    return faces
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     importers = parser.add_subparsers(dest="importer", required=True, metavar="DATASET")
 
-    def add(name: str, module: Any, source: str) -> argparse.ArgumentParser:
+    def add(name: str, module: Any, source: str, number: str | None = None) -> argparse.ArgumentParser:
         sub = importers.add_parser(
             name,
             help=module.__doc__,
@@ -96,10 +141,9 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n{EXAMPLES[name]}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("source", type=Path, metavar="SOURCE", help=source)
-        sub.add_argument(
-            "--out", type=Path, help=f"file to write (default: data/{'NAME' if name == 'manifest' else name}.npz)"
-        )
+        sub.add_argument("source", type=Path, metavar="SOURCE", help=source, nargs=number)
+        default = "NAME" if name in OWN else name
+        sub.add_argument("--out", type=Path, help=f"file to write (default: data/{default}.npz)")
         sub.add_argument("--traceback", action="store_true", help="show where an error came from")
         return sub
 
@@ -111,7 +155,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("wacv2016", wacv2016, "wacv2016.zip, or the unpacked folder")
     add("er", er, "folder with X_train.npy and Y_train.npy, and the same for val and test")
-    own = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
+    crops = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
+    raw = add(
+        "faces", photos, "class folders; or a CSV of path,label[,subject][,split]; or files in class folders", "+"
+    )
+    for own in (crops, raw):
+        _add_own(own)
+    raw.add_argument(
+        "--person-folders", action="store_true", help="the folder of a class has one for each person, its subject"
+    )
+    raw.add_argument("--every", type=float, default=1.0, help="seconds between the frames of a video (default: 1)")
+    raw.add_argument(
+        "--detect-size",
+        type=int,
+        metavar="PIXELS",
+        help=f"longer side given to the detector (default: {photos.SIZE}; {photos.VIDEO_SIZE} where all are videos)",
+    )
+    raw.add_argument(
+        "--threshold",
+        type=float,
+        default=photos.THRESHOLD,
+        help=f"least score of a face, from 0 to 1 (default: {photos.THRESHOLD})",
+    )
+    return parser
+
+
+def _add_own(own: argparse.ArgumentParser) -> None:
+    """The options for the user's own data."""
     own.add_argument("--name", type=_name, required=True, help=f"name of the data set: {FILE_NAME_RULE}")
     own.add_argument(
         "--classes",
@@ -129,7 +199,6 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--root", type=Path, help="folder that the CSV's paths start from (default: the CSV's own)")
     own.add_argument("--size", type=int, default=48, help="height and width of the images (default: 48)")
     own.add_argument("--colour", choices=manifest.COLOURS, default="grey", help="(default: grey)")
-    return parser
 
 
 def _name(text: str) -> str:
@@ -154,7 +223,7 @@ def _summary(faces: Faces) -> str:
     lines.append(f"subjects: {'unknown' if faces.subjects is None else len(np.unique(faces.subjects))}")
     if len(faces.class_names) == 2:
         lines.append(
-            f"positive class: {faces.class_names[1]} (the second; --classes of the manifest importer sets the order)"
+            f"positive class: {faces.class_names[1]} (the second; --classes of {' and '.join(OWN)} sets the order)"
         )
     if faces.formats is not None:
         kinds = Counter(found.rsplit(" ", 1)[0] for found in faces.formats.tolist())
@@ -169,7 +238,7 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     """Command that trains on the file just written."""
     stage = "stage=pretrain" if args.importer in ("fer2013", "ferplus") else "stage=finetune"
     dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
-    if args.importer == "manifest":
+    if args.importer in OWN:
         dataset = f"dataset=prepared dataset.path={out}"
     split, start = "", " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
     if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engrec.errors import expectation_line
+from engrec.faces.crop import crop_of
 
 SPLITS = ("train", "val", "test")
 MOST_LETTERS, MOST_CLASSES = 4096, 1000  # in a text; in a data set
@@ -75,12 +76,21 @@ def _is_distillation(value: Any) -> bool:
     return all(type(number) in (int, float) for number in numbers) and isinstance(value.get("runs"), list)
 
 
+def _is_crop(value: Any) -> bool:
+    try:
+        crop_of(value, None)
+    except ValueError:
+        return False
+    return True
+
+
 # The keys that are read again. A recipe may have any others.
 RECIPE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (is_file_name, FILE_NAME_RULE),
     "importer": (is_file_name, FILE_NAME_RULE),
     "task": (is_file_name, FILE_NAME_RULE),
     "notes": (_is_notes, "a list of texts"),
+    "crop": (_is_crop, "a text, or the recipe of scripts/prepare.py faces"),
     "ordered": (lambda value: isinstance(value, bool), "true or false"),
     "excluded_from_training": (_is_exclusion, "the numbers of images that dataset.exclude left out"),
     "distillation": (_is_distillation, "the runs, share and temperature of distill=teachers"),

@@ -62,13 +62,11 @@ class Crop:
             values[name] = stored[name]
         return cls(**values | {"shift": tuple(map(float, values["shift"])), "side": float(values["side"])})
 
-    def difference(self, other: Crop) -> str:
-        """The first thing in which two recipes differ, as "side 1.3, not 1.0"; empty if they are equal."""
-        for name in (each.name for each in fields(self) if each.compare):
-            here, there = getattr(self, name), getattr(other, name)
-            if here != there:
-                return f"{name} {here}, not {there}"
-        return ""
+    def difference(self, other: Crop) -> tuple[str, Any, Any] | None:
+        """The first thing in which two recipes differ, and its value in each; None if they are equal."""
+        names = [each.name for each in fields(self) if each.compare]
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
 
 STANDARD = Crop()
@@ -77,12 +75,12 @@ STANDARD = Crop()
 def crop_of(stored: Any, data: str | None) -> Crop | None:
     """The recipe of a prepared file or a checkpoint; None if nobody knows how its faces were cropped.
 
-    stored: what it says, None if it is older and says nothing. data: the importer or the name of the data set. Raises
+    stored: what it says, None if it says nothing, as older ones. data: the importer or the name of the data set. Raises
     ValueError as `Crop.from_dict`.
     """
     if stored is None or stored == UNKNOWN:
         return STANDARD if data in AS_DISTRIBUTED else None
-    return Crop.from_dict(stored)
+    return None if isinstance(stored, str) else Crop.from_dict(stored)
 
 
 def crop(picture: Image.Image | np.ndarray, face: Face, size: int = 48, colour: str = "grey") -> np.ndarray:

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from engrec.faces.crop import RESIZE as RESIZE
+from engrec.faces.crop import UNKNOWN
 from engrec.faces.picture import one_line as one_line
 from engrec.faces.picture import open_picture
 
@@ -133,7 +134,7 @@ def recipe(
         "sha256": sha256(source),
         "size": [size, size],
         "colour": colour,
-        "crop": "as distributed",
+        "crop": UNKNOWN,
         "engrec": version("engrec"),
         **more,
     }
@@ -206,19 +207,23 @@ def _single(source: Path) -> Entries:
         yield source.name, file
 
 
-def _folder(source: Path) -> Entries:
+def names_below(source: Path) -> Iterator[str]:
+    """Names of a folder's files, and of its links, without hidden ones, sorted in each folder."""
     for folder, folders, names in os.walk(source, onerror=_give_up):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in sorted(names) + [name for name in folders if Path(folder, name).is_symlink()]:
-            path = Path(folder, name)
-            relative = path.relative_to(source).as_posix()
-            if _is_hidden(name):  # whatever its name is made of
-                continue
-            if not path.is_file() or not inside(path, source):
-                yield relative, None
-                continue
-            with path.open("rb") as file:
-                yield relative, file
+            if not _is_hidden(name):  # whatever its name is made of
+                yield Path(folder, name).relative_to(source).as_posix()
+
+
+def _folder(source: Path) -> Entries:
+    for name in names_below(source):
+        path = source / name
+        if not path.is_file() or not inside(path, source):
+            yield name, None
+            continue
+        with path.open("rb") as file:
+            yield name, file
 
 
 def _give_up(error: OSError) -> None:

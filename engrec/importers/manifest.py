@@ -46,21 +46,15 @@ def read(
     root: folder that a CSV's paths start from and must not leave; default: the CSV's own folder.
     ordered: whether the classes are levels, in the order of `classes`.
     """
-    if not 1 <= size <= 1024 or colour not in COLOURS:
-        raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {size} and {colour!r}")
-    if ordered and classes is None:
-        raise ValueError("--ordered needs the levels in their order: set --classes, such as --classes low,middle,high")
+    check_options(size, colour, classes, ordered)
     if source.suffix.lower() in (".csv", ".tsv"):
-        rows = _from_csv(source, root or source.parent)
+        rows = from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
     elif root is not None:
         raise ValueError(f"--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
         rows, images, notes = _from_folders(source, size, colour)
-    if subject_regex is not None:
-        rows = _with_subjects(rows, _pattern(subject_regex))
-    _check_splits(rows)
-    class_names = _class_names(rows, source, classes)
+    rows, class_names = checked(rows, source, classes, subject_regex)
     pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded last, after all other checks
     levels = {"ordered": True} if ordered else {}
     optional = {"subjects": [row.subject for row in rows], "splits": [row.split for row in rows]}
@@ -75,7 +69,25 @@ def read(
     }
 
 
-def _from_csv(source: Path, root: Path) -> list[Row]:
+def check_options(size: int, colour: str, classes: Sequence[str] | None, ordered: bool) -> None:
+    if not 1 <= size <= 1024 or colour not in COLOURS:
+        raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {size} and {colour!r}")
+    if ordered and classes is None:
+        raise ValueError("--ordered needs the levels in their order: set --classes, such as --classes low,middle,high")
+
+
+def checked(
+    rows: list[Row], source: Path, classes: Sequence[str] | None, subject_regex: str | None
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Rows with their subjects, and the class names. Raises ValueError for what does not fit together."""
+    if subject_regex is not None:
+        rows = _with_subjects(rows, _pattern(subject_regex))
+    _check_splits(rows)
+    return rows, _class_names(rows, source, classes)
+
+
+def from_csv(source: Path, root: Path) -> list[Row]:
+    """Rows of a CSV, each with a file below `root` that no other row has."""
     rows = [_row(*found) for found in table.read(source, ("path", "label"), ("subject", "split"))]
     seen: dict[str, Row] = {}
     for row in rows:
@@ -119,13 +131,13 @@ def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list
         if not files.is_image(name):
             others.append(name)
             continue
-        row = _place(name, files.place(source, name), lead)
+        row = placed(name, files.place(source, name), lead)
         found[name] = row, files.read_image(file, source, name, size, colour)
     if not found:
         raise ValueError(f"{source.name} contains no images: expected CLASS/image.png, one folder per class")
     rows, images = (list(column) for column in zip(*(found[name] for name in sorted(found)), strict=True))
     if source.is_dir():
-        _check_no_empty_folder(source, rows)
+        check_no_empty_folder(source, rows)
     return (
         rows,
         images,
@@ -133,7 +145,7 @@ def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list
     )
 
 
-def _place(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
+def placed(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
     """Label and split from the folders of one image. lead: the folders above these, which all images must share."""
     *above, label = PurePosixPath(name).parts[:-1] or ("",)
     split = files.SPLIT_ALIASES.get(above[-1].lower()) if above else None
@@ -146,7 +158,7 @@ def _place(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
     return Row(where, name, label, None, split)
 
 
-def _check_no_empty_folder(source: Path, rows: list[Row]) -> None:
+def check_no_empty_folder(source: Path, rows: list[Row]) -> None:
     """Raise ValueError for an empty class folder; it must be looked up on disk, as no image belongs to it."""
     classes = {source / PurePosixPath(row.path).parent for row in rows}
     filled = classes | {source / above for row in rows for above in PurePosixPath(row.path).parents}

@@ -1,5 +1,6 @@
 """A video's answers over time, as a picture: for each face its crop and, for each network, shares of the classes."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from engrec.use.answers import Answerer, Seen, SeenFace
 from engrec.use.limits import LIMITS
 
 MOST_BINS = 800  # of which a picture shows each as a pixel or two
-MOST_FACES = 4
+MOST_FACES, MOST_KEPT = 4, 32  # shown; kept in memory
+AWAY = 2.0  # seconds after which a face does not come back under its id
 FINEST = 0.05  # seconds of a bin, at first
 # Told apart also by those who do not see red and green; warm colours for what is intense, grey for neutral.
 COLOURS = {
@@ -26,10 +28,12 @@ COLOURS = {
 
 @dataclass
 class _OneFace:
-    """crop: of the moment at which it was largest; bins: number of frames, and sums of probabilities by network."""
+    """crop: of the moment at which it was largest; last: seconds at which it was seen last; bins: number of frames,
+    and sums of probabilities by network."""
 
     crop: np.ndarray
     largest: float
+    last: float = 0.0
     num_frames: int = 0
     bins: dict[int, tuple[int, list[np.ndarray]]] = field(default_factory=dict)
 
@@ -39,7 +43,7 @@ class Timeline:
 
     def __init__(self, title: str, answerer: Answerer) -> None:
         self.title, self.answerer = title, answerer
-        self.width, self.end = FINEST, 0.0
+        self.width, self.end, self.num_faces = FINEST, 0.0, 0
         self.faces: dict[int, _OneFace] = {}
 
     def add(self, seen: Seen) -> None:
@@ -48,18 +52,29 @@ class Timeline:
         while seconds >= MOST_BINS * self.width:
             self._widen()
         for face, crop in zip(seen.faces, seen.crops, strict=True):
-            self._add(face, crop, int(seconds // self.width))
+            self._add(face, crop, seconds)
 
-    def _add(self, face: SeenFace, crop: np.ndarray, number: int) -> None:
+    def _add(self, face: SeenFace, crop: np.ndarray, seconds: float) -> None:
+        if face.face_id not in self.faces:
+            self._make_room(seconds)
+            self.num_faces += 1
         kept = self.faces.setdefault(face.face_id, _OneFace(crop, face.face_px))
+        number = int(seconds // self.width)
         if face.face_px > kept.largest:
             kept.crop, kept.largest = crop, face.face_px
         kept.num_frames += 1
+        kept.last = seconds
         rows = [np.array(list((a.smoothed or a.probabilities).values())) for a in face.answers]
         kept.bins[number] = _sum(kept.bins.get(number), (1, rows))
 
+    def _make_room(self, seconds: float) -> None:
+        """Where there are many faces, drop the one that was seen for the shortest time, of those that are gone."""
+        gone = [track for track, face in self.faces.items() if seconds - face.last > AWAY]
+        if len(self.faces) >= MOST_KEPT and gone:
+            del self.faces[min(gone, key=lambda track: self.faces[track].num_frames)]
+
     def _widen(self) -> None:
-        """Join each two bins to one; faces that were seen for the shortest time are dropped where there are many."""
+        """Join each two bins to one."""
         self.width *= 2
         for face in self.faces.values():
             joined: dict[int, tuple[int, list[np.ndarray]]] = {}
@@ -74,7 +89,10 @@ class Timeline:
 
     def write(self, path: Path) -> Path | None:
         """A PNG; None, and no file, where there was no face."""
-        return write(self.figure(), path, dpi=110) if self.faces else None
+        if not self.faces:
+            return None
+        with warnings.catch_warnings(action="ignore"):  # a name in letters that the font lacks
+            return write(self.figure(), path, dpi=110)
 
     def figure(self) -> Figure:
         faces, networks = self.shown(), self.answerer.networks
@@ -88,8 +106,8 @@ class Timeline:
             for k in range(len(networks)):
                 axes = figure.add_subplot(grid[first + k, 1])
                 self._show_shares(axes, face, k, is_last=first + k == num_rows - 1, legend=row == 0)
-        more = f"; {len(faces)} of {len(self.faces)} faces, those seen longest" if len(self.faces) > len(faces) else ""
-        title = f"{self.title}: probability of each class, smoothed over a second{more}"
+        more = f"; {len(faces)} of {self.num_faces} faces, those seen longest" if self.num_faces > len(faces) else ""
+        title = f"{_literally(self.title)}: probability of each class, smoothed over a second{more}"
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         figure.supxlabel(LIMITS, fontsize=8, color="0.35", x=0.01, ha="left")
         return figure
@@ -114,7 +132,7 @@ class Timeline:
         axes.tick_params(labelbottom=is_last, labelsize=8)
         if legend:
             patches = [axes.fill_between([], [], color=colour) for colour in colours]
-            words = [name.replace("_", " ") for name in network.class_names]
+            words = [_literally(name.replace("_", " ")) for name in network.class_names]
             # From top to bottom, as they are stacked.
             axes.legend(
                 patches[::-1], words[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7.5,
@@ -153,6 +171,11 @@ def _colours(class_names: tuple[str, ...]) -> list[Any]:
     if all(name in COLOURS for name in class_names):
         return [COLOURS[name] for name in class_names]
     return [colormaps["YlGnBu"](share) for share in np.linspace(0.2, 0.85, len(class_names))]
+
+
+def _literally(text: str) -> str:
+    """Text in which a dollar is no formula."""
+    return text.replace("$", r"\$")
 
 
 def _clock(seconds: float) -> str:

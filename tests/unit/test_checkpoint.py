@@ -9,6 +9,7 @@ import torch
 
 from engrec import checkpoint
 from engrec.errors import CheckpointError, exit_status
+from engrec.faces.crop import STANDARD, Crop
 from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules import build
@@ -104,6 +105,52 @@ def test_images_prepared_otherwise_are_refused_with_both_named(path):
     assert "1×48×48" in refused(
         checkpoint.load_backbone, network(), checkpoint.read(path), str(path), IMAGES | {"normalize": "data set"}
     )
+
+
+CROPPED = IMAGES | {"crop": STANDARD.as_dict()}
+WIDER = IMAGES | {"crop": Crop(side=1.3).as_dict()}
+
+
+def trained_on(images, dataset=None):
+    return {"hyper_parameters": {"preprocessing": images}, "dataset": dataset}
+
+
+@pytest.mark.parametrize(
+    ("trained", "images"),
+    [
+        (trained_on(CROPPED), WIDER),
+        (trained_on(WIDER), CROPPED),
+        (trained_on(IMAGES, "fer2013"), WIDER),
+        (trained_on(IMAGES, "ferplus"), WIDER),
+    ],
+)
+def test_faces_cropped_otherwise_are_refused_with_both_named(path, trained, images):
+    message = refused(checkpoint.check_preprocessing, trained, path, images)
+    assert "cropped with side 1." in message
+    assert "side 1.3" in message
+    assert "side 1.0" in message
+
+
+@pytest.mark.parametrize(
+    ("trained", "images"),
+    [
+        (trained_on(CROPPED), IMAGES),
+        (trained_on(IMAGES), WIDER),
+        (trained_on(IMAGES, "mine"), CROPPED),
+        (trained_on(IMAGES, "fer2013"), CROPPED),
+        (trained_on(CROPPED), IMAGES | {"crop": Crop(detect_size=320).as_dict()}),
+    ],
+)
+def test_older_checkpoints_and_unknown_crops_stay_usable(path, trained, images):
+    checkpoint.check_preprocessing(trained, path, images)
+
+
+def test_training_resumes_from_a_checkpoint_that_does_not_say_how_faces_were_cropped(path):
+    old = {"optimizer_states": [], "hyper_parameters": {"preprocessing": IMAGES}}
+    checkpoint.check_continues(old, path, {"preprocessing": CROPPED})
+    newer = {"optimizer_states": [], "hyper_parameters": {"preprocessing": WIDER}}
+    message = refused(checkpoint.check_continues, newer, path, {"preprocessing": CROPPED})
+    assert "preprocessing.crop.side=1.3, this run has preprocessing.crop.side=1.0" in message
 
 
 def test_other_classes_are_refused_with_both_named(content, path):
@@ -202,6 +249,8 @@ def test_a_small_file_does_not_fill_the_memory(content, path):
         ({"preprocessing": IMAGES | {"height": 0}}, "hyper_parameters.preprocessing.height is 0: it must be greater"),
         ({"preprocessing": IMAGES | {"width": "48"}}, "preprocessing.width is '48': it must be a whole number"),
         ({"preprocessing": {"channels": 1}}, "it lacks hyper_parameters.preprocessing.height"),
+        ({"preprocessing": IMAGES | {"crop": 1}}, "preprocessing.crop is refused: crop must be a mapping, found 1"),
+        ({"preprocessing": IMAGES | {"crop": {"side": 1}}}, "preprocessing.crop is refused: crop lacks detector"),
         ({"model": {"norm": "batch"}}, "it lacks hyper_parameters.model._target_"),
         ({"model": MODEL | {"norm": torch.zeros(1)}}, "hyper_parameters.model.norm is a Tensor"),
         ({"seed": [[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]}, "hyper_parameters.seed.0.0.0"),

@@ -1,5 +1,6 @@
 """Which images make up a batch, where they lie, and what happens to them before the network sees them."""
 
+import json
 import logging
 import threading
 import time
@@ -12,7 +13,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead, divide
+from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead, divide, preprocessing_of
+from engrec.faces.crop import STANDARD, Crop
 from engrec.splits import KFold, Split, Teachers
 from engrec.transforms import epoch_seed
 
@@ -218,6 +220,20 @@ def test_preprocessing_says_what_the_input_is(make_faces):
     data = DataModule(make_faces(channels=3, size=20), split, upside_down, 4)
     assert data.preprocessing == {"channels": 3, "height": 20, "width": 20, "normalize": "image"}
     assert all(type(value) in (int, str) for value in data.preprocessing.values())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "crop"),
+    [
+        ({"importer": "fer2013", "crop": "as distributed"}, STANDARD),
+        ({"importer": "wacv2016"}, STANDARD),
+        ({"importer": "manifest", "crop": "as distributed"}, None),
+        ({"importer": "faces", "crop": Crop(side=1.3).as_dict()}, Crop(side=1.3)),
+    ],
+)
+def test_preprocessing_says_how_faces_were_cropped_where_it_is_known(make_faces, recipe, crop):
+    stored = preprocessing_of(make_faces(recipe={"name": "mine"} | recipe)).get("crop")
+    assert stored == (None if crop is None else json.loads(json.dumps(crop.as_dict())))
 
 
 def test_class_counts_are_those_of_training(data):

@@ -21,6 +21,7 @@ from engrec.callbacks import History, MovedFolder, moved
 from engrec.data import DataModule
 from engrec.errors import explain
 from engrec.evidence.groups import read_groups
+from engrec.faces.crop import STANDARD
 from engrec.modules import build
 from engrec.modules.engagement import EngagementModule
 from engrec.pages.dashboard.answers import Details
@@ -95,7 +96,7 @@ def ours(function, *arguments):
 
 # Checkpoints.
 
-IMAGES = {"channels": 1, "height": 16, "width": 16, "normalize": "image"}
+IMAGES = {"channels": 1, "height": 16, "width": 16, "normalize": "image", "crop": STANDARD.as_dict()}
 MODEL = {"_target_": "engrec.models.vgg.VGG", "image_size": 16, "norm": "batch", "width": 0.02, "dense": [2]}
 OPTIMIZER = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
 

@@ -14,6 +14,7 @@ from mutations import ODD_TEXTS, damaged, drawn, in_one_line
 
 from engrec.datasets.prepared import load
 from engrec.datasets.schema import ARRAYS, is_file_name
+from engrec.faces.crop import STANDARD
 
 NAMES = list(ARRAYS)
 ODD_VALUES = (
@@ -144,7 +145,9 @@ RECIPES = st.recursive(
 
 @drawn(4)
 @given(
-    key=st.sampled_from(["name", "importer", "task", "notes", "excluded_from_training", "distillation", "size"]),
+    key=st.sampled_from(
+        ["name", "importer", "task", "notes", "excluded_from_training", "distillation", "size", "crop"]
+    ),
     value=RECIPES,
 )
 def test_other_recipes(arrays, tmp_path_factory, key, value):
@@ -158,6 +161,13 @@ def test_a_recipe_with_an_odd_distillation_is_refused(arrays, tmp_path, value):
     recipe = json.loads(arrays["recipe"].item()) | {"distillation": value}
     changed = arrays | {"recipe": np.array(json.dumps(recipe))}
     assert "recipe.distillation must be the runs, share" in refused(tmp_path / "faces.npz", pack(members(changed)))
+
+
+@pytest.mark.parametrize("value", [5, [], {}, STANDARD.as_dict() | {"side": -1}, STANDARD.as_dict() | {"shift": "x"}])
+def test_a_recipe_with_an_odd_crop_is_refused(arrays, tmp_path, value):
+    recipe = json.loads(arrays["recipe"].item()) | {"crop": value}
+    changed = arrays | {"recipe": np.array(json.dumps(recipe))}
+    assert "recipe.crop must be a text, or the recipe of" in refused(tmp_path / "faces.npz", pack(members(changed)))
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "NaN", '"' + "x" * 10, "{", '{"name": 1e999}'])

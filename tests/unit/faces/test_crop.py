@@ -120,8 +120,8 @@ def test_the_recipe_survives_json():
 def test_recipes_are_equal_if_they_give_the_same_pixels():
     assert Crop(detect_size=320, threshold=0.7) == STANDARD
     assert Crop(side=1.3) != STANDARD
-    assert Crop(side=1.3).difference(STANDARD) == "side 1.3, not 1.0"
-    assert STANDARD.difference(Crop(detect_size=320)) == ""
+    assert Crop(side=1.3).difference(STANDARD) == ("side", 1.3, 1.0)
+    assert STANDARD.difference(Crop(detect_size=320)) is None
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,5 @@ def test_what_is_no_recipe_is_refused(stored):
 def test_data_sets_whose_crops_were_measured_count_as_the_standard():
     assert crop_of("as distributed", "fer2013") == crop_of(None, "wacv2016") == STANDARD
     assert crop_of("as distributed", "manifest") is crop_of(None, None) is None
+    assert crop_of("by hand", "fer2013") is None
     assert crop_of(Crop(side=2.0).as_dict(), "fer2013") == Crop(side=2.0)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from engrec.faces.track import Tracker
 from tiny_networks import bright_square, picture
 
 from engrec.faces.detect import Face
+from engrec.faces.track import Tracker
 from engrec.use.follow import Shot, followed, mixed
 
 
