@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(weights: list[str] | None, port: int, shown: bool) -> None:
-    with ctrl_c_exits():  # they take seconds to load
+    with ctrl_c_exits():
+        from engrec.machine.local_server import LOOPBACK, bound
+
+        listening = bound(LOOPBACK, port)  # before the networks, which take seconds to load
         from engrec.use.page import server
         from engrec.use.predict import Predictor
 
@@ -55,7 +58,7 @@ def serve(weights: list[str] | None, port: int, shown: bool) -> None:
             webbrowser.open(address)
 
     try:
-        server.serve(predictor, port, ready)
+        server.serve(predictor, listening, ready)
     except KeyboardInterrupt:
         sys.stdout.flush()
         os._exit(130)  # a computation in a thread would keep the process alive

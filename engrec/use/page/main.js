@@ -104,7 +104,7 @@ function choose(id) {
 
 /* Draws when the screen is drawn, while the engine has the next frame already. */
 function show() {
-  if (!state.isDue && state.shown) requestAnimationFrame(draw);
+  if (!state.isDue) requestAnimationFrame(draw);
   state.isDue = true;
 }
 

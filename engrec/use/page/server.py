@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import math
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +21,6 @@ from engrec.use.follow import Shot
 from engrec.use.page import contents
 from engrec.use.predict import Predictor
 
-HOST = "127.0.0.1"
 HEAD = 24  # bytes before the pixels: seconds (NaN: a picture), width, height, as float64
 MOST_PIXELS = 4096 * 4096
 RESTART = "restart"
@@ -32,7 +32,7 @@ class Server:
         self.computing = ThreadPoolExecutor(1, "computing")
 
     def app(self) -> web.Application:
-        app = local_server.guarded(HOST, contents.POLICY)
+        app = local_server.guarded(local_server.LOOPBACK, contents.POLICY)
         app.router.add_get("/frames", self.frames, allow_head=False)
         app.router.add_get("/{name:|[a-z]+\\.(?:css|js|json)}", self.part, allow_head=False)
         return app
@@ -55,18 +55,18 @@ class Server:
         """A websocket for one page. Browsers let any page open one to here: only this server's own page may."""
         if request.headers.get("Origin") != f"http://{request.headers['Host']}":
             raise web.HTTPForbidden(text="only the page of this server may send frames\n")
-        socket = web.WebSocketResponse(compress=False, max_msg_size=HEAD + 4 * MOST_PIXELS + 1)
-        await socket.prepare(request)
+        page = web.WebSocketResponse(compress=False, max_msg_size=HEAD + 4 * MOST_PIXELS + 1)
+        await page.prepare(request)
         session = Session(self.predictor)
-        async for message in socket:
+        async for message in page:
             if message.type is WSMsgType.BINARY:
                 answer = await asyncio.get_running_loop().run_in_executor(self.computing, session.answer, message.data)
-                await socket.send_str(answer)
+                await page.send_str(answer)
             elif message.data == RESTART:
                 session = Session(self.predictor)
             else:
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION)
-        return socket
+                await page.close(code=WSCloseCode.POLICY_VIOLATION)
+        return page
 
 
 class Session:
@@ -128,13 +128,13 @@ def frame_of(message: bytes) -> tuple[float | None, np.ndarray]:
     return None if math.isnan(seconds) else seconds, np.ascontiguousarray(rgba[:, :, :3])
 
 
-def serve(predictor: Predictor, port: int, ready: Callable[[str], None]) -> None:
+def serve(predictor: Predictor, listening: socket.socket, ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C. ready is called with the address."""
-    asyncio.run(_serve(Server(predictor), port, ready))
+    asyncio.run(_serve(Server(predictor), listening, ready))
 
 
-async def _serve(server: Server, port: int, ready: Callable[[str], None]) -> None:
-    async with local_server.served(server.app(), HOST, local_server.bound(HOST, port)) as address:
+async def _serve(server: Server, listening: socket.socket, ready: Callable[[str], None]) -> None:
+    async with local_server.served(server.app(), local_server.LOOPBACK, listening) as address:
         server.computing.submit(warm, server.predictor)
         ready(address)
         await asyncio.Event().wait()
