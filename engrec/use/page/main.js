@@ -33,12 +33,12 @@ async function agree() {
   at("start").hidden = true;
   at("work").hidden = false;
   at("use").append(at("limits"));
-  at("open").focus();
   say(about.engine === "browser" ? "Loading the networks, 14 MB the first time …" : "Connecting …");
   await tried(async () => {
     await engine.open();
     say("Ready.");
     for (const id of ["open", "camera"]) at(id).disabled = false;
+    at("open").focus();
     document.body.dataset.open = "1";
   });
 }

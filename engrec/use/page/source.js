@@ -80,7 +80,7 @@ async function* timed(element, clock, seconds) {
 class Clock {
   constructor(element) {
     [this.element, this.time, this.ended, this.wake] = [element, null, false, () => {}];
-    element.addEventListener("ended", () => this.stop());
+    element.addEventListener("ended", () => this.end());
     this.request();
   }
 
@@ -95,9 +95,16 @@ class Clock {
     else requestAnimationFrame((now) => (this.element.paused ? this.request() : tick(now)));
   }
 
-  stop() {
+  /* After the newest frame. */
+  end() {
     this.ended = true;
     this.wake();
+  }
+
+  /* At once: a camera that was stopped shows black. */
+  stop() {
+    this.time = null;
+    this.end();
   }
 
   /* The time of the newest frame, each once; null after the last. */
