@@ -45,9 +45,9 @@ export class Answers {
     const { small, networks } = this.about;
     const lines = ["No face", "in this picture, or none large enough to be found"];
     if (face) {
-      const certainty = `certainty of the detector ${face.score.toFixed(2)}`;
+      const degrees = String(Math.round(face.roll) || 0).replace("-", "−");
       lines[0] = `Face ${face.id}`;
-      lines[1] = `${Math.round(face.px)} pixels, leaning ${Math.round(face.roll)}°, ${certainty}`;
+      lines[1] = `${Math.round(face.px)} pixels, leaning ${degrees}°, certainty ${face.score.toFixed(2)}`;
     }
     const warned = face && face.px < small ? `Under ${small} pixels: too small to be trusted.` : "";
     const seen = `Left: the ${networks[0].size} × ${networks[0].size} pixels that the network sees.`;

@@ -1,7 +1,7 @@
 /* The engine in Python on this machine, by a websocket. It gets pixels, not a compressed picture: what it sees is what
    the engine in the browser sees. */
 
-const HEAD = 24; // bytes before the pixels: seconds (NaN: a picture), width, height, as float64
+const HEAD = 24; // bytes before the pixels in RGB: seconds (NaN: a picture), width, height, as float64
 
 export class Local {
   constructor(about) {
@@ -32,9 +32,13 @@ export class Local {
 
   /* Promises the faces of a frame. seconds: null for a picture. */
   infer({ data, width, height }, seconds) {
-    const message = new Uint8Array(HEAD + data.length);
+    const message = new Uint8Array(HEAD + 3 * width * height);
     new Float64Array(message.buffer, 0, 3).set([seconds ?? NaN, width, height]);
-    message.set(data, HEAD);
+    for (let from = 0, place = HEAD; from < data.length; from += 4) {
+      message[place++] = data[from];
+      message[place++] = data[from + 1];
+      message[place++] = data[from + 2];
+    }
     return new Promise((resolve, reject) => {
       if (this.socket.readyState !== WebSocket.OPEN) return this.socket.onclose() ?? reject(new Error("not connected"));
       this.waiting.push({ resolve, reject });

@@ -54,19 +54,28 @@ async function run(open) {
   engine.restart();
   buttons();
   const isComplete = await tried(async () => {
+    let last = Promise.resolve();
     for await (const { frame, seconds, number } of source.frames()) {
       if (state.source !== source) return false;
       const kept = { width: frame.width, height: frame.height, data: frame.data.slice() };
-      const faces = await engine.infer(kept, seconds);
-      if (state.source !== source) return false;
-      state.record.add(number, seconds, faces);
-      state.shown = { frame, faces, seconds };
-      counted();
-      show();
+      const asked = engine.infer(kept, seconds).then((faces) => {
+        if (state.source === source) seen(frame, faces, seconds, number);
+      });
+      asked.catch(() => {}); // it is awaited below, a frame later
+      await last; // the engine has one frame in work, and one that waits for it
+      last = asked;
     }
-    return true;
+    await last;
+    return state.source === source;
   });
   if (state.source === source) finished(isComplete);
+}
+
+function seen(frame, faces, seconds, number) {
+  state.record.add(number, seconds, faces);
+  state.shown = { frame, faces, seconds };
+  counted();
+  show();
 }
 
 function finished(isComplete) {

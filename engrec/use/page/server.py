@@ -21,7 +21,7 @@ from engrec.use.follow import Shot
 from engrec.use.page import contents
 from engrec.use.predict import Predictor
 
-HEAD = 24  # bytes before the pixels: seconds (NaN: a picture), width, height, as float64
+HEAD = 24  # bytes before the pixels in RGB: seconds (NaN: a picture), width, height, as float64
 MOST_PIXELS = 4096 * 4096
 RESTART = "restart"
 
@@ -55,7 +55,7 @@ class Server:
         """A websocket for one page. Browsers let any page open one to here: only this server's own page may."""
         if request.headers.get("Origin") != f"http://{request.headers['Host']}":
             raise web.HTTPForbidden(text="only the page of this server may send frames\n")
-        page = web.WebSocketResponse(compress=False, max_msg_size=HEAD + 4 * MOST_PIXELS + 1)
+        page = web.WebSocketResponse(compress=False, max_msg_size=HEAD + 3 * MOST_PIXELS + 1)
         await page.prepare(request)
         session = Session(self.predictor)
         async for message in page:
@@ -120,12 +120,12 @@ def frame_of(message: bytes) -> tuple[float | None, np.ndarray]:
     sides = f"{width:g} × {height:g}"
     if not (width.is_integer() and height.is_integer() and min(width, height) >= 1 and width * height <= MOST_PIXELS):
         raise ValueError(f"it has {sides} pixels, at most {MOST_PIXELS:,} are read")
-    if len(message) != HEAD + 4 * width * height:
-        raise ValueError(f"{sides} pixels in RGBA do not fill {len(message) - HEAD:,} bytes")
+    if len(message) != HEAD + 3 * width * height:
+        raise ValueError(f"{sides} pixels in RGB do not fill {len(message) - HEAD:,} bytes")
     if math.isinf(seconds) or seconds < 0:
         raise ValueError(f"its time is {seconds:g} seconds")
-    rgba = np.frombuffer(message, np.uint8, offset=HEAD).reshape(int(height), int(width), 4)
-    return None if math.isnan(seconds) else seconds, np.ascontiguousarray(rgba[:, :, :3])
+    rgb = np.frombuffer(message, np.uint8, offset=HEAD).reshape(int(height), int(width), 3)
+    return None if math.isnan(seconds) else seconds, rgb
 
 
 def serve(predictor: Predictor, listening: socket.socket, ready: Callable[[str], None]) -> None:

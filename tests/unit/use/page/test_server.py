@@ -41,9 +41,8 @@ def asking(talk, predictor=None):
 def frame(rgb, seconds=np.nan, sides=None):
     """The message of a frame, as the page sends it."""
     height, width = rgb.shape[:2]
-    alpha = np.full((height, width, 1), 255, np.uint8)
     head = np.array([seconds, *(sides or (width, height))], "<f8").tobytes()
-    return head + np.concatenate([rgb, alpha], axis=2).tobytes()
+    return head + rgb.tobytes()
 
 
 def sending(*messages):
