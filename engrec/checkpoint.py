@@ -226,10 +226,8 @@ def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocess
             "prepare both in the same way"
         )
     if their_crop is not None and our_crop is not None and (found := their_crop.difference(Crop.from_dict(our_crop))):
-        name, there, here = found
         raise CheckpointError(
-            f"{path} was trained on faces cropped with {name} {there}, these were cropped with {name} {here}: "
-            "prepare both in the same way"
+            f"{path} was trained on faces cropped with {found} as these: prepare both in the same way"
         )
 
 

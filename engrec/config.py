@@ -29,7 +29,8 @@ STAGES = ("pretrain", "finetune", "scratch", "test")
 TTA = ("none", "flip", "ten_crop", "ten_crop_zoom")
 BALANCE = ("subject", None)
 REMEDY = {
-    "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt (or stage=scratch)",
+    "init_from": "the expression checkpoint to start from: init_from=outputs/pretrain/…/best.ckpt, or "
+    "init_from=engrec:expressions model=resnet_small (or stage=scratch)",
     "ckpt_path": "the checkpoint to test: ckpt_path=outputs/…/best.ckpt",
     "split.fold": "the part to test: split.fold=0 (all of them, one after another: -m 'split.fold=range(N)')",
     "distill.runs": "the teachers' runs: distill.runs=outputs/teachers (train.py -m split=teachers … makes them)",

@@ -23,7 +23,7 @@ REAL_DATA = {
     "expression": ("python scripts/prepare.py fer2013 fer2013.tar.gz", "python train.py experiment=fer2013"),
     "engagement": (
         "python scripts/prepare.py wacv2016 wacv2016.zip",
-        "python train.py experiment=wacv2016 stage=finetune init_from=outputs/pretrain/…/best.ckpt",
+        "python train.py experiment=wacv2016 init_from=engrec:expressions",
     ),
 }
 NOISE = (

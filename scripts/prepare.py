@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     wrote = f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}"
     print(f"{_summary(faces)}{left_out}\n\n{wrote}")
     if unreadable := [picture for picture in pictures if photos.is_unreadable(picture)]:
-        print(f"error: {len(unreadable)} files could not be read, or only in part; {out} has the rest", file=sys.stderr)
+        bad, number = (len({picture.row.path for picture in some}) for some in (unreadable, pictures))
+        print(f"error: {bad} of {number} files could not be read, or only in part: {out} has the rest", file=sys.stderr)
         return 1
     return 0
 
@@ -240,7 +241,11 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
     if args.importer in OWN:
         dataset = f"dataset=prepared dataset.path={out}"
-    split, start = "", " init_from=outputs/pretrain/…/best.ckpt" if stage == "stage=finetune" else ""
+    split, start = "", ""
+    if stage == "stage=finetune" and faces.images.shape[1:] == (1, 48, 48):
+        start = " model=resnet_small init_from=engrec:expressions"
+    elif stage == "stage=finetune":  # the expressions that come with engrec are of one size
+        stage = "stage=scratch"
     if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):
         split = " split=random" if faces.subjects is None else " split=kfold split.fold=0"
     warning = "\n  (a leakage check only, because the subjects are unknown: use --subject-regex or a subject column)"

@@ -62,11 +62,13 @@ class Crop:
             values[name] = stored[name]
         return cls(**values | {"shift": tuple(map(float, values["shift"])), "side": float(values["side"])})
 
-    def difference(self, other: Crop) -> tuple[str, Any, Any] | None:
-        """The first thing in which two recipes differ, and its value in each; None if they are equal."""
-        names = [each.name for each in fields(self) if each.compare]
-        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
-        return next((pair for pair in pairs if pair[1] != pair[2]), None)
+    def difference(self, other: Crop) -> str:
+        """The first thing in which two recipes differ, as "side 1.3, not 1.0"; empty if they are equal."""
+        for name in (each.name for each in fields(self) if each.compare):
+            here, there = getattr(self, name), getattr(other, name)
+            if here != there:
+                return f"{name} {here}, not {there}"
+        return ""
 
 
 STANDARD = Crop()

@@ -181,7 +181,7 @@ def _from_folder(source: Path, person_folders: bool) -> tuple[list[Row], list[st
         manifest.check_no_empty_folder(source, rows)
     if not others:
         return rows, []
-    return rows, [f"{len(others)} files are neither photographs nor videos and were left out, such as {others[0]}"]
+    return rows, [f"files that are neither photographs nor videos, left out: {len(others)}, such as {others[0]}"]
 
 
 def _of_person(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
@@ -283,11 +283,11 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
             f"{', '.join(shares)}; if the shares differ, the rest is biased"
         )
     if unreadable:
-        notes.append(f"{unreadable} files could not be read, or only in part")
+        notes.append(f"files that could not be read, or only in part: {unreadable}")
     if several:
-        notes.append(f"{several} pictures have more than one face: the largest was taken")
+        notes.append(f"pictures with more than one face, of which the largest was taken: {several}")
     if small:
-        notes.append(f"{small} faces are smaller than {SMALL} pixels")
+        notes.append(f"faces smaller than {SMALL} pixels: {small}")
     return notes
 
 

@@ -59,9 +59,9 @@ PRESETS = {
         pretrain=("experiment=fer2013_short",),
         rows={
             # It learns nothing at the learning rate of the others, and no longer improves on validation from epoch 6.
-            "cnn": ("experiment=wacv2016", "stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"),
-            "vgg_scratch": ("experiment=wacv2016", "stage=scratch"),
-            "engagement": ("experiment=wacv2016", "stage=finetune"),
+            "cnn": ("experiment=wacv2016_short", "stage=scratch", "model=cnn", "optimizer.lr=0.005", "max_epochs=8"),
+            "vgg_scratch": ("experiment=wacv2016_short", "stage=scratch"),
+            "engagement": ("experiment=wacv2016_short", "stage=finetune"),
         },
     ),
     "full": Preset(

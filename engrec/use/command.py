@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
         for line in problems:
             print(f"error: {line}", file=sys.stderr)
         if not inputs:
-            raise ValueError(f"there is nothing to read in {len(options.paths)} given")
+            sys.exit(f"error: {len(problems):,} of {len(problems):,} inputs could not be read")
         predictor = Predictor.load(options.weights)
         for network in predictor.networks:
             print(described(network), flush=True)

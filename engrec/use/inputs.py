@@ -46,9 +46,10 @@ def find(paths: Iterable[Path]) -> tuple[list[Input], list[str]]:
 def read_picture(path: Path) -> Image.Image:
     """An upright picture of 8 bits, RGB or L. Raises ValueError in one line for what cannot be read."""
     try:
+        _check_file(path)
         with path.open("rb") as file:
             content = file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(_why(path, error)) from error
     if len(content) > MAX_IMAGE_BYTES:
         raise ValueError(f"{shown(path)} is larger than {MAX_IMAGE_BYTES >> 20} MiB, the most allowed")
@@ -57,7 +58,7 @@ def read_picture(path: Path) -> Image.Image:
 
 def shown(path: Path) -> str:
     """The path as text that every file and terminal takes, whatever bytes and control characters it is made of."""
-    text = str(path).encode(errors="backslashreplace").decode()
+    text = os.fsencode(path).decode(errors="backslashreplace")
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 

@@ -253,6 +253,8 @@ class _Recording:
 
     def finish(self) -> None:
         """Write what describes the tables, and remove what earlier predictions in this folder have left."""
+        if self.windows is not None and not self.windows.num_rows:  # of all videos none could be read
+            self.done.files.remove(WINDOWS)
         write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
         self.done.files.append(SIDECAR)
         for path in self.folder.iterdir():

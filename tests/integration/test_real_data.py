@@ -180,7 +180,7 @@ def test_the_experiments_run_on_real_faces(fer, tmp_path):
     assert result["dataset"]["excluded_from_training"]["images"] == left_out > 0
     assert result["num_images"]["train"] == 28709 - left_out
 
-    options = ["experiment=wacv2016", "stage=finetune", "init_from=first/best.ckpt", f"dataset.path={wacv}", *few]
+    options = ["experiment=wacv2016", long[1], "init_from=long/best.ckpt", f"dataset.path={wacv}", *few[1:]]
     second = folder.command("-m", *options, "split.fold=0,1", "hydra.sweep.dir=second")
     assert second.status == 0, second.stderr[-3000:]
     seen = []

@@ -11,7 +11,7 @@ import pytest
 def test_nothing_is_lost_half_written_or_wrong():
     script = Path(__file__).with_name("soak.py")
     done = subprocess.run(
-        [sys.executable, script, "--share", "0.05", "--minutes", "4"], capture_output=True, text=True, check=False
+        [sys.executable, script, "--share", "0.03", "--minutes", "4"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("| 0 | 0 | 0 | 0 |") == 9, done.stdout

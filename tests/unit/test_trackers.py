@@ -114,11 +114,13 @@ def test_folds_and_seeds_share_a_group_and_stages_do_not(compose):
         cfg.output_dir = "unused"
         return trackers.WandbRun(**{k: v for k, v in cfg.logger.items() if k != "_target_"})._wandb_init
 
-    scratch = group("stage=scratch", "split=kfold", "split.fold=1", "seed=4", "experiment=wacv2016")
+    scratch = group("stage=scratch", "split=kfold", "split.fold=1", "seed=4", "experiment=wacv2016_short")
     assert scratch["group"] == "scratch-wacv2016-vgg_small-kfold"
-    assert scratch["group"] == group("stage=scratch", "split=kfold", "split.fold=0", "experiment=wacv2016")["group"]
+    assert (
+        scratch["group"] == group("stage=scratch", "split=kfold", "split.fold=0", "experiment=wacv2016_short")["group"]
+    )
     assert scratch["job_type"] == "scratch"
-    assert scratch["tags"] == ["wacv2016"]
+    assert scratch["tags"] == ["wacv2016_short"]
     pretrain = group("stage=pretrain")
     assert pretrain["group"] == "pretrain-synthetic-vgg_small-official"
     assert pretrain["tags"] == []
@@ -313,7 +315,7 @@ def test_a_sweep_asks_for_settings_that_there_are(compose, monkeypatch, tmp_path
 
 def test_the_sweep_over_folds_has_all_of_them(compose):
     [folds] = [yaml.safe_load(path.read_text()) for path in SWEEPS if path.stem == "folds"]
-    cfg = compose("experiment=wacv2016", "stage=scratch")
+    cfg = compose("experiment=wacv2016_short", "stage=scratch")
     assert folds["parameters"]["split.fold"]["values"] == list(range(cfg.split.num_folds))
 
 

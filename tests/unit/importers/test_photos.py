@@ -64,9 +64,9 @@ def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_
     assert faces.recipe["crop"]["detect_size"] == 640
     assert faces.recipe["left_out"] == {"no face": 1}
     assert "no face was found in 1 of 4 pictures, which were left out: bored 1 of 2, engaged 0 of 2" in printed
-    assert "1 pictures have more than one face" in printed
-    assert "1 faces are smaller than 40 pixels" in printed
-    assert "1 files are neither photographs nor videos and were left out, such as engaged/notes.txt" in printed
+    assert "pictures with more than one face, of which the largest was taken: 1" in printed
+    assert "faces smaller than 40 pixels: 1" in printed
+    assert "files that are neither photographs nor videos, left out: 1, such as engaged/notes.txt" in printed
     assert "left out: no face: bored/s1_2.png" in printed
     assert f"dataset=prepared dataset.path={out} split=kfold" in printed
     rows = rows_of(out)
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_left_out_with_a_line_each(pack, encode, jpeg, po
     out = tmp_path / "mine.npz"
     assert run(out, source) == 1
     printed = capsys.readouterr()
-    assert printed.err == f"error: 5 files could not be read, or only in part; {out} has the rest\n"
+    assert printed.err == f"error: 5 of 7 files could not be read, or only in part: {out} has the rest\n"
     assert load(out).sources.tolist() == ["a/1.png", "b/1.png"]
     for name, said in {
         "a/2.png": "cannot be read as an image",
@@ -210,7 +210,7 @@ def test_a_truncated_video_is_used_as_far_as_it_goes(videos, tmp_path, capsys):
     assert run(tmp_path / "mine.npz", cut, videos[1]) == 1
     printed = capsys.readouterr()
     assert "left out: damaged: bored/cut.mkv: read " in printed.out
-    assert printed.err.startswith("error: 1 files could not be read, or only in part")
+    assert printed.err.startswith("error: 1 of 2 files could not be read, or only in part: ")
     assert {"bored", "engaged"} == {source.split("/")[0] for source in load(tmp_path / "mine.npz").sources.tolist()}
 
 

@@ -153,6 +153,7 @@ def test_without_av_a_video_says_what_to_install(write, tmp_path, said, monkeypa
     lesson(tmp_path / "lesson.mp4", 4)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     write("face.png", "lesson.mp4")
+    assert names_in(tmp_path / "out") == TABLES
     [line] = said
     assert "pip install '.[use]'" in line
     assert len(rows_of(tmp_path / "out" / "predictions.csv")) == 1

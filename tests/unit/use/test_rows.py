@@ -2,12 +2,13 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from tiny_networks import fake
 
 from engrec.use.answers import Answer, Answerer, Seen, SeenFace
-from engrec.use.rows import Columns, Table, Windows, face_rows
+from engrec.use.rows import FACE, OF_WINDOW, PY_FEAT, Columns, Table, Windows, face_rows
 
 TWO = Answerer([fake("expression", ("angry", "happy", "sad")), fake("engagement", ("low", "high"))])
 
@@ -40,6 +41,12 @@ def test_columns_of_one_network():
     assert columns.of_faces == [*of_openface, *box, "low", "high", "prediction", "smoothed_low", "smoothed_high"]
     assert columns.of_windows[:6] == ["input", "face_id", "start", "end", "seconds", "share"]
     assert columns.of_windows[6:] == ["low", "high", "prediction"]
+
+
+def test_the_documentation_explains_every_column():
+    text = (Path(__file__).parents[3] / "docs" / "predict.md").read_text(encoding="utf-8")
+    names = [*FACE, *OF_WINDOW, *PY_FEAT.values(), "prediction", "prediction_expression", "prediction_engagement"]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_columns_of_two_networks():
