@@ -68,6 +68,7 @@ def export(weights: list[str] | None, folder: Path) -> None:
     with ctrl_c_exits():
         from engrec.use.page import static
 
+    print("writing the networks as ONNX …", flush=True)
     num_bytes = static.export(weights, folder)
     print(f"{folder}: {num_bytes / 1e6:.1f} MB. To look at it here: python -m http.server -b 127.0.0.1 -d {folder}")
     print("Any host for files will do. The camera works by https, and on localhost.")

@@ -45,7 +45,6 @@ async function agree() {
 
 /* Opens a source and shows its frames until it ends or another comes. */
 async function run(open) {
-  close();
   const source = await tried(open);
   if (!source) return;
   close();

@@ -1,5 +1,6 @@
 """The page as files for any host: the browser computes, with onnxruntime-web and the networks as ONNX."""
 
+import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from engrec.use.page import contents
 from engrec.use.predict import sources_of
 
 INDEX = "index.html"
+NETWORK = re.compile(r"network\d+\.onnx")
 WEB = contents.HERE / "web"
 DIST = WEB / "node_modules" / "onnxruntime-web" / "dist"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -28,7 +30,7 @@ def export(weights: list[str] | None, folder: Path) -> int:
     with TemporaryDirectory() as temporary:
         graphs = [graph(source, Path(temporary, str(k))) for k, source in enumerate(sources)]
         answerer = Answerer([load_network(str(path)) for path in graphs])
-        names = [f"{name}{ONNX}" for name in answerer.names]
+        names = [f"network{k}.onnx" for k in range(len(graphs))]  # what a folder is called may be no address
         write_text(folder / contents.ABOUT, contents.about(answerer, "browser", names))  # first: the folder is ours
         for source, name in zip(graphs, names, strict=True):
             copy(source, folder / name)
@@ -37,6 +39,9 @@ def export(weights: list[str] | None, folder: Path) -> int:
     for name, text in contents.files().items():
         write_text(folder / name, text)
     write_text(folder / INDEX, contents.page(answerer, "browser"))
+    for path in folder.iterdir():
+        if NETWORK.fullmatch(path.name) and path.name not in names:
+            path.unlink()
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
@@ -53,19 +58,23 @@ def check_free(folder: Path) -> None:
     if not folder.is_dir():
         return
     remove_abandoned(folder)
-    found = {path.name for path in folder.iterdir()}
-    if found and contents.ABOUT not in found:
-        raise ValueError(f"{folder} holds other files ({', '.join(sorted(found)[:3])}): choose another folder")
+    ours = {INDEX, contents.ABOUT, *contents.files(), *RUNTIME, detect.PATH.name, *(path.name for path in LICENCES)}
+    found = {path.name for path in folder.iterdir() if not NETWORK.fullmatch(path.name)}
+    if other := sorted(found - ours):
+        raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}): choose another folder")
 
 
 def graph(source: str, folder: Path) -> Path:
-    """The network as ONNX: the file itself, or one that is written to the folder."""
+    """The network as ONNX: the file itself, or one that is written below the folder and has the same name."""
+    network = load_network(source)
     if source.lower().endswith(ONNX):
         return Path(source)
+    from engrec.use import onnx
     from engrec.use.export import export as exported
 
-    exported(source, folder, as_onnx=True)
-    return folder / "onnx" / "model.onnx"
+    onnx.check_installed("--export")
+    exported(source, folder / network.name, as_onnx=True)
+    return folder / network.name / onnx.FOLDER / onnx.FLOAT
 
 
 def copy(source: Path, target: Path) -> None:

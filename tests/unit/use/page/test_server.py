@@ -16,6 +16,7 @@ from tiny_networks import expressions, faking, picture
 
 from engrec.errors import errors_in_one_line
 from engrec.faces.crop import crop
+from engrec.use.network import load_network
 from engrec.use.page import contents, server, static
 from engrec.use.rows import Columns
 
@@ -231,3 +232,22 @@ def test_an_export_does_not_replace_other_files(checkpoint, tmp_path, monkeypatc
     (tmp_path / "mine" / "thesis.txt").touch()
     assert "holds other files (thesis.txt)" in refused("--weights", checkpoint, "--export", tmp_path / "mine")
     assert "is a file" in refused("--weights", checkpoint, "--export", tmp_path / "mine" / "thesis.txt")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_with_the_page(checkpoint, tmp_path, monkeypatch):
+    for name in static.RUNTIME:
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(static, "DIST", tmp_path)
+    folder = tmp_path / "page"
+    for weights in ([str(checkpoint)] * 2, [str(checkpoint)]):  # the second page replaces the first
+        assert static.export(weights, folder) == sum(path.stat().st_size for path in folder.iterdir())
+    about = json.loads((folder / "about.json").read_text())
+    [network] = about["networks"]
+    assert (network["name"], network["file"]) == (checkpoint.parent.name, "network0.onnx")
+    crops = np.random.default_rng(0).integers(0, 256, (5, 1, 48, 48), np.uint8)
+    theirs, ours = (load_network(str(path))(crops) for path in (folder / network["file"], checkpoint))
+    np.testing.assert_allclose(theirs, ours, atol=0.01)  # it is stored in half precision
+    assert {path.name for path in folder.iterdir()} >= {"index.html", "yunet.onnx", *static.RUNTIME}
+    assert len(list(folder.glob("*.onnx"))) == 2
+    assert str(tmp_path) not in "".join(path.read_text(errors="replace") for path in folder.iterdir())
