@@ -3,6 +3,8 @@
 
 const HEAD = 24; // bytes before the pixels in RGB: seconds (NaN: a picture), width, height, as float64
 
+const LOST = "The connection to engrec is lost: start scripts/try.py again, then reload this page.";
+
 export class Local {
   constructor(about) {
     [this.about, this.waiting] = [about, []];
@@ -16,8 +18,7 @@ export class Local {
     this.socket.onmessage = ({ data }) => this.answered(JSON.parse(data));
     return new Promise((resolve, reject) => {
       const lost = () => {
-        const error = new Error("The connection to engrec is lost: start scripts/try.py again, then reload this page.");
-        [...this.waiting, { reject }].forEach((one) => one.reject(error));
+        [...this.waiting, { reject }].forEach((one) => one.reject(new Error(LOST)));
         this.waiting = [];
       };
       this.socket.onopen = resolve;
@@ -40,7 +41,7 @@ export class Local {
       message[place++] = data[from + 2];
     }
     return new Promise((resolve, reject) => {
-      if (this.socket.readyState !== WebSocket.OPEN) return this.socket.onclose() ?? reject(new Error("not connected"));
+      if (this.socket.readyState !== WebSocket.OPEN) throw new Error(LOST);
       this.waiting.push({ resolve, reject });
       this.socket.send(message);
     });
