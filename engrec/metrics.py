@@ -84,6 +84,15 @@ def mean_absolute_error(logits: Tensor, targets: Tensor) -> Tensor:
     return (_distances(matrix) * matrix).sum() / matrix.sum()
 
 
+def mean_squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of levels in order, from 0 to 1 in equal steps: the mean squared distance of the expected level, the mean of the
+    levels by their probabilities, and the target. The score of EmotiW's challenges on engagement."""
+    import torch
+
+    level = torch.linspace(0, 1, logits.shape[1], dtype=torch.float64, device=logits.device)
+    return ((logits.double().softmax(1) @ level - level[targets]) ** 2).mean()
+
+
 def _distances(matrix: Tensor) -> Tensor:
     """Of each cell of a confusion matrix (K, K) from the diagonal, in levels."""
     import torch
@@ -259,6 +268,7 @@ METRICS: dict[str, Metric] = {
     "auc": Metric("AUC", auc),
     "qwk": Metric("quadratic weighted kappa", quadratic_weighted_kappa, short="QWK", ordered=True),
     "mae": Metric("mean absolute error", mean_absolute_error, short="MAE", higher_is_better=False, ordered=True),
+    "mse": Metric("mean squared error", mean_squared_error, short="MSE", higher_is_better=False, ordered=True),
     "auc_within": Metric("AUC within a person", None, short="AUC within", logged=False, of_people=True),
     "worst_people": Metric("balanced accuracy, worst people", None, "worst people", logged=False, of_people=True),
     "ece": Metric("ECE", ece, higher_is_better=False, logged=False),  # the test's is in `compare`, with the temperature

@@ -15,7 +15,19 @@ with ctrl_c_exits():
     from engrec.datasets.prepared import Faces, excludable
     from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
     from engrec.errors import errors_in_one_line
-    from engrec.importers import er, fer2013, ferplus, files, manifest, photos, wacv2016
+    from engrec.importers import (
+        daisee,
+        engagenet,
+        engagewild,
+        er,
+        fer2013,
+        ferplus,
+        files,
+        manifest,
+        photos,
+        video,
+        wacv2016,
+    )
     from engrec.machine.files import write_text
 
 EXAMPLES = {
@@ -30,6 +42,14 @@ EXAMPLES = {
   python scripts/prepare.py wacv2016 wacv2016.zip""",
     "er": """\
   python scripts/prepare.py er folder_with_X_train.npy_and_Y_train.npy""",
+    "daisee": """\
+  python scripts/prepare.py daisee DAiSEE                  (DataSet/ and Labels/, unpacked)
+  python scripts/prepare.py daisee DAiSEE --every 0.5      (two frames a second)""",
+    "engagenet": """\
+  python scripts/prepare.py engagenet EngageNet            (Train/, Validation/, Test/ and the label files)""",
+    "engagewild": """\
+  python scripts/prepare.py engagewild EngageWild          (Train/, Validation/ and the label files)
+  python scripts/prepare.py engagewild EngageWild --subject-regex '(p\\d+)_'""",
     "manifest": """\
   python scripts/prepare.py manifest faces.csv --name mydata --classes disengaged,engaged
   python scripts/prepare.py manifest faces.zip --name mydata --subject-regex '(s\\d+)_' --size 96 --colour rgb
@@ -108,6 +128,12 @@ def _read(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str,
             return wacv2016.read(args.source)
         case "er":
             return er.read(args.source)
+        case "daisee":
+            return daisee.read(args.source, args.every)
+        case "engagenet":
+            return engagenet.read(args.source, args.every)
+        case "engagewild":
+            return engagewild.read(args.source, args.every, args.subject_regex)
         case _:
             return _own(args, pictures)
 
@@ -148,6 +174,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--traceback", action="store_true", help="show where an error came from")
         return sub
 
+    def add_videos(name: str, module: Any, every: float) -> argparse.ArgumentParser:
+        sub = add(name, module, "unpacked folder with the videos and the label files")
+        sub.add_argument(
+            "--every", type=float, default=every, help="seconds from one frame to the next (default: %(default)s)"
+        )
+        return sub
+
     add("fer2013", fer2013, "fer2013.csv, or an archive or folder with it or with the image folders")
     plus = add("ferplus", ferplus, "FER-2013 as CSV: fer2013.csv, fer2013.tar.gz")
     plus.add_argument("votes", type=Path, metavar="VOTES_CSV", help="fer2013new.csv, the annotators' votes")
@@ -156,6 +189,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("wacv2016", wacv2016, "wacv2016.zip, or the unpacked folder")
     add("er", er, "folder with X_train.npy and Y_train.npy, and the same for val and test")
+    add_videos("daisee", daisee, every=1)
+    add_videos("engagenet", engagenet, every=1)
+    add_videos("engagewild", engagewild, every=5).add_argument(
+        "--subject-regex",
+        metavar="RE",
+        default=video.SUBJECT.pattern,
+        help="its one group matches the subject in the name of a video (default: %(default)s)",
+    )
     crops = add("manifest", manifest, "CSV of path,label[,subject][,split]; or class folders, plain, .zip or .tar.*")
     raw = add(
         "faces", photos, "class folders; or a CSV of path,label[,subject][,split]; or files in class folders", "+"
@@ -221,6 +262,8 @@ def _summary(faces: Faces) -> str:
         lines.append("".join([name.ljust(width), *(f"{count:>8}" for count in counts)]))
     _, channels, height, pixel_width = faces.images.shape
     lines.append(f"\n{faces.name}: {len(faces)} images, {channels} × {height} × {pixel_width}")
+    if faces.clips is not None:
+        lines.append(f"clips: {len(np.unique(faces.clips)):,}, of which each is one observation")
     lines.append(f"subjects: {'unknown' if faces.subjects is None else len(np.unique(faces.subjects))}")
     if len(faces.class_names) == 2:
         lines.append(

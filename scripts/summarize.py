@@ -26,12 +26,14 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from engrec.evidence import comparison
+    from engrec.evidence.clips import per_clip
     from engrec.evidence.groups import read_groups
     from engrec.pages import report, tables
     from engrec.runs.record import find_runs
 
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
-    blocks = comparison.build(read_groups(find_runs(options.folders)), options.resamples)
+    groups = read_groups(find_runs(options.folders))
+    blocks = comparison.build([*groups, *per_clip(groups)], options.resamples)
     print(tables.text(blocks))
     print("written:", *report.write(blocks, options.out))
 

@@ -25,7 +25,8 @@ class Faces:
 
     images: uint8 (N, C, H, W); labels: int64 (N,), indices into class_names.
     subjects: str (N,), ids of the people; splits: str (N,) of "train", "val", "test", the official splits; soft_labels:
-    float32 (N, num_classes), rows sum to 1. Each of these three is None if the data has none.
+    float32 (N, num_classes), rows sum to 1; clips: str (N,), the videos that the images are frames of, of which each is
+    one observation: it has one label, subject and split. Each of these four is None if the data has none.
     sources: str (N,), the file or row of each image; formats: str (N,), the format of that file, such as
     "JPEG L 48x48", or None if images had no file of their own.
     near_duplicates, placeholders: bool (N,), see datasets/faults.py; None if they were not searched for.
@@ -43,6 +44,7 @@ class Faces:
     subjects: np.ndarray | None = None
     splits: np.ndarray | None = None
     soft_labels: np.ndarray | None = None
+    clips: np.ndarray | None = None
     formats: np.ndarray | None = None
     near_duplicates: np.ndarray | None = None
     placeholders: np.ndarray | None = None

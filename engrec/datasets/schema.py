@@ -50,6 +50,7 @@ ARRAYS = {
     "recipe": Array("str", "", bool, "JSON"),
     "subjects": Array("str", "N", *NAME),
     "splits": Array("str", "N", lambda text: text in SPLITS, f"one of {', '.join(SPLITS)}"),
+    "clips": Array("str", "N", lambda text: text != "" and is_text(text), TEXT[1] + ", none empty"),
     "soft_labels": Array("float32", "NK"),
     "formats": Array("str", "N", *TEXT),
     "near_duplicates": Array("bool", "N"),
@@ -122,6 +123,8 @@ def check(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if name != "images":
             check_array(name, array, sizes, where)
     _check_classes(arrays["labels"], arrays["class_names"].tolist(), where)
+    if "clips" in arrays:
+        _check_clips(arrays, where)
     if "soft_labels" in arrays:
         _check_soft_labels(arrays["soft_labels"], where)
 
@@ -155,6 +158,15 @@ def _check_classes(labels: np.ndarray, names: list[str], where: str) -> None:
     counts = np.bincount(labels, minlength=len(names))
     if empty := [name for name, count in zip(names, counts, strict=True) if count == 0]:
         raise ValueError(f"{where}: no image of class {', '.join(empty)}")
+
+
+def _check_clips(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """A clip is one observation: of one class, of one person, in one split."""
+    names, first, clip = np.unique(arrays["clips"], return_index=True, return_inverse=True)
+    for name in ("labels", "subjects", "splits"):
+        if name in arrays and (differ := arrays[name] != arrays[name][first][clip]).any():
+            found = names[clip[differ.argmax()]]
+            raise ValueError(expectation_line(where, name, f"several in the clip {found}", "one for each clip"))
 
 
 def _check_soft_labels(soft: np.ndarray, where: str) -> None:

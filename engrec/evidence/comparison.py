@@ -72,7 +72,7 @@ class Comparison:
         check += " (transductive: beside the results, not one of them)" if group.transductive else ""
         data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))
         return (
-            f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test images{people}, "
+            f"{data}, {' / '.join(group.class_names)}: {len(group.labels):,} test {group.unit}{people}, "
             f"split {group.name['split']}{check}"
         )
 
@@ -251,7 +251,7 @@ class Comparison:
             return []
         rows = []
         for i, (subject, counts) in enumerate(zip(*self.people[:2], strict=True)):
-            row = {"subject": subject, "images": str(counts.sum())}
+            row = {"subject": subject, self.groups[0].unit: str(counts.sum())}
             row |= dict(zip(self.groups[0].class_names, map(str, counts), strict=True))
             if self.worst_people:
                 row["among the worst people"] = "yes" if subject in self.worst_people else "no"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ class Group(Predictions):
     they differ from other groups, and the kind of test-time augmentation ("views"). calibrated: the probabilities after
     each run's temperature, None where a run has no temperature. folds: int (num_seeds, N), which of its seed's runs
     tested an image. controls: name to probabilities (N, K) of what a model must beat; empty where the runs have none.
+    unit: what a row is, "images" or "clips".
     """
 
     name: dict[str, str]
@@ -33,11 +34,14 @@ class Group(Predictions):
     calibrated: np.ndarray | None
     folds: np.ndarray
     controls: dict[str, np.ndarray]
+    unit: str = field(default="images", kw_only=True)
 
     @property
     def people(self) -> np.ndarray:
-        """The units of the bootstrap (N,): subjects, or images if the subject of any image is unknown."""
-        return self.subjects if self.by_subject else self.sources
+        """The units of the bootstrap (N,): subjects, or clips or images if the subject of any image is unknown."""
+        if self.by_subject:
+            return self.subjects
+        return self.sources if self.clips is None else self.clips
 
     @property
     def leaks(self) -> bool:
@@ -192,7 +196,8 @@ def join(folds: Sequence[Fold]) -> Predictions:
                     "with the same seed and the same settings (init_from and ckpt_path do not count): name only one"
                 )
         tested_by |= dict.fromkeys(part.sources.tolist(), run)
-    fields = ("sources", "subjects", "formats", "labels", "probabilities")
+    clips = ["clips"] if all(part.clips is not None for _, part in folds) else []
+    fields = ("sources", "subjects", "formats", "labels", "probabilities", *clips)
     arrays = {field: in_order(folds, [getattr(part, field) for _, part in folds]) for field in fields}
     return Predictions(first.class_names, **arrays)
 

@@ -151,6 +151,13 @@ def mean_absolute_error(drawn: Drawn) -> np.ndarray:
     return (_distances(drawn) * drawn.confusion).sum((1, 2)) / drawn.confusion.sum((1, 2))
 
 
+def mean_squared_error(drawn: Drawn) -> np.ndarray:
+    """Of the expected level, levels from 0 to 1."""
+    level = np.linspace(0, 1, drawn.probabilities.shape[1])
+    errors = (drawn.probabilities @ level - level[drawn.labels]) ** 2
+    return drawn.draws.sums(errors[:, None])[:, 0] / drawn.confusion.sum((1, 2))
+
+
 def _distances(drawn: Drawn) -> np.ndarray:
     """Of label and prediction, in levels (K, K)."""
     level = np.arange(drawn.confusion.shape[1])
@@ -185,6 +192,7 @@ FAST: dict[str, Callable[[Drawn], np.ndarray]] = {
     "auc": auc,
     "qwk": quadratic_weighted_kappa,
     "mae": mean_absolute_error,
+    "mse": mean_squared_error,
     "ece": expected_calibration_error,
 }
 

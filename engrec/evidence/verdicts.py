@@ -113,4 +113,5 @@ def _same_but_given(group: Group, other: Group) -> bool:
 
 def _same_model(group: Group, other: Group) -> bool:
     keys = ("stage", "data", "model", "views")
-    return group.class_names == other.class_names and all(group.name[key] == other.name[key] for key in keys)
+    alike = group.class_names == other.class_names and group.unit == other.unit
+    return alike and all(group.name[key] == other.name[key] for key in keys)

@@ -16,7 +16,7 @@ from PIL import Image
 NAME = "YuNet 2023mar"
 PATH = Path(__file__).parent / "yunet.onnx"
 SHA256 = "85260e29ac9c2546c0f4dcb9f98ad5b754e986f76592473013aa6cfd8c0e446b"
-SIZE, THRESHOLD, MOST_OVERLAP = 640, 0.6, 0.3
+SIZE, LEAST, THRESHOLD, MOST_OVERLAP = 640, 128, 0.6, 0.3
 ENGINES = ("auto", "onnxruntime", "torch")
 STRIDES = (8, 16, 32)  # of the network's three grids of places
 ANGLES = (-90, -45, 45, 90)  # degrees by which a picture without a face is turned
@@ -54,7 +54,8 @@ class Face:
 class Detector:
     """Finds the faces of a picture.
 
-    size: pixels of the longer side given to the network, to which larger pictures are reduced. threshold: the least
+    size: pixels of the longer side given to the network, to which larger pictures are reduced; pictures under LEAST
+    are enlarged to that, as the network misses faces that fill such a small one. threshold: the least
     score of a face. engine: "onnxruntime", "torch", or "auto", onnxruntime where it is installed. turned: whether a
     picture in which nothing is found is turned by 45° and 90° to both sides, which takes four times as long.
 
@@ -76,8 +77,8 @@ class Detector:
         """The faces of a picture, uint8 (H, W, 3), the highest score first."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(f"a picture must be uint8 (H, W, 3), found {rgb.dtype} {rgb.shape}")
-        reduced, scales = _reduced(rgb, self.size)
-        faces = self._found(reduced) or (self._turned(reduced) if self.turned else [])
+        resized, scales = _resized(rgb, self.size)
+        faces = self._found(resized) or (self._turned(resized) if self.turned else [])
         return [_scaled(face, *scales) for face in faces]
 
     def _found(self, rgb: np.ndarray) -> list[Face]:
@@ -128,15 +129,16 @@ def _torch() -> Network:
     return Graph(PATH)
 
 
-def _reduced(rgb: np.ndarray, size: int) -> tuple[np.ndarray, Point]:
-    """The picture with a longer side of at most `size`, and by how much its width and height were divided."""
+def _resized(rgb: np.ndarray, size: int) -> tuple[np.ndarray, Point]:
+    """The picture with a longer side from LEAST to `size`, and by how much its width and height were divided."""
     height, width = rgb.shape[:2]
-    if max(height, width) <= size:
+    longer = max(height, width)
+    given = min(max(longer, LEAST), size)
+    if given == longer:
         return rgb, (1.0, 1.0)
-    share = size / max(height, width)
-    smaller = max(1, round(width * share)), max(1, round(height * share))
-    image = Image.fromarray(rgb).resize(smaller, Image.Resampling.BILINEAR)
-    return np.asarray(image), (width / smaller[0], height / smaller[1])
+    other = max(1, round(width * given / longer)), max(1, round(height * given / longer))
+    image = Image.fromarray(rgb).resize(other, Image.Resampling.BILINEAR)
+    return np.asarray(image), (width / other[0], height / other[1])
 
 
 def decoded(outputs: dict[str, np.ndarray], columns: int, threshold: float) -> list[Face]:

@@ -40,15 +40,16 @@ def is_video(name: str) -> bool:
 
 class Video:
     """A video file, for `with`. Attributes: duration (seconds) and num_frames, as the header states them or None;
-    rotation (degrees counterclockwise that stand upright; known after the first frame, and applied to all);
-    damage, after the last frame: what could not be read, in one line, or None.
+    codec; rotation, the degrees counterclockwise by which each frame is turned, known after the first; damage, after
+    the last frame: what could not be read, in one line, or None.
 
     Raises ValueError for a file that is missing, empty, no video, or without pictures.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.av = _pyav()
+        self.av = pyav()
+        self.converter = self.av.video.reformatter.VideoReformatter()  # one for all frames: each new one takes a while
         self.rotation = 0
         self.damage: str | None = None
         self.file = _open(self.path)
@@ -58,6 +59,7 @@ class Video:
         except BaseException:
             self.file.close()
             raise
+        self.codec: str = self.stream.codec_context.name.upper()
         length = self.container.duration  # in microseconds
         self.duration: float | None = length / 1e6 if length and length > 0 else None
         self.num_frames: int | None = self.stream.frames or None
@@ -173,7 +175,7 @@ class Video:
         width, shape = frame.width, self.stream.sample_aspect_ratio
         if shape and 1 / MOST_STRETCH <= shape <= MOST_STRETCH:
             width = round(width * shape)  # of television: pixels that are no squares
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+        rgb = self.converter.reformat(frame, width, frame.height, "rgb24").to_ndarray()
         self.rotation = int(frame.rotation)
         turns = round(self.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
@@ -186,7 +188,7 @@ def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25
     picture, as `Video.frames` yields them, which .avi and .mjpeg cannot store. An odd side loses its last pixel.
     Raises ValueError for another suffix, and where there are no frames.
     """
-    path, av = Path(path), _pyav()
+    path, av = Path(path), pyav()
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path.name} must end in one of {', '.join(WRITERS)}")
     kind, codec = WRITERS[path.suffix.lower()]
@@ -196,7 +198,7 @@ def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25
 
 
 def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]], rate: float | None) -> None:
-    av, stream = _pyav(), None
+    av, stream = pyav(), None
     codec = codec if codec in av.codecs_available else "mpeg4"  # not every build has H.264
     steady = None if rate is None else Fraction(rate).limit_denominator(1001)
     for seconds, rgb in timed:
@@ -241,7 +243,8 @@ def _words(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _pyav() -> ModuleType:
+def pyav() -> ModuleType:
+    """The package av. Raises ValueError, with the command that installs it, where it is not there."""
     try:
         import av
         import av.error

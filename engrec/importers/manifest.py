@@ -81,7 +81,7 @@ def checked(
 ) -> tuple[list[Row], tuple[str, ...]]:
     """Rows with their subjects, and the class names. Raises ValueError for what does not fit together."""
     if subject_regex is not None:
-        rows = _with_subjects(rows, _pattern(subject_regex))
+        rows = _with_subjects(rows, subject_pattern(subject_regex))
     _check_splits(rows)
     return rows, _class_names(rows, source, classes)
 
@@ -168,7 +168,8 @@ def check_no_empty_folder(source: Path, rows: list[Row]) -> None:
             raise ValueError(f"{name} contains no image, so its class is empty: add images or remove the folder")
 
 
-def _pattern(subject_regex: str) -> re.Pattern[str]:
+def subject_pattern(subject_regex: str) -> re.Pattern[str]:
+    """--subject-regex, whose one group is the subject. Raises ValueError for any other pattern."""
     try:
         pattern = re.compile(subject_regex)
     except (re.error, OverflowError, RecursionError) as error:

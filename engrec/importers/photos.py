@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.util
 import io
 import math
 from collections import Counter
@@ -23,6 +24,7 @@ from engrec.importers.manifest import Row
 
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
+NO_FACE = "no face"
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",
     "small", "roll",
@@ -45,12 +47,9 @@ class Picture:
     num_faces: int = 0
 
 
-NO_FACE = "no face"
-
-
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are looked at: every: seconds between the frames of a video."""
+    """How pictures are looked at. every: seconds between the frames of a video."""
 
     size: int
     colour: str
@@ -73,7 +72,7 @@ def read(
     detect_size: int | None = None,
     threshold: float = THRESHOLD,
 ) -> tuple[dict[str, Any], list[Picture]]:
-    """Arguments of `Faces`, and all pictures, those that were left out too.
+    """Arguments of `Faces`, and all pictures, those that were left out too. The frames of a video are one clip.
 
     sources: a folder with a folder for each class, or a CSV of path,label[,subject][,split], or photographs and videos
     whose folder is their class. person_folders: a folder for each person is in that of the class. every: seconds
@@ -85,8 +84,11 @@ def read(
         raise ValueError(f"--every must be 0.01 to 3600 seconds, found {every:g}")
     rows, paths, below, notes = _rows(sources, root, person_folders)
     rows, class_names = manifest.checked(rows, sources[0], classes, subject_regex)
-    only_videos = all(is_video(row.path) for row in rows)
-    settings = Settings(size, colour, every, detect_size or (VIDEO_SIZE if only_videos else SIZE), threshold)
+    videos = sum(is_video(row.path) for row in rows)
+    if videos and importlib.util.find_spec("av") is None:
+        raise ValueError("videos need PyAV: pip install '.[use]'")
+    detect_size = detect_size or (VIDEO_SIZE if videos == len(rows) else SIZE)
+    settings = Settings(size, colour, every, detect_size, threshold)
     pictures = _looked_at(rows, paths, below, settings)
     taken = [picture for picture in pictures if picture.image is not None]
     _check_every_class(pictures, taken, class_names)
@@ -96,16 +98,17 @@ def read(
         name,
         size,
         colour,
-        crop=Crop(detect_size=settings.detect_size, threshold=threshold).as_dict(),
+        crop=Crop(detect_size=detect_size, threshold=threshold).as_dict(),
         resize=files.RESIZE,
         notes=notes + _notes(pictures, class_names),
         left_out=dict(Counter(picture.left_out.partition(":")[0] for picture in pictures if picture.left_out)),
-        **({"every": every} if any(is_video(row.path) for row in rows) else {}),
+        **({"every": every} if videos else {}),
         **({"ordered": True} if ordered else {}),
     )
     optional = {
         "subjects": [picture.row.subject for picture in taken],
         "splits": [picture.row.split for picture in taken],
+        "clips": [picture.row.path if videos else None for picture in taken],
     }
     return {
         "images": np.stack([picture.image for picture in taken if picture.image is not None]),
@@ -196,7 +199,7 @@ def _from_file(path: Path) -> Row:
     name = path.name
     if not path.is_file() or not (files.is_image(name) or is_video(name)):
         raise ValueError(f"{path} is neither a folder, a CSV, a photograph nor a video: give one of these")
-    label = path.resolve().parent.name
+    label = path.absolute().parent.name  # as it is typed: a link is in the folder that names its class
     if not label or not (label + name).isprintable():
         raise ValueError(f"{path} is not in a folder that names its class: expected CLASS/photo.jpg")
     return Row(str(path), f"{label}/{name}", label, None, None)
@@ -216,7 +219,7 @@ def _looked_at(rows: Sequence[Row], paths: dict[str, Path], below: Path | None, 
             else:
                 pictures.append(_photo(row, path, photos, settings))
         except OSError as error:
-            pictures.append(Picture(row, row.path, f"unreadable: {error.strerror or one_line(error)}"))
+            pictures.append(Picture(row, row.path, f"unreadable: {row.path}: {error.strerror or one_line(error)}"))
         except ValueError as error:
             pictures.append(Picture(row, row.path, f"unreadable: {one_line(error)}"))
     return pictures
@@ -239,7 +242,7 @@ def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Ite
         total = None if video.duration is None else math.ceil(video.duration / settings.every)
         frames = video.frames(settings.every)
         for seconds, rgb in tqdm(frames, path.name, total, unit=" frames", disable=None, delay=1, leave=False):
-            found = f"video RGB {rgb.shape[1]}x{rgb.shape[0]}"
+            found = f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}"
             image = Image.fromarray(rgb)
             yield _taken(row, f"{row.path}@{seconds:.3f}", image, found, detector, settings)
         if video.damage is not None:

@@ -33,7 +33,7 @@ def contact_sheet(
     rng = np.random.default_rng(seed)
     side, gap, left, top = 0.8, 0.06, 0.6 + 0.11 * max(map(len, (*class_names, "10,000 im"))), 0.62  # inches
     row = side + (0.2 if captions is not None else gap)
-    sheet = _Sheet(
+    sheet = Sheet(
         max(left + per_class * (side + gap) + 0.15, 0.5 + 0.11 * len(title)), top + 0.1 + row * len(class_names)
     )
     sheet.text(0.2, 0.32, title, size=13, weight="bold")
@@ -49,7 +49,7 @@ def contact_sheet(
     return write(sheet.figure, path, dpi=160)
 
 
-class _Sheet:
+class Sheet:
     """A white page measured in inches from its top left corner."""
 
     def __init__(self, width: float, height: float) -> None:

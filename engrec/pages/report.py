@@ -120,6 +120,8 @@ def formats(block: Comparison) -> str:
 
 def pictures(block: Comparison, most: int) -> str:
     """Pictures of each model's most confident mistakes, if the data set is where it was."""
+    if block.groups[0].unit == "clips":
+        return ""
     parts: list[str] = []
     reasons: dict[str, list[str]] = {}
     for label, group in block.models.items():

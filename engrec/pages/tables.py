@@ -138,6 +138,7 @@ def legend(block: "Comparison") -> str:
     sentences += people_legend(block)
     if block.ordered:
         sentences.append("Mean absolute error: in hundredths of a level, lower is better.")
+        sentences.append("Mean squared error: of the expected level, from 0 to 1, in hundredths; lower is better.")
     sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
     if any(group.name["stage"] == "baseline" for group in block.groups):
         sentences.append("Probabilities of baselines are calibrated already.")
@@ -166,7 +167,9 @@ def _people(number: int) -> str:
 def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
     """of_seeds: what to say of several."""
     people = f"{block.draws.num_groups:,} people"
-    over = people if block.groups[0].by_subject else "images (the data set has no subject ids)"
+    group = block.groups[0]
+    unit = group.unit if group.clips is None else "clips"
+    over = people if group.by_subject else f"{unit} (the data set has no subject ids)"
     several = any(len(group.seeds) > 1 for group in block.groups)
     seeds = f"; ± is the standard deviation over seeds{of_seeds}" if several else ""
     return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}."

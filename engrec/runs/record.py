@@ -6,7 +6,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -72,6 +72,7 @@ def git_commit() -> str | None:
 
 # Of predictions.csv; then p_CLASS for each class. Files of older versions have no format.
 COLUMNS = ("source", "subject", "format", "label")
+CLIP = "clip"  # one more column, where images are frames of clips
 PROBABILITY = "p_"
 
 
@@ -79,12 +80,14 @@ def write_predictions(path: Path, faces: Faces, index: list[int], probabilities:
     """index: which images of `faces`; probabilities: one row (num_classes,) for each of them."""
     nothing = [""] * len(faces)
     subjects, formats = (nothing if a is None else a.tolist() for a in (faces.subjects, faces.formats))
+    clips = [[]] * len(faces) if faces.clips is None else [[clip] for clip in faces.clips.tolist()]
     with atomic_write(path) as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *(f"{PROBABILITY}{name}" for name in faces.class_names)])
+        more = [] if faces.clips is None else [CLIP]
+        writer.writerow([*COLUMNS, *more, *(f"{PROBABILITY}{name}" for name in faces.class_names)])
         for i, row in zip(index, probabilities, strict=True):
             label = faces.class_names[faces.labels[i]]
-            writer.writerow([faces.sources[i], subjects[i], formats[i], label, *(f"{p:.9g}" for p in row)])
+            writer.writerow([faces.sources[i], subjects[i], formats[i], label, *clips[i], *(f"{p:.9g}" for p in row)])
 
 
 def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[str, np.ndarray]) -> None:
@@ -122,7 +125,8 @@ class Run:
 class Predictions:
     """The predictions for N test images; subjects and formats are empty strings where they are unknown.
 
-    labels: int (N,), indices into class_names; probabilities: float64 (N, K).
+    labels: int (N,), indices into class_names; probabilities: float64 (N, K). clips: the clip of each image; None where
+    images are no frames.
     """
 
     class_names: tuple[str, ...]
@@ -131,6 +135,7 @@ class Predictions:
     formats: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    clips: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def by_subject(self) -> bool:
@@ -227,6 +232,8 @@ def read_predictions(path: Path) -> Predictions:
     if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
         raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    if "" in cells.get(CLIP, ()):
+        raise ValueError(f"{path}, line {cells[CLIP].index('') + 2}: the clip is empty; name one for each image")
     class_names = tuple(column.removeprefix(PROBABILITY) for column in columns)
     number = {name: i for i, name in enumerate(class_names)}
     if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):
@@ -242,6 +249,7 @@ def read_predictions(path: Path) -> Predictions:
         formats=np.array(cells.get("format", [""] * len(rows))),
         labels=np.array([number[label] for label in cells["label"]]),
         probabilities=_probabilities([cells[column] for column in columns], path),
+        clips=np.array(cells[CLIP]) if CLIP in cells else None,
     )
 
 

@@ -12,6 +12,7 @@ from engrec import checkpoint, weights_file
 from engrec.errors import CONF
 from engrec.evidence.comparison import Comparison, Figure
 from engrec.evidence.verdicts import judge_alone
+from engrec.faces.crop import STANDARD, crop_of
 from engrec.importers.files import RESIZE
 from engrec.metrics import METRICS
 from engrec.modules.classifier import Classifier
@@ -265,10 +266,21 @@ def images(about: About) -> str:
     size = about.parameters["preprocessing"]
     colour = "grey (ITU-R 601-2)" if size["channels"] == 1 else "colour"
     return (
-        f"One face each, {colour}, {size['height']}×{size['width']} pixels. Crop the square of the longer side of the "
-        "face detector's box, on its centre, without a margin; where the square leaves the picture, repeat its edge. "
-        f"Turn faces upright that lean by more than 15°. Resize: {RESIZE}. Each image is then brought to mean 0 and "
-        "standard deviation 1. A crop with a margin of 30 % costs several points of accuracy."
+        f"One face each, {colour}, {size['height']}×{size['width']} pixels. {cropping(about)} Each image is then "
+        "brought to mean 0 and standard deviation 1."
+    )
+
+
+def cropping(about: About) -> str:
+    crop = crop_of(about.parameters["preprocessing"].get("crop"), about.dataset)
+    if crop is None:
+        return "How they were cropped is not recorded: crop yours as the training images were."
+    if difference := crop.difference(STANDARD):
+        return f"They are cropped with {difference} as engrec crops now; the whole recipe is in `config.json`."
+    return (
+        "Crop the square of the longer side of the face detector's box, on its centre, without a margin; where the "
+        "square leaves the picture, repeat its edge. Turn faces upright that lean by more than 15°. "
+        f"Resize: {RESIZE}. A crop with a margin of 30 % costs several points of accuracy."
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engrec import checkpoint, weights_file
+from engrec.faces.crop import crop_of
 from engrec.machine.files import atomic_write, remove_abandoned, write_text
 from engrec.modules.build import loaded_module
 from engrec.modules.classifier import Classifier
@@ -95,14 +96,17 @@ def export(
 def graph_described(about: dict[str, Any], weights: bytes) -> dict[str, Any]:
     """What a graph says of itself. weights: the content of the .safetensors beside it, which has the same ones."""
     parameters = about["hyper_parameters"]
-    return {
+    preprocessing = dict(parameters["preprocessing"])
+    crop = crop_of(preprocessing.pop("crop", None), about.get("dataset"))
+    found = {
         "class_names": list(parameters["class_names"]),
         "task": about["task"],
         "dataset": about.get("dataset"),
-        "preprocessing": parameters["preprocessing"],
+        "preprocessing": preprocessing,
         "temperature": about["temperature"],
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    return found if crop is None else found | {"crop": crop.as_dict()}
 
 
 def graphs_of(source: str, network: Classifier, about: dict[str, Any], images: Calibration | None) -> card.Graphs:

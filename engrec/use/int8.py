@@ -75,19 +75,16 @@ def training_images(path: Path, faces: Faces, source: str, saved: dict[str, Any]
     those that the checkpoint's run has trained on."""
     if faces.splits is not None:
         return faces.images[(faces.splits == "train") & ~prepared.excludable(faces)["test_duplicates"]]
-    folder = weights_file.located(source).parent
-    config = config_of(folder) if (folder / "config.yaml").is_file() else {}
     try:
-        faces, split = divided(faces, config)
-        known = seen(faces, split) == saved.get("seen")
-    except (AttributeError, KeyError, TypeError, ValueError):  # a configuration of something else
-        known = False
-    if not known:
-        raise ValueError(
-            f"--int8 {path} has no official split, and {source} lies in no run that was trained on it: which images "
-            "are training images is unknown, and test images must not set the ranges"
-        )
-    return faces.images[split.train]
+        faces, split = divided(faces, config_of(weights_file.located(source).parent))
+        if seen(faces, split) == saved.get("seen"):
+            return faces.images[split.train]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass  # no configuration, a damaged one, or one of something else
+    raise ValueError(
+        f"--int8 {path} has no official split, and {source} lies in no run that was trained on it: which images are "
+        "training images is unknown, and test images must not calibrate"
+    )
 
 
 def divided(faces: Faces, config: dict[str, Any]) -> tuple[Faces, Split]:
@@ -117,7 +114,7 @@ def quantized(content: bytes, images: np.ndarray, about: dict[str, Any]) -> byte
         quantize_static(
             str(folded),
             str(small),
-            Batches(images),
+            Batches(images),  # pyright: ignore[reportArgumentType] (its base class would be imported with this module)
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,

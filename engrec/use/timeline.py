@@ -1,5 +1,6 @@
 """A video's answers over time, as a picture: for each face its crop and, for each network, shares of the classes."""
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +44,13 @@ class Timeline:
 
     def __init__(self, title: str, answerer: Answerer) -> None:
         self.title, self.answerer = title, answerer
-        self.width, self.end, self.num_faces = FINEST, 0.0, 0
+        self.width, self.end, self.num_frames, self.num_faces = FINEST, 0.0, 0, 0
         self.faces: dict[int, _OneFace] = {}
 
     def add(self, seen: Seen) -> None:
         seconds = max(0.0, seen.seconds or 0.0)
         self.end = max(self.end, seconds)
+        self.num_frames += 1
         while seconds >= MOST_BINS * self.width:
             self._widen()
         for face, crop in zip(seen.faces, seen.crops, strict=True):
@@ -112,11 +114,16 @@ class Timeline:
         figure.supxlabel(LIMITS, fontsize=8, color="0.35", x=0.01, ha="left")
         return figure
 
+    @property
+    def reach(self) -> int:
+        """Bins from one frame to the next, 1 where a bin has several frames."""
+        return max(1, math.ceil(self.end / max(1, self.num_frames - 1) / self.width - 1e-6))
+
     def _show_shares(self, axes: Any, face: _OneFace, k: int, is_last: bool, legend: bool) -> None:
         """The classes of network k, stacked, where the face was seen."""
         network = self.answerer.networks[k]
         colours = _colours(network.class_names)
-        for start, rows in _runs(face, k):
+        for start, rows in _runs(face, k, self.reach):
             edges = self.width * (start + np.arange(len(rows) + 1))
             heights = np.cumsum(rows, axis=1)
             heights = np.concatenate([np.zeros((len(rows), 1)), heights], axis=1)
@@ -127,8 +134,9 @@ class Timeline:
         axes.set_yticklabels(["0", "1"], fontsize=8)
         axes.set_ylabel(network.task, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 5, 6, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds)))
+        short = self.end < 10
+        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 5, 6, 10], integer=not short))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s" if short else _clock(x)))
         axes.tick_params(labelbottom=is_last, labelsize=8)
         if legend:
             patches = [axes.fill_between([], [], color=colour) for colour in colours]
@@ -146,15 +154,16 @@ def _sum(one: tuple[int, list[np.ndarray]] | None, other: tuple[int, list[np.nda
     return one[0] + other[0], [a + b for a, b in zip(one[1], other[1], strict=True)]
 
 
-def _runs(face: _OneFace, k: int) -> list[tuple[int, np.ndarray]]:
-    """Successive bins in which the face was seen: number of the first, and means (bins, K)."""
+def _runs(face: _OneFace, k: int, reach: int) -> list[tuple[int, np.ndarray]]:
+    """Successive bins in which the face was seen: number of the first, and means (bins, K). A frame fills the `reach`
+    bins to the next one."""
     numbers = np.array(sorted(face.bins))
     means = np.stack([face.bins[n][1][k] / face.bins[n][0] for n in numbers])
-    # A single empty bin is between two frames, not an absence.
-    breaks = np.flatnonzero(np.diff(numbers) > 2) + 1
+    # One bin more may be empty, as frames are not quite at equal distances.
+    breaks = np.flatnonzero(np.diff(numbers) > reach + 1) + 1
     runs = []
     for own, rows in zip(np.split(numbers, breaks), np.split(means, breaks), strict=True):
-        filled = np.searchsorted(own, np.arange(own[0], own[-1] + 1), side="right") - 1
+        filled = np.searchsorted(own, np.arange(own[0], own[-1] + reach), side="right") - 1
         runs.append((int(own[0]), rows[filled]))
     return runs
 
@@ -179,9 +188,6 @@ def _literally(text: str) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """4.5 s, 0:45 or 1:02:03."""
-    whole = round(seconds)
-    if abs(seconds - whole) > 1e-6:
-        return f"{seconds:g} s"
-    hours, rest = divmod(whole, 3600)
+    """0:45 or 1:02:03."""
+    hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -2,11 +2,15 @@
 
 import json
 
+import onnxruntime
 import pytest
 import torch
 from commands import FEW, ROOT, SMALL, Folder
 
 from engrec import checkpoint
+from engrec.datasets import synthetic
+from engrec.modules.build import loaded_module
+from engrec.use.export import probabilities
 
 EXPORT = ROOT / "scripts" / "export.py"
 TUNE = [*SMALL, *FEW, "augment=none", "callbacks=ema", "callbacks.ema.decay=0.9", "max_epochs=3"]
@@ -93,9 +97,26 @@ def test_the_average_of_the_last_epoch_is_exported_with_the_scores_of_the_folds(
     assert "fine-tuned from faces/model.safetensors" in card
 
 
+def test_as_onnx_in_float_and_in_8_bits(folder):
+    faces = synthetic.render(num_train=200, num_val=14, num_test=14)
+    faces.save(folder.path / "data" / "faces.npz")
+    done = succeeded(export(folder, "first/best.ckpt", "graphs", "--int8", "data/faces.npz"))
+    assert "graphs/onnx/model.onnx: " in done.stdout
+    assert "graphs/onnx/model_int8.onnx: " in done.stdout
+    assert " of 100 other training images of synthetic; probabilities differ by " in done.stdout
+    assert done.stderr == ""
+    saved = checkpoint.read(folder.path / "graphs" / "model.safetensors")
+    images = torch.from_numpy(faces.images[-14:])
+    expected = probabilities(loaded_module("x", saved), images).log() / saved["temperature"]
+    session = onnxruntime.InferenceSession(folder.path / "graphs" / "onnx" / "model.onnx")
+    [found] = session.run(None, {"images": images.numpy()})
+    assert found == pytest.approx(expected.softmax(1).numpy(), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["first/best.ckpt", "out", "--int8", "none.npz"], "none.npz does not exist"),
         (["none.ckpt", "out"], "none.ckpt cannot be opened: No such file or directory"),
         (["first/config.yaml", "out"], "first/config.yaml cannot be read safely: it is damaged, or not a checkpoint"),
         (["engrec:nobody", "out"], "engrec:nobody does not exist"),

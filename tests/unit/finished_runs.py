@@ -65,9 +65,12 @@ def write_predictions(path, images):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in images.class_names)])
-        for source, subject, kind, label, row in zip(*(getattr(images, name) for name in ARRAYS), strict=True):
-            writer.writerow([source, subject, kind, images.class_names[label], *map(repr, row.tolist())])
+        clips = [[]] * len(images.labels) if images.clips is None else [[clip] for clip in images.clips]
+        more = ["clip"] if len(clips) and clips[0] else []
+        columns = ["source", "subject", "format", "label", *more, *(f"p_{name}" for name in images.class_names)]
+        writer.writerow(columns)
+        for source, subject, kind, label, row, clip in zip(*(getattr(images, n) for n in ARRAYS), clips, strict=True):
+            writer.writerow([source, subject, kind, images.class_names[label], *clip, *map(repr, row.tolist())])
 
 
 def write_run(

@@ -134,7 +134,10 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["batch_size=0"], "batch_size=0 must be at least 1"),
         (["seed=-1"], "seed=-1 must be from 0 to 4294967295"),
         (["max_epochs=-1"], "max_epochs=-1 must be at least 1"),
-        (["monitor=val/acuracy"], "val/accuracy, val/balanced_accuracy, val/f1, val/auc, val/qwk, val/mae, val/loss"),
+        (
+            ["monitor=val/acuracy"],
+            "val/accuracy, val/balanced_accuracy, val/f1, val/auc, val/qwk, val/mae, val/mse, ",
+        ),
         (["monitor=test/accuracy"], "monitor=test/accuracy must be one of val/accuracy, "),
         (["tta=five_crop"], "tta=five_crop must be one of none, flip, ten_crop"),
         (["ckpt_path=no/such.ckpt"], "ckpt_path=no/such.ckpt is not a file"),

@@ -161,7 +161,7 @@ def test_levels_are_compared_by_metrics_of_their_own_and_other_classes_are_not(t
 def test_metrics_of_levels_are_kept_apart():
     """They may be monitored; only classes in order are logged and compared by them."""
     of_levels = [key for key, metric in METRICS.items() if metric.ordered]
-    assert of_levels == ["qwk", "mae"]
+    assert of_levels == ["qwk", "mae", "mse"]
     assert set(metrics.logged()) >= {*of_levels, "auc", "loss"}
     assert set(metrics.scores(ordered=True)) - set(metrics.scores()) == set(of_levels)
     labels = {METRICS[key].label for key in of_levels}

@@ -13,6 +13,7 @@ from engrec.metrics import (
     f1,
     log_odds,
     mean_absolute_error,
+    mean_squared_error,
     quadratic_weighted_kappa,
     recalls,
     roc,
@@ -60,6 +61,9 @@ def test_levels_are_scored_as_scikit_learn_does(data):
     logits, targets = data
     predicted, levels = logits.argmax(1), list(range(logits.shape[1]))
     assert same(mean_absolute_error(logits, targets), sk.mean_absolute_error(targets, predicted))
+    expected = logits.double().softmax(1).numpy() @ np.linspace(0, 1, len(levels))
+    share = targets.double() / (len(levels) - 1)
+    assert same(mean_squared_error(logits, targets), sk.mean_squared_error(share, expected))
     kappa = quadratic_weighted_kappa(logits, targets)
     if len(targets.unique()) == 1 and (predicted == targets).all():
         assert kappa.isnan()
@@ -81,7 +85,8 @@ def test_scores_of_levels_are_those_of_classes_in_order_alone():
     plain, ordered = Scores(3), Scores(3, ordered=True)
     for scores in (plain, ordered):
         scores.update(logits, targets, loss)
-    more = {"qwk": quadratic_weighted_kappa(logits, targets), "mae": mean_absolute_error(logits, targets)}
+    functions = {"qwk": quadratic_weighted_kappa, "mae": mean_absolute_error, "mse": mean_squared_error}
+    more = {name: function(logits, targets) for name, function in functions.items()}
     values = plain.compute() | {name: value.float() for name, value in more.items()}
     torch.testing.assert_close(ordered.compute(), values)
 

@@ -39,7 +39,8 @@ def arrays(make_faces):
     soft = np.random.default_rng(0).dirichlet(np.ones(3), 24).astype(np.float32)
     marks = {"near_duplicates": np.arange(24) % 5 == 0, "placeholders": np.arange(24) % 7 == 0}
     splits, formats = np.repeat(["train", "val", "test"], 8), np.array(["JPEG L 48x48", "PNG RGB 640x480"] * 12)
-    faces = make_faces(num_classes=3, size=8, splits=splits, soft_labels=soft, formats=formats, **marks)
+    optional = {"splits": splits, "soft_labels": soft, "clips": np.array([f"clip{i}" for i in range(24)])}
+    faces = make_faces(num_classes=3, size=8, formats=formats, **optional, **marks)
     recipe = faces.recipe | {"task": "expression", "notes": ["a note"]}
     return faces.arrays() | {"class_names": np.array(faces.class_names), "recipe": np.array(json.dumps(recipe))}
 
@@ -68,7 +69,7 @@ def use(faces):
     assert is_file_name(faces.file_name)
     assert len(set(faces.class_names)) == len(faces.class_names)
     json.dumps(faces.recipe, allow_nan=False)
-    for texts in (faces.sources, faces.subjects, faces.formats):
+    for texts in (faces.sources, faces.subjects, faces.formats, faces.clips):
         if texts is not None:
             "".join(texts.tolist()).encode()
     if faces.soft_labels is not None:

@@ -290,7 +290,7 @@ def test_root_without_a_csv_names_the_source(tmp_path):
 @pytest.mark.parametrize("text", ["a{99999999999}", "(" * 5000 + ")" * 5000])
 def test_an_expression_that_cannot_be_compiled(text):
     with pytest.raises(ValueError, match=r"--subject-regex .* is not a regular expression"):
-        manifest._pattern(text)
+        manifest.subject_pattern(text)
 
 
 def test_a_zip_with_an_empty_name(pack, picture):

@@ -57,6 +57,7 @@ def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_
     assert faces.sources.tolist() == ["bored/s1_1.png", "engaged/s1_1.jpg", "engaged/s2_2.png"]
     assert faces.class_names == ("bored", "engaged")
     assert faces.subjects.tolist() == ["s1", "s1", "s2"]
+    assert faces.clips is None
     assert faces.formats.tolist() == ["PNG RGB 220x220", "JPEG RGB 440x220", "PNG RGB 64x64"]
     assert np.array_equal(faces.images[0], crop(portrait, Detector()(portrait)[0]))
     assert faces.recipe["importer"] == "faces"
@@ -191,9 +192,11 @@ def test_videos_whose_folder_is_their_class(videos, tmp_path, capsys):
         *(f"bored/bored.mp4@{seconds}" for seconds in ("0.000", "0.500", "1.000", "1.500")),
         *(f"engaged/engaged.mp4@{seconds}" for seconds in ("0.000", "0.500", "1.000", "1.500")),
     ]
+    assert faces.clips.tolist() == ["bored/bored.mp4"] * 4 + ["engaged/engaged.mp4"] * 4
     assert faces.recipe["crop"]["detect_size"] == 320
     assert Crop.from_dict(faces.recipe["crop"]) == STANDARD
     assert (faces.recipe["every"], faces.recipe["source"]) == (0.5, "2 files")
+    assert faces.clips.tolist() == ["bored/bored.mp4"] * 4 + ["engaged/engaged.mp4"] * 4
     assert "left out: bored 2 of 6, engaged 0 of 4" in printed
     assert [row["left_out"] for row in rows_of(out)] == [""] * 4 + ["no face"] * 2 + [""] * 4
 
@@ -254,6 +257,25 @@ def test_several_sources_must_be_files(pack, encode, portrait, tmp_path, refused
     assert "nowhere does not exist" in refused("faces", source / "nowhere", "--name", "mine")
     assert "is neither a folder, a CSV, a photograph nor a video" in refused("faces", one, text, "--name", "mine")
     assert "a/1.png is given twice" in refused("faces", one, other, one, "--name", "mine")
+
+
+def test_videos_without_pyav_are_one_line(pack, refused, monkeypatch):
+    monkeypatch.setattr(photos.importlib.util, "find_spec", lambda name: None)
+    assert "videos need PyAV: pip install" in refused("faces", pack({"a/1.mp4": b"", "b/1.mp4": b""}), "--name", "mine")
+
+
+def test_a_file_that_may_not_be_read_is_left_out(pack, encode, portrait, tmp_path, monkeypatch, capsys):
+    source = pack({"a/1.png": encode(portrait), "a/2.png": encode(portrait), "b/1.png": encode(portrait)})
+    opened = photos.files.read
+
+    def read(file, folder, name):
+        if name == "2.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(file, folder, name)
+
+    monkeypatch.setattr(photos.files, "read", read)
+    assert run(tmp_path / "mine.npz", source) == 1
+    assert "left out: unreadable: a/2.png: Permission denied" in capsys.readouterr().out
 
 
 def test_ctrl_c_leaves_nothing(pack, encode, portrait, tmp_path, monkeypatch, capsys):

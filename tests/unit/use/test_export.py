@@ -13,6 +13,7 @@ import yaml
 from finished_runs import CLASSES, right_for, some_images, take, write_run
 
 from engrec import checkpoint, weights_file
+from engrec.faces.crop import STANDARD
 from engrec.metrics import fit_temperature
 from engrec.modules import build
 from engrec.modules.engagement import EngagementModule
@@ -306,6 +307,7 @@ def test_the_graph_describes_itself_and_computes_the_weights_beside_it(with_grap
     assert {key: about[key] for key in ("task", "dataset", "temperature")} == {
         key: saved[key] for key in ("task", "dataset", "temperature")
     }
+    assert about["crop"] == STANDARD.as_dict()  # the data set's own crops are the same
     assert about["weights_sha256"] == hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     images = exporting.random_images(IMAGES, 20)
     expected = exporting.probabilities(build.loaded_module("x", saved), images)
@@ -379,6 +381,21 @@ def test_the_card_of_unknown_data_asks_its_author(content, tmp_path):
     torch.save(content | {"dataset": "mine"}, tmp_path / "last.ckpt")
     export(str(tmp_path / "last.ckpt"), tmp_path / "out")
     assert "Data set mine. **To be filled in by the author" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_the_card_says_how_to_crop_where_that_is_known(content, tmp_path):
+    parameters = content["hyper_parameters"]
+    recipes = {
+        "wacv2016": ({}, "Crop the square of the longer side"),
+        "synthetic": ({}, "How they were cropped is not recorded"),
+        "mine": ({"crop": STANDARD.as_dict()}, "Crop the square of the longer side"),
+        "other": ({"crop": STANDARD.as_dict() | {"side": 1.3}}, "They are cropped with side 1.3, not 1.0 as engrec"),
+    }
+    for dataset, (crop, said) in recipes.items():
+        more = {"hyper_parameters": parameters | {"preprocessing": IMAGES | crop}, "dataset": dataset}
+        torch.save(content | more, tmp_path / "last.ckpt")
+        export(str(tmp_path / "last.ckpt"), tmp_path / dataset)
+        assert said in (tmp_path / dataset / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_card_loads_the_network_as_it_says(source, folds, tmp_path, monkeypatch):

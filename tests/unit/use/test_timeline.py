@@ -8,7 +8,7 @@ from tiny_networks import fake
 from engrec.use.answers import Answer, Answerer, Seen, SeenFace
 from engrec.use.drawing import drawn
 from engrec.use.limits import LIMITS
-from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours
+from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours, _runs
 
 NETWORKS = Answerer([fake("expression", ("angry", "neutral")), fake("engagement", ("low", "middle", "high"))])
 
@@ -69,6 +69,16 @@ def test_a_gap_stays_a_gap():
     assert spans == {(0.0, 0.3), (0.65, 1.0)}
 
 
+@pytest.mark.parametrize("rate", [0.2, 1, 5, 10, 29.97, 120])
+def test_frames_that_are_far_apart_leave_no_gaps(rate):
+    timeline = Timeline("a.mp4", NETWORKS)
+    for n in range(60):
+        timeline.add(seen(n / rate, 0))
+    [(start, rows)] = _runs(timeline.faces[0], 0, timeline.reach)
+    assert start == 0
+    assert len(rows) * timeline.width >= 59 / rate - 1e-6
+
+
 def test_without_faces_there_is_no_picture(tmp_path):
     timeline = Timeline("a.mp4", NETWORKS)
     timeline.add(seen(0.0))
@@ -91,7 +101,7 @@ def test_expressions_have_their_colours_and_levels_a_scale():
 
 
 def test_times_are_read_as_on_a_clock():
-    assert [_clock(seconds) for seconds in (0, 4.5, 45, 75, 3661)] == ["0:00", "4.5 s", "0:45", "1:15", "1:01:01"]
+    assert [_clock(seconds) for seconds in (0, 45, 75, 3661)] == ["0:00", "0:45", "1:15", "1:01:01"]
 
 
 def test_a_frame_is_drawn_on_around_the_face_alone():
