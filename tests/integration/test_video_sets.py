@@ -9,7 +9,14 @@ import pytest
 import video_sets
 from commands import ROOT, Folder
 
-FEW = ["stage=scratch", "model.width=0.1", "trainer.accelerator=cpu", "batch_size=16", "max_epochs=2"]
+FEW = [
+    "stage=scratch",
+    "model=vgg_small",
+    "model.width=0.1",
+    "trainer.accelerator=cpu",
+    "batch_size=16",
+    "max_epochs=2",
+]
 NAMES = ("daisee", "engagenet")
 
 
