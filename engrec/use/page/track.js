@@ -128,12 +128,13 @@ export function isCut(before, now) {
   return before.shares.reduce((sum, share, k) => sum + Math.abs(share - now.shares[k]), 0) / 2 > CUT;
 }
 
-/* Share of the pixels in each of 4 × 4 × 4 colours; every fourth pixel of each direction will do. */
+/* Share of the pixels in each of 4 × 4 × 4 colours; of large frames, 64 rows and columns will do. */
 export function histogram({ data, width, height }) {
   const counts = new Array(64).fill(0);
+  const [down, across] = [height, width].map((side) => Math.max(1, Math.floor(side / 64)));
   let total = 0;
-  for (let y = 0; y < height; y += 4) {
-    for (let x = 0; x < width; x += 4, total++) {
+  for (let y = 0; y < height; y += down) {
+    for (let x = 0; x < width; x += across, total++) {
       const from = 4 * (y * width + x);
       counts[16 * (data[from] >> 6) + 4 * (data[from + 1] >> 6) + (data[from + 2] >> 6)]++;
     }

@@ -2,31 +2,34 @@
 
 import { resized } from "./crop.js";
 
-export const THRESHOLD = 0.6;
+const THRESHOLD = 0.6;
+const LEAST = 128; // pixels of the longer side: the network misses faces that fill a smaller picture
 const MOST_OVERLAP = 0.3;
 const STRIDES = [8, 16, 32]; // of the network's three grids of places
 const ANGLES = [-90, -45, 45, 90]; // degrees by which a picture without a face is turned
 
 /* Faces {box, score, landmarks, roll, px}, the best first. run: promises the network's outputs by name, for a
-   Float32Array (1, 3, height, width). size: pixels of the longer side given to it. turned: whether to turn a picture in
-   which nothing is found. */
+   Float32Array (1, 3, height, width). size: pixels of the longer side given to it, at most. turned: whether to turn a
+   picture in which nothing is found. */
 export async function detect(run, picture, size, turned) {
-  const { reduced, scales } = reduce(picture, size);
-  let faces = await found(run, reduced);
-  if (!faces.length && turned) faces = await foundTurned(run, reduced);
+  const { fitting, scales } = fitted(picture, size);
+  let faces = await found(run, fitting);
+  if (!faces.length && turned) faces = await foundTurned(run, fitting);
   const scaled = (x, y) => [x * scales[0], y * scales[1]];
   return faces.map(({ box: [x, y, width, height], ...face }) =>
     finished(moved(face, [...scaled(x, y), ...scaled(width, height)], scaled)),
   );
 }
 
-function reduce(picture, size) {
+/* With a longer side from LEAST to size. */
+function fitted(picture, size) {
   const { data, width, height } = picture;
   const longer = Math.max(width, height);
-  if (longer <= size) return { reduced: picture, scales: [1, 1] };
-  const [w, h] = [width, height].map((side) => Math.max(1, rounded((side * size) / longer)));
-  const smaller = resized(data, width, height, 4, [0, 0, width, height], w, h);
-  return { reduced: { data: smaller, width: w, height: h }, scales: [width / w, height / h] };
+  const given = Math.min(Math.max(longer, LEAST), size);
+  if (given === longer) return { fitting: picture, scales: [1, 1] };
+  const [w, h] = [width, height].map((side) => Math.max(1, rounded((side * given) / longer)));
+  const other = resized(data, width, height, 4, [0, 0, width, height], w, h);
+  return { fitting: { data: other, width: w, height: h }, scales: [width / w, height / h] };
 }
 
 /* As Python rounds: halves to the even number. */

@@ -81,7 +81,8 @@ def test_the_crop_is_that_of_python_bit_for_bit(tmp_path, size, colour):
 def test_faces_are_found_where_python_finds_them(tmp_path):
     """With outputs of the same network; in pictures that are reduced first, also of a face that lies on its side."""
     upright = np.ascontiguousarray(astronaut()[:300, 60:361])
-    pictures = (upright, np.ascontiguousarray(np.rot90(upright)))
+    small = np.ascontiguousarray(upright[50:160, 110:210])  # which is enlarged
+    pictures = (upright, np.ascontiguousarray(np.rot90(upright)), small)
     network, asked = detect.Detector(200, engine="onnxruntime").network, []
 
     def answered(images):
