@@ -5,6 +5,7 @@ import { best } from "./record.js";
 
 const UNKNOWN = "Its training faces may have been cropped otherwise: trust it less.";
 const TITLES = { expression: "Expression", engagement: "Engagement" };
+export const spaced = (name) => name.replaceAll("_", " ");
 export const percent = (share) => `${Math.round(100 * share)} %`;
 
 function made(tag, className = "", text = "") {
@@ -71,7 +72,7 @@ export class Answers {
       chip.dataset.id = face.id;
       chip.setAttribute("aria-pressed", String(face === chosen));
       paint(chip.firstChild, face.crop, size, colour);
-      chip.lastChild.textContent = `Face ${face.id}: ${names[best(face.answers[0])]}`;
+      chip.lastChild.textContent = `Face ${face.id}: ${spaced(names[best(face.answers[0])])}`;
     });
   }
 
@@ -92,7 +93,7 @@ class Card {
     if (!isKnown) heading.append(made("small", "warning", UNKNOWN));
     const list = made("dl", "bars");
     this.rows = names.map((one, n) => {
-      const [label, value] = [made("dt", "", one), made("dd")];
+      const [label, value] = [made("dt", "", spaced(one)), made("dd")];
       const [bar, number] = [made("span", "bar"), made("span", "number")];
       bar.append(made("span"));
       bar.firstChild.style.background = `var(--class-${n % 8})`;

@@ -1,4 +1,4 @@
-import { Answers, percent } from "./answers.js";
+import { Answers, percent, spaced } from "./answers.js";
 import { Browser } from "./browser.js";
 import { Local } from "./local.js";
 import { clock } from "./plot.js";
@@ -124,7 +124,7 @@ function draw() {
   const face = chosenFace();
   const names = about.networks[0].class_names;
   const label = ({ id, answers: [row] }) => {
-    const answer = `${names[best(row)]} ${percent(Math.max(...row))}`;
+    const answer = `${spaced(names[best(row)])} ${percent(Math.max(...row))}`;
     return faces.length > 1 ? `${id}: ${answer}` : answer;
   };
   at("hint").hidden = true;
