@@ -18,11 +18,16 @@ from engrec.machine.streams import unbreakable_output
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
-BAD_CHECKPOINT, DISK_FULL = 65, 74  # exit statuses that a search acts upon: EX_DATAERR and EX_IOERR of sysexits.h
+# Exit statuses that a search and a selection act upon: EX_DATAERR, EX_SOFTWARE and EX_IOERR of sysexits.h.
+BAD_CHECKPOINT, DIVERGED, DISK_FULL = 65, 70, 74
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used: it is damaged, not engrec's, or of another network than this run's."""
+
+
+class DivergedError(ValueError):
+    """A training whose loss is NaN or infinite."""
 
 
 def nearest(word: str, options: Any) -> str:
@@ -80,11 +85,14 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def exit_status(error: BaseException | None) -> int:
-    """65 for a checkpoint that cannot be used, 74 for a full disk, 1 for every other error."""
+    """65 for a checkpoint that cannot be used, 70 for a training that diverged, 74 for a full disk, 1 for every other
+    error."""
     if error is None:
         return 1
     if isinstance(error, CheckpointError):
         return BAD_CHECKPOINT
+    if isinstance(error, DivergedError):
+        return DIVERGED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK_FULL
     return exit_status(error.__cause__)

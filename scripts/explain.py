@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
     from engrec.machine.files import check_folder, write_text
-    from engrec.pages.explanation import sheet, table
+    from engrec.pages.explanation import caution, sheet, table
     from engrec.runs.folder import removed_if_empty
     from engrec.use.explain import explain, read
     from engrec.weights_file import located
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> None:
     print(f"LayerCAM of {found.layer}, {found.size[0]}×{found.size[1]}")
     for first, *numbers in table(found):
         print(f"{first:<48}" + "".join(f"{number:<18}" for number in numbers).rstrip())
+    if warning := caution(found):
+        print(warning)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"{shown}: sheet.png, scores.json")
 

@@ -2,11 +2,12 @@
 
 python scripts/nested.py experiment=wacv2016 init_from=engrec:expressions \\
     optimizer.lr=0.005,0.01,0.02 max_epochs=6,12
-python scripts/nested.py experiment=wacv2016_scratch optimizer.lr=0.01,0.02 max_epochs=12,24 --seeds 0,1,2
+python scripts/nested.py experiment=wacv2016 stage=scratch optimizer.lr=0.01,0.02 max_epochs=12,24 --seeds 0,1,2
 
 Overrides are those of train.py; keys with several values are chosen. For each fold, every combination is trained and
-tested on folds of the people whom the fold does not test (split=nested), and the best mean wins. The same command
-resumes where it was stopped. OUT/chosen has the runs to report, OUT/choices.json what was chosen, OUT/inner the rest.
+tested on folds of the people whom the fold does not test (split=nested), and the best mean wins; values with which a
+training diverges cannot. The same command resumes where it was stopped. OUT/chosen has the runs to report,
+OUT/choices.json what was chosen, OUT/inner the rest.
 """
 
 import argparse
@@ -35,8 +36,8 @@ def main(arguments: list[str]) -> None:
         paper.check_settings(run)
     launcher = paper.launcher_of(options.overrides, options.jobs)
     with resumed_by(shlex.join(["python", "scripts/nested.py", *arguments])):
-        paper.run_all(inner, launcher)
-        choices = [selection.choose(fold) for fold in range(selection.num_outer)]
+        diverged = paper.run_all(inner, launcher, may_diverge=True)
+        choices = [selection.choose(fold, diverged) for fold in range(selection.num_outer)]
         path = nested.write(choices, selection.out)
         for choice in choices:
             print(f"fold {choice['fold']}: {' '.join(choice['chosen'])}", flush=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from engrec.errors import DivergedError
 from engrec.modules.scores import Scores
 from engrec.transforms import Batch, epoch_seed
 
@@ -103,7 +104,7 @@ class Classifier(pl.LightningModule):
         self._log("train")
         if not torch.isfinite(self.trainer.callback_metrics["train/loss"]):
             lr = self.hparams["optimizer"]["lr"]
-            raise ValueError(
+            raise DivergedError(
                 f"training diverged in epoch {self.current_epoch + 1} (the loss is NaN or infinite): "
                 f"try optimizer.lr={lr / 10:g}"
             )

@@ -20,7 +20,8 @@ def sheet(explanation: Explanation, path: str | Path) -> Path:
     """Returns the path."""
     faces, material = explanation.material.faces, explanation.material
     columns = max(7, *(len(part.index) for part in explanation.shown))
-    row, top = 2 * SIDE + 0.55, 1.45
+    warning = caution(explanation)
+    row, top = 2 * SIDE + 0.55, 1.65 if warning else 1.45
     page = Sheet(LEFT + columns * (SIDE + GAP) + 0.2, top + row * len(explanation.shown) + 0.15)
     network = type(material.network.backbone).__name__
     page.text(0.2, 0.3, f"{network} on {len(material.test):,} test images of {faces.title}", size=13, weight="bold")
@@ -30,6 +31,7 @@ def sheet(explanation: Explanation, path: str | Path) -> Path:
     for i, cells in enumerate(table(explanation)):
         for cell, x in zip(cells, TABLE, strict=True):
             page.text(x, 0.82 + 0.18 * i, cell, size=8, color="0.35")
+    page.text(0.2, 1.38, warning, size=8, color="tab:red", weight="bold")
     for i, part in enumerate(explanation.shown):
         draw(page, part, explanation, top + i * row)
     return write(page.figure, path, dpi=160)
@@ -48,9 +50,21 @@ def table(explanation: Explanation) -> list[list[str]]:
 
 
 def cells(deletion: Deletion) -> list[str]:
-    falls = [f"{deletion.falls[name]:.3f}" for name in RANKINGS]
-    between = "" if np.isnan(deletion.low) else f" [{deletion.low:.3f}, {deletion.high:.3f}]"
-    return [f"{100 * deletion.share:.0f} % of the pixels blurred", *falls, f"{deletion.better:.3f}{between}"]
+    falls = [number(deletion.falls[name]) for name in RANKINGS]
+    between = "" if np.isnan(deletion.low) else f" [{number(deletion.low)}, {number(deletion.high)}]"
+    return [f"{100 * deletion.share:.0f} % of the pixels blurred", *falls, f"{number(deletion.better)}{between}"]
+
+
+def number(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
+
+
+def caution(explanation: Explanation) -> str:
+    """What to say where the maps are no better than random ones; empty if they are."""
+    unproven = [f"{100 * one.share:.0f} %" for one in explanation.deletions if not one.low > 0]
+    if not unproven:
+        return ""
+    return f"Not shown to be better than random maps (at {' and '.join(unproven)}): do not trust these maps."
 
 
 def draw(page: Sheet, part: Shown, explanation: Explanation, top: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isnan
@@ -100,16 +100,20 @@ class Selection:
             for run in self.inner_runs(fold, candidate)
         ]
 
-    def choose(self, fold: int) -> dict[str, Any]:
+    def choose(self, fold: int, diverged: Collection[Run] = ()) -> dict[str, Any]:
         """The candidate with the best mean over the inner runs of the fold, which must be finished; of equal ones the
-        first. Raises ValueError where a score is undefined."""
-        scores = {candidate: self._mean(self.inner_runs(fold, candidate)) for candidate in self.candidates}
+        first, and none of which a run diverged. Raises ValueError where a score is undefined, and where all diverged.
+        """
+        inner = {candidate: self.inner_runs(fold, candidate) for candidate in self.candidates}
+        scores = {one: self._mean(runs) for one, runs in inner.items() if not set(runs) & set(diverged)}
+        if not scores:
+            raise ValueError(f"every training diverged for fold {fold}: give optimizer.lr smaller values")
         best = (max if higher_is_better(self.score) else min)(scores, key=lambda candidate: scores[candidate])
         return {
             "fold": fold,
             "chosen": list(best),
             "score": self.score,
-            "candidates": [{"overrides": list(one), "mean": value} for one, value in scores.items()],
+            "candidates": [{"overrides": list(one), "mean": scores.get(one)} for one in self.candidates],
         }
 
     def _mean(self, runs: Iterable[Run]) -> float:

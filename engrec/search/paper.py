@@ -15,6 +15,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from engrec.config import check, composed, composed_dataset
+from engrec.errors import DIVERGED
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
 from engrec.runs.reading import FileError
@@ -255,9 +256,10 @@ class Clock:
         return f", about {span(sum(map(mean, each)) / self.jobs)} left" if all(each) else ""
 
 
-def run_all(runs: Sequence[Run], launcher: Launcher) -> None:
-    """Every run that is not done, one in each of the launcher's slots. Raises ValueError, and ends the others, if one
-    fails."""
+def run_all(runs: Sequence[Run], launcher: Launcher, may_diverge: bool = False) -> set[Run]:
+    """Every run that is not done, one in each of the launcher's slots; returns those that diverged, if they may. Raises
+    ValueError, and ends the others, if one fails."""
+    diverged: set[Run] = set()
     waiting, clock = [run for run in runs if run.state != "done"], Clock(len(launcher.slots))
     running: dict[Run, tuple[Job, int, float]] = {}
     for run in runs:
@@ -281,14 +283,19 @@ def run_all(runs: Sequence[Run], launcher: Launcher) -> None:
                 if (status := job.ended()) is None:
                     continue
                 del running[run]
-                if run.state != "done":
-                    print()  # the run's line is not ended yet
-                check_ended_well(run, status)
+                if may_diverge and status == DIVERGED:
+                    diverged.add(run)
+                else:
+                    if run.state != "done":
+                        print()  # the run's line is not ended yet
+                    check_ended_well(run, status)
                 clock.add(run, seconds := perf_counter() - started)
                 name = "" if alone else f"{run.name}: "
-                print(f"{name}{span(seconds)}{clock.left([*waiting, *running])}", flush=True)
+                ended = "diverged after " if run in diverged else ""
+                print(f"{name}{ended}{span(seconds)}{clock.left([*waiting, *running])}", flush=True)
     finally:
         launcher.end([job for job, _, _ in running.values()])
+    return diverged
 
 
 def ready(waiting: Sequence[Run], running: Iterable[Run]) -> Run | None:

@@ -147,8 +147,10 @@ def explain(material: Material, per_kind: int = 8, num_images: int = 200, seed: 
     """
     if not 1 <= per_kind <= 50:
         raise ValueError(f"--per-row {per_kind} must be from 1 to 50")
-    if num_images < 2 or seed < 0:
-        raise ValueError(f"--images {num_images} must be at least 2, and --seed {seed} at least 0")
+    if num_images < 2:
+        raise ValueError(f"--images {num_images} must be at least 2")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} must be 0 or more")
     network, faces, test = material.network, material.faces, material.test
     layer, size = map_layer(network, faces.images[test[:1]])
     p = np.concatenate([probabilities(network, part, material.temperature) for part in batches(faces.images[test])])

@@ -284,11 +284,12 @@ def test_errors_of_the_program_keep_their_traceback():
     ("error", "status"),
     [
         (errors.CheckpointError("last.ckpt is damaged"), 65),
+        (errors.DivergedError("training diverged"), 70),
         (OSError(errno.ENOSPC, "No space left on device"), 74),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 74),
     ],
 )
-def test_a_bad_checkpoint_and_a_full_disk_have_exit_statuses_of_their_own(capsys, error, status):
+def test_a_bad_checkpoint_a_divergence_and_a_full_disk_have_exit_statuses_of_their_own(capsys, error, status):
     for raised in (error, ValueError("what it means")):
         with pytest.raises(SystemExit) as end, errors.errors_in_one_line():
             raise raised from error if raised is not error else None

@@ -251,6 +251,8 @@ given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 folder, started = pathlib.Path(given["output_dir"]), time.monotonic()
 if given.get("max_epochs") == "0":
     sys.exit("error: max_epochs=0 must be at least 1")
+if given.get("max_epochs") == "70":
+    sys.exit(70)  # as a training that diverges
 time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0.6")))
 times = {"started": started, "ended": time.monotonic(), "threads": os.environ.get("OMP_NUM_THREADS")}
 (folder / "result.json").write_text(json.dumps({"command": " ".join(sys.argv), "seconds": 0.6, **times}))
@@ -307,6 +309,14 @@ def test_what_a_failing_run_says_is_said_and_nothing_more_is_started(stand_in):
     assert [run.state for run in runs] == ["done", "done", "new", "new"]
     assert not runs[3].folder.exists()
     runs_of.check_settings(runs[2])  # a run that left no files blocks no other run
+
+
+def test_a_training_may_diverge_only_where_that_is_asked_for(stand_in, capsys):
+    runs = planned("dataset=wacv2016", "--rows", "hog_svm,cnn", "--folds", "1", "max_epochs=70", out=stand_in)
+    assert runs_of.run_all(runs, runs_of.launcher_of([], 1), may_diverge=True) == {runs[1]}
+    assert "[2/2] cnn seed 0 fold 0 … diverged after 0 s" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cnn seed 0 fold 0 ended with status 70"):
+        runs_of.run_all(runs, runs_of.launcher_of([], 1))
 
 
 def test_a_failing_run_ends_the_others(stand_in, monkeypatch):

@@ -56,7 +56,7 @@ def test_inner_runs_are_inside_the_outer_fold_and_outer_runs_are_the_folds(selec
 
 
 def test_an_experiment_may_choose_the_outer_split(tmp_path):
-    given = ["experiment=wacv2016_scratch", "optimizer.lr=0.01,0.02"]
+    given = ["experiment=wacv2016", "stage=scratch", "optimizer.lr=0.01,0.02"]
     selection = nested.read(given, 2, [0], tmp_path)
     assert selection.num_outer == 5
     [run, _] = selection.inner_runs(1, selection.candidates[0])
@@ -92,6 +92,18 @@ def test_of_equal_candidates_the_first_is_chosen_and_of_losses_the_lowest(select
     assert tuple(selection.choose(0)["chosen"]) == selection.candidates[0]
     of_loss = nested.read([*GIVEN, *GRID, "monitor=val/loss"], 2, [0, 5], tmp_path)
     assert tuple(of_loss.choose(0)["chosen"]) == selection.candidates[3]
+
+
+def test_a_candidate_with_a_run_that_diverged_is_not_chosen(selection):
+    first, *others = selection.candidates
+    for candidate in others:
+        finish(selection.inner_runs(0, candidate), **{"test/auc": 0.4})
+    diverged = selection.inner_runs(0, first)[1:2]
+    choice = selection.choose(0, diverged)
+    assert tuple(choice["chosen"]) == others[0]
+    assert [one["mean"] for one in choice["candidates"]] == [None, 0.4, 0.4, 0.4]
+    with pytest.raises(ValueError, match=r"every training diverged for fold 0: give optimizer\.lr smaller values"):
+        selection.choose(0, [selection.inner_runs(0, candidate)[0] for candidate in selection.candidates])
 
 
 def test_a_score_that_is_undefined_is_said(selection):

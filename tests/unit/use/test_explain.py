@@ -142,7 +142,7 @@ def test_people_are_drawn_and_not_their_images():
     [
         ({"per_kind": 0}, "--per-row 0 must be from 1 to 50"),
         ({"num_images": 1}, "--images 1 must be at least 2"),
-        ({"seed": -1}, "--seed -1 at least 0"),
+        ({"seed": -1}, "--seed -1 must be 0 or more"),
     ],
 )
 def test_numbers_out_of_range_are_refused(given, said):
