@@ -6,7 +6,7 @@ python scripts/benchmark.py model=vgg_small trainer.precision=32-true batch_size
 
 Random images, as many as FER-2013 has, 48×48. Everything is measured in one process in turn, so that whatever else the
 machine does hits all alike; what belongs to a fresh process (start, memory) is measured in one. Last, a video is read
-by two networks, on one core.
+by the networks that come with engrec, on one core.
 """
 
 import argparse
@@ -70,7 +70,6 @@ with ctrl_c_exits():
     from engrec.splits import Split
     from engrec.transforms import Augment
     from engrec.use.follow import followed
-    from engrec.use.network import load_network
     from engrec.use.predict import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -549,7 +548,7 @@ def measure_process(cfg: DictConfig, effort: Effort, faces: Faces, overrides: li
 
 def measure_video(effort: Effort, report: Report) -> None:
     """Frames a second of a video in which a face moves, on one core: decoded, the face followed with a detection in
-    every third frame, cropped, and read by two networks. Nothing where av is not installed."""
+    every third frame, cropped, and read by the networks that come with engrec. Nothing where av is not installed."""
     if find_spec("av") is None:
         return
     threads = torch.get_num_threads()
@@ -558,9 +557,7 @@ def measure_video(effort: Effort, report: Report) -> None:
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder) / "video.mp4"
             write_video(video, panned(effort.frames), VIDEO_RATE)
-            network = load_network(random_network(Path(folder)))
-            predictor = Predictor([network, network])
-            report.video = timed_video(video, predictor, effort.repeats)
+            report.video = timed_video(video, Predictor.load(), effort.repeats)
     finally:
         torch.set_num_threads(threads)
 
@@ -572,15 +569,6 @@ def panned(number: int) -> Iterator[np.ndarray]:
         left, top = 90 + 60 * math.sin(angle), 12 * (1 + math.cos(angle))
         box = (left, top, left + 320, top + 180)
         yield np.asarray(photo.resize((640, 360), Image.Resampling.BILINEAR, box=box))
-
-
-def random_network(folder: Path) -> str:
-    """The checkpoint of a vgg_small with random weights."""
-    cfg = config.composed(["stage=pretrain", "model=vgg_small"])
-    module = build_module(resolved(cfg), data_of(cfg, random_faces(10 * len(CLASSES))))
-    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "task": module.task}
-    torch.save(content | {"module": f"{type(module).__module__}.{type(module).__name__}"}, folder / "vgg_small.ckpt")
-    return str(folder / "vgg_small.ckpt")
 
 
 def timed_video(video: Path, predictor: Predictor, repeats: int) -> dict[str, float]:
