@@ -7,7 +7,7 @@ PARALLEL := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
 
-.PHONY: demo test test-all checks docs setup clean
+.PHONY: demo test test-all checks docs setup web clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/demo.py
@@ -38,5 +38,9 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# What the browser computes with, for `scripts/try.py --export`; no script that npm brings is run.
+web:
+	npm ci --prefix engrec/use/page/web --ignore-scripts --no-audit --no-fund
+
 clean:
-	rm -rf .venv docs/_build docs/api .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv engrec/use/page/web/node_modules docs/_build docs/api .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -276,13 +276,14 @@ class Calibration(Callback):
 class Tested:
     """The results of a test: metrics by the names that are logged, plain and (tta=flip and others) from several
     views of each image; calibration, as metrics.compare returns it; controls: predictions that the network has to
-    beat."""
+    beat; per_clip: the metrics of clips, empty where images are no frames."""
 
     metrics: dict[str, float]
     predictions: Predictions
     views: ViewPredictions | None
     calibration: dict[str, float]
     controls: dict[str, np.ndarray]
+    per_clip: dict[str, float]
 
 
 def data_of(trainer: pl.Trainer) -> DataModule:

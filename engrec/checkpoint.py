@@ -47,6 +47,8 @@ Weights = Annotated[Tensor, AfterValidator(_stored)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Size = Annotated[int, Field(ge=1, le=2**14)]
 File = Annotated[str, Field(pattern=r"^$|\.ckpt$")]
+ClassNames = Annotated[list[str], Field(min_length=1, max_length=1000), AfterValidator(_unique)]
+Temperature = Annotated[float, Field(gt=0, le=100)]
 Number = Annotated[float, AllowInfNan()]  # a metric without images is NaN
 
 
@@ -64,7 +66,7 @@ class Preprocessing(Record):
 
 class HyperParameters(Record):
     model: Model
-    class_names: Annotated[list[str], Field(min_length=1, max_length=1000), AfterValidator(_unique)]
+    class_names: ClassNames
     preprocessing: Preprocessing
 
 
@@ -77,7 +79,7 @@ class Checkpoint(Record):
     epoch: Count = 0
     task: Literal["expression", "engagement"] | None = None
     dataset: Word | None = None
-    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # of a .safetensors, as the next
+    temperature: Temperature = 1.0  # of a .safetensors, as the next
     provenance: dict[Word, Word | None] | None = None
 
 

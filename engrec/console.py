@@ -115,6 +115,8 @@ def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) ->
     log.info("test%s: %s", mark, describe_metrics(tested.metrics))
     if tested.views is not None:
         log.info("test with %s: %s", plan.config["tta"], describe_metrics(tested.views.metrics))
+    if tested.per_clip:
+        log.info("test per clip: %s", describe_metrics(tested.per_clip))
     log.info("for comparison: %s", describe_controls(data, tested.controls))
     log.info("calibration: %s", describe_calibration(tested.calibration))
     log.info("results are in %s", plan.folder)

@@ -25,10 +25,11 @@ from engrec.callbacks import (
     unhindered,
 )
 from engrec.data import DataModule, divide
+from engrec.evidence.clips import average
 from engrec.evidence.controls import controls
 from engrec.machine.cluster import end_with_the_first, slurm_signals
 from engrec.machine.signals import signals_end_the_run
-from engrec.metrics import compare
+from engrec.metrics import compare, logits_of, score_all
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
 from engrec.plan import Finished, Plan, Resume, Test, command, plan
@@ -135,7 +136,19 @@ def evaluate(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     callbacks(trainer).extend(filter(None, (fitted, predictions, views)))
     metrics = {name: float(value) for name, value in trainer.test(module, data, verbose=False)[0].items()}
     calibration = compare(predictions.logits.numpy(), predictions.labels.numpy(), fitted.temperature)
-    return Tested(metrics, predictions, views, calibration, controls(data.faces, data.split))
+    per_clip = clip_metrics(data, module, predictions)
+    return Tested(metrics, predictions, views, calibration, controls(data.faces, data.split), per_clip)
+
+
+def clip_metrics(data: DataModule, module: Classifier, predictions: Predictions) -> dict[str, float]:
+    """The test metrics of clips, each the mean of its frames' probabilities; empty where images are no frames."""
+    if data.faces.clips is None:
+        return {}
+    clips = data.faces.clips[np.sort(data.split.test)]
+    first = np.unique(clips, return_index=True)[1]
+    means = average(clips, predictions.logits.softmax(1).cpu().numpy())
+    scores = score_all(logits_of(means), predictions.labels.cpu()[first], data.faces.ordered)
+    return {name: float(value) for name, value in module.named("test", scores).items()}
 
 
 def write_result(
@@ -150,6 +163,7 @@ def write_result(
         {
             "metrics": tested.metrics,
             **({} if tested.views is None else {"tta": {"kind": plan.config["tta"], "metrics": tested.views.metrics}}),
+            **({"clips": {"metrics": tested.per_clip}} if tested.per_clip else {}),
             "calibration": tested.calibration,
             "validation": history.best(plan.config["monitor"]),
             "stage": plan.stage,

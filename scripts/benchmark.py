@@ -5,7 +5,8 @@ python scripts/benchmark.py --quick                 the same in three minutes
 python scripts/benchmark.py model=vgg_small trainer.precision=32-true batch_size=256
 
 Random images, as many as FER-2013 has, 48×48. Everything is measured in one process in turn, so that whatever else the
-machine does hits all alike; what belongs to a fresh process (start, memory) is measured in one.
+machine does hits all alike; what belongs to a fresh process (start, memory) is measured in one. Last, a video is read
+by two networks, on one core.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ with ctrl_c_exits():
     from omegaconf import DictConfig
     from PIL import Image, ImageEnhance
     from pytorch_lightning.loggers import CSVLogger
+    from skimage.data import astronaut
     from torch import Tensor, nn
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, Dataset
@@ -52,6 +55,8 @@ with ctrl_c_exits():
     from engrec.datasets.prepared import Faces
     from engrec.datasets.prepared import load as load_prepared
     from engrec.errors import errors_in_one_line
+    from engrec.faces.track import Tracker
+    from engrec.faces.video import Video, write_video
     from engrec.machine.files import atomic_write, check_folder
     from engrec.machine.hardware import AUTOCAST, accelerator_type, keep_memory, synchronize
     from engrec.models.lrn import LocalResponseNorm
@@ -64,8 +69,12 @@ with ctrl_c_exits():
     from engrec.runs.record import git_commit, hardware
     from engrec.splits import Split
     from engrec.transforms import Augment
+    from engrec.use.follow import followed
+    from engrec.use.network import load_network
+    from engrec.use.predict import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
+VIDEO_RATE = 30  # frames a second
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIZES = {"train": 28709, "val": 3589, "test": 3589}  # FER-2013
 TAKEN = ("model", "trainer", "speed", "optimizer", "lr_scheduler", "batch_size", "augment")
@@ -75,7 +84,8 @@ LEAST = {"engrec / ceiling": 0.75, "engrec / the usual way": 2.0}  # for --check
 @dataclass(frozen=True)
 class Effort:
     """How much is measured: each block of steps lasts some seconds and takes at least so many steps; growth has epochs
-    of 1, 2, 4 and 8 times growth_images, and epochs of batch_images by batch size; a run is started `starts` times."""
+    of 1, 2, 4 and 8 times growth_images, and epochs of batch_images by batch size; a run is started `starts` times; a
+    video has so many frames."""
 
     seconds: float
     steps: int
@@ -85,10 +95,11 @@ class Effort:
     growth_repeats: int
     eval_images: int
     starts: int
+    frames: int
 
 
-QUICK = Effort(2, 2, 3, 32, 256, 1, 256, 1)
-WHOLE = Effort(8, 5, 7, 256, 1024, 2, 3589, 3)
+QUICK = Effort(2, 2, 3, 32, 256, 1, 256, 1, 90)
+WHOLE = Effort(8, 5, 7, 256, 1024, 2, 3589, 3, 450)
 
 
 @dataclass
@@ -103,6 +114,7 @@ class Report:
     epoch: dict[str, float] = field(default_factory=dict)
     process: dict[str, float] = field(default_factory=dict)
     growth: dict[str, dict[int, float]] = field(default_factory=dict)
+    video: dict[str, float] = field(default_factory=dict)
 
 
 def main(arguments: list[str]) -> None:
@@ -167,6 +179,7 @@ def measure(cfg: DictConfig, effort: Effort, overrides: list[str]) -> Report:
         ("the network, engrec and the usual way in turn", lambda: measure_speed(cfg, effort, faces, device, report)),
         ("the pieces of a step and of an epoch", lambda: measure_pieces(cfg, effort, faces, device, report)),
         ("growth with the data and the batch", lambda: measure_growth(cfg, effort, faces, report)),
+        ("a video", lambda: measure_video(effort, report)),
     ]
     with tqdm(parts, bar_format="{desc}: {n_fmt} of {total_fmt} done, {elapsed}", file=sys.stderr) as bar:
         for name, part in bar:
@@ -531,6 +544,75 @@ def measure_process(cfg: DictConfig, effort: Effort, faces: Faces, overrides: li
             report.process["beyond, GiB"] = (watched["peak"] - own["peak"]) / 2**30
 
 
+# Use
+
+
+def measure_video(effort: Effort, report: Report) -> None:
+    """Frames a second of a video in which a face moves, on one core: decoded, the face followed with a detection in
+    every third frame, cropped, and read by two networks. Nothing where av is not installed."""
+    if find_spec("av") is None:
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            video = Path(folder) / "video.mp4"
+            write_video(video, panned(effort.frames), VIDEO_RATE)
+            network = load_network(random_network(Path(folder)))
+            predictor = Predictor([network, network])
+            report.video = timed_video(video, predictor, effort.repeats)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def panned(number: int) -> Iterator[np.ndarray]:
+    """Frames of 640×360: a photograph of a face, over which the camera moves."""
+    photo = Image.fromarray(astronaut())
+    for angle in np.linspace(0, number / VIDEO_RATE, number):
+        left, top = 90 + 60 * math.sin(angle), 12 * (1 + math.cos(angle))
+        box = (left, top, left + 320, top + 180)
+        yield np.asarray(photo.resize((640, 360), Image.Resampling.BILINEAR, box=box))
+
+
+def random_network(folder: Path) -> str:
+    """The checkpoint of a vgg_small with random weights."""
+    cfg = config.composed(["stage=pretrain", "model=vgg_small"])
+    module = build_module(resolved(cfg), data_of(cfg, random_faces(10 * len(CLASSES))))
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "task": module.task}
+    torch.save(content | {"module": f"{type(module).__module__}.{type(module).__name__}"}, folder / "vgg_small.ckpt")
+    return str(folder / "vgg_small.ckpt")
+
+
+def timed_video(video: Path, predictor: Predictor, repeats: int) -> dict[str, float]:
+    """Frames a second, and milliseconds of a frame by what they are spent on; the least of the repeats."""
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        with Video(video) as opened:
+            yield from opened.frames()
+
+    ways: dict[str, Callable[[], Iterator[Any]]] = {
+        "decoding": frames,
+        "faces": lambda: followed(frames(), predictor.in_videos, Tracker()),
+        "all": lambda: predictor.video(video),
+    }
+    taken = dict.fromkeys(ways, math.inf)
+    number = 1
+    for _ in range(repeats + 1):  # the first to warm up
+        for name, way in ways.items():
+            started = time.perf_counter()
+            number = sum(1 for _ in way())
+            taken[name] = min(taken[name], (time.perf_counter() - started) / number)
+    return {
+        "frames per second": 1 / taken["all"],
+        "decoding, ms a frame": 1e3 * taken["decoding"],
+        "detecting and following, ms a frame": 1e3 * (taken["faces"] - taken["decoding"]),
+        "cropping, two networks, ms a frame": 1e3 * (taken["all"] - taken["faces"]),
+    }
+
+
+# Processes
+
+
 def process(command: list[Any], cwd: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -667,6 +749,10 @@ def tables(report: Report) -> Iterator[str]:
     yield "\na fresh process"
     for name, value in report.process.items():
         yield row(name.rpartition(", ")[0], f"{value:.2f} {name.rpartition(', ')[2]}")
+    if report.video:
+        yield "\na video of 640×360 with a face, one core, detected in every third frame"
+        for name, value in report.video.items():
+            yield row(name, f"{value:,.1f}")
     for title, values in report.growth.items():
         yield f"\n{title}"
         for number, value in values.items():

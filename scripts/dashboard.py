@@ -58,17 +58,18 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(folder: Path, host: str, port: int, faces: bool, shown: bool) -> None:
+    from engrec.machine.local_server import is_loopback
     from engrec.pages.dashboard import server
 
     def ready(address: str) -> None:
         print(f"{folder} is at {address} (Ctrl-C stops it)", flush=True)
-        if not server.is_loopback(host):
+        if not is_loopback(host):
             print("Everybody who can reach this machine can read it: there is no password.", flush=True)
         if shown:
             webbrowser.open(address)
 
     try:
-        server.serve(folder, host, port, faces or server.is_loopback(host), ready)
+        server.serve(folder, host, port, faces or is_loopback(host), ready)
     except KeyboardInterrupt:
         sys.stdout.flush()
         os._exit(130)  # a computation in a thread would keep the process alive

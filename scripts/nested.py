@@ -2,7 +2,7 @@
 
 python scripts/nested.py experiment=wacv2016 init_from=engrec:expressions \\
     optimizer.lr=0.005,0.01,0.02 max_epochs=6,12
-python scripts/nested.py experiment=wacv2016_scratch optimizer.lr=0.01,0.02 max_epochs=12,24 --seeds 0,1,2
+python scripts/nested.py experiment=wacv2016 stage=scratch optimizer.lr=0.01,0.02 max_epochs=12,24 --seeds 0,1,2
 
 Overrides are those of train.py; keys with several values are chosen. For each fold, every combination is trained and
 tested on folds of the people whom the fold does not test (split=nested), and the best mean wins; values with which a

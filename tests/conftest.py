@@ -20,6 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
     "test_wandb", "test_slurm", "test_train", "test_ddp", "test_search_slurm", "test_search_runs",
     "test_paper_table_runs", "test_launchers", "test_real_data", "test_audit_real", "test_dashboard_browser",
+    "test_try_browser",
 )  # fmt: skip
 
 

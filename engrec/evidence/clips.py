@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,20 +17,21 @@ def per_clip(groups: Iterable[Group]) -> list[Group]:
     return [_of_clips(group, group.clips) for group in groups if group.clips is not None]
 
 
+def average(clips: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """From frames to clips, (N, K) to (number of clips, K): the mean of each clip, in the order of their names (N,)."""
+    _, clip, frames = np.unique(clips, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(frames), probabilities.shape[1]))
+    np.add.at(sums, clip, probabilities)
+    return sums / frames[:, None]
+
+
 def _of_clips(group: Group, clips: np.ndarray) -> Group:
     names, first, clip = np.unique(clips, return_index=True, return_inverse=True)
     for field in ("labels", "subjects"):
         values = getattr(group, field)
         if (differ := values != values[first][clip]).any():
             raise ValueError(f"{group.runs[0].folder}: the clip {clips[differ.argmax()]} has several {field}")
-    frames = np.bincount(clip)
-
-    def mean(probabilities: np.ndarray) -> np.ndarray:
-        """(N, K) to (number of clips, K)."""
-        sums = np.zeros((len(names), probabilities.shape[1]))
-        np.add.at(sums, clip, probabilities)
-        return sums / frames[:, None]
-
+    mean = partial(average, clips)
     return replace(
         group,
         unit="clips",

@@ -48,7 +48,7 @@ class Video:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.av = _pyav()
+        self.av = pyav()
         self.converter = self.av.video.reformatter.VideoReformatter()  # one for all frames: each new one takes a while
         self.rotation = 0
         self.damage: str | None = None
@@ -188,7 +188,7 @@ def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25
     picture, as `Video.frames` yields them, which .avi and .mjpeg cannot store. An odd side loses its last pixel.
     Raises ValueError for another suffix, and where there are no frames.
     """
-    path, av = Path(path), _pyav()
+    path, av = Path(path), pyav()
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"{path.name} must end in one of {', '.join(WRITERS)}")
     kind, codec = WRITERS[path.suffix.lower()]
@@ -198,7 +198,7 @@ def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25
 
 
 def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]], rate: float | None) -> None:
-    av, stream = _pyav(), None
+    av, stream = pyav(), None
     codec = codec if codec in av.codecs_available else "mpeg4"  # not every build has H.264
     steady = None if rate is None else Fraction(rate).limit_denominator(1001)
     for seconds, rgb in timed:
@@ -243,7 +243,8 @@ def _words(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _pyav() -> ModuleType:
+def pyav() -> ModuleType:
+    """The package av. Raises ValueError, with the command that installs it, where it is not there."""
     try:
         import av
         import av.error

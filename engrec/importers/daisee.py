@@ -11,10 +11,13 @@ CLASS_NAMES = ("very_low", "low", "high", "very_high")  # the levels 0 to 3 of e
 def read(source: Path, every: float = 1.0) -> dict[str, Any]:
     """Arguments of `Faces`: one frame in each `every` seconds, levels of engagement, the official split by person.
 
-    Labels and videos are matched without their suffixes, which disagree for one clip.
+    Labels and videos are matched without their suffixes, which disagree for one clip. AllLabels.csv lists more clips
+    than the three splits do, on which results are published: it is read only where it is alone.
     """
     videos = video.find(source)
-    labels = video.labels_of(video.tables(source, (".csv",)), ("clipid",), "engagement")
+    tables = video.tables(source, (".csv",))
+    of_splits = [path for path in tables if not path.name.lower().startswith("all")]
+    labels = video.labels_of(of_splits or tables, ("clipid",), "engagement")
     notes = video.unmatched(videos, labels, source)
     clips = [_clip(path, source, *labels[name]) for name, path in videos.items() if name in labels]
     return video.read(source, "daisee", clips, CLASS_NAMES, every, notes)

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from engrec.faces.crop import Crop, crop
 from engrec.faces.detect import Detector
-from engrec.faces.video import Video, is_video
+from engrec.faces.video import Video, is_video, pyav
 from engrec.importers import files, table
+from engrec.machine.gpus import cores
 
 DETECT_SIZE = 320  # pixels of the longer side: a face in front of a webcam is large
 SUBJECT = re.compile(r"subject_([^_]+)_")  # in names such as subject_7_as2uk9lhe2_vid_0_0.mp4
@@ -34,18 +36,16 @@ class Clip:
 
 
 @dataclass
-class _Found:
-    """What was found in clips: a row a face, and what was left out."""
+class _Seen:
+    """What one clip shows: a crop, source and format for each face; the number of frames; what is wrong with it."""
 
+    clip: Clip
     images: list[np.ndarray] = field(default_factory=list)
-    clips: list[Clip] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     formats: list[str] = field(default_factory=list)
-    frames: Counter[int] = field(default_factory=Counter)  # by label
-    without_face: Counter[int] = field(default_factory=Counter)
-    empty: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
+    num_frames: int = 0
+    unreadable: str = ""
+    damage: str = ""
 
 
 def find(source: Path) -> dict[str, Path]:
@@ -143,24 +143,23 @@ def read(
     if not 0.01 <= every <= 3600:
         raise ValueError(f"--every {every} must be 0.01 to 3600 seconds")
     check_people(clips, source)
-    detector, found = Detector(DETECT_SIZE), _Found()
-    for clip in tqdm(clips, desc=importer, unit=" videos", disable=None, delay=1, leave=False):
-        _add(clip, found, detector, every, size)
-    labels = np.array([clip.label for clip in found.clips], np.int64)
-    notes = [*notes, *_notes(found, class_names)]
-    if not found.clips:
-        raise ValueError(f"{source.name} has no frame with a face. {' '.join(notes)}")
+    files.check_no_empty_class(np.array([clip.label for clip in clips]), class_names, source)  # before it takes hours
+    seen = _look_at(clips, importer, every, size)
+    notes = [*notes, *_notes(seen, class_names)]
+    each = [one.clip for one in seen for _ in one.images]
+    if not each:
+        raise ValueError(f"{source.name} has no frame with a face; {'; '.join(notes)}")
+    labels, splits = np.array([clip.label for clip in each], np.int64), [clip.split for clip in each]
     files.check_no_empty_class(labels, class_names, source)
     recipe = files.recipe(source, importer, size=size, ordered=True, every=every, notes=notes)
-    splits = [clip.split for clip in found.clips]
     return {
-        "images": np.stack(found.images),
+        "images": np.stack([image for one in seen for image in one.images]),
         "labels": labels,
         "class_names": tuple(class_names),
-        "subjects": np.array([clip.subject for clip in found.clips]),
-        "clips": np.array([clip.name for clip in found.clips]),
-        "sources": np.array(found.sources),
-        "formats": np.array(found.formats),
+        "subjects": np.array([clip.subject for clip in each]),
+        "clips": np.array([clip.name for clip in each]),
+        "sources": np.array([name for one in seen for name in one.sources]),
+        "formats": np.array([name for one in seen for name in one.formats]),
         "recipe": recipe | {"crop": Crop(detect_size=DETECT_SIZE).as_dict()},
         **({} if None in splits else {"splits": np.array(splits)}),
     }
@@ -178,41 +177,51 @@ def check_people(clips: Iterable[Clip], source: Path) -> None:
             )
 
 
-def _add(clip: Clip, found: _Found, detector: Detector, every: float, size: int) -> None:
-    """The faces of one clip."""
-    number = len(found.images)
+def _look_at(clips: Sequence[Clip], importer: str, every: float, size: int) -> list[_Seen]:
+    """All clips in their order, on all cores: decoding and detection leave the interpreter to other threads."""
+    pyav()
+    detector = Detector(DETECT_SIZE, turned=False)  # a recording is upright
+    with ThreadPoolExecutor(cores()) as pool:
+        try:
+            looked = pool.map(lambda clip: _seen(clip, detector, every, size), clips)
+            bar = tqdm(looked, importer, len(clips), unit=" videos", disable=None, delay=1, leave=False)
+            return list(bar)
+        except BaseException:  # Ctrl-C: the clips that wait are not looked at
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _seen(clip: Clip, detector: Detector, every: float, size: int) -> _Seen:
+    seen = _Seen(clip)
     try:
         with Video(clip.path) as video:
             for seconds, rgb in video.frames(every):
-                found.frames[clip.label] += 1
-                faces = detector(rgb)
-                if not faces:
-                    found.without_face[clip.label] += 1
-                    continue
-                found.images.append(crop(rgb, max(faces, key=lambda face: face.px), size))
-                found.clips.append(clip)
-                found.sources.append(f"{clip.name}@{seconds:.3f}")
-                found.formats.append(f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}")
-            if video.damage is not None:
-                found.damaged.append(f"{clip.path.name} ({video.damage})")
-    except ValueError as error:
-        found.unreadable.append(files.one_line(error))
-        return
-    if len(found.images) == number:
-        found.empty.append(clip.name)
+                seen.num_frames += 1
+                if faces := detector(rgb):
+                    seen.images.append(crop(rgb, max(faces, key=lambda face: face.px), size))
+                    seen.sources.append(f"{clip.name}@{seconds:.3f}")
+                    seen.formats.append(f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}")
+            seen.damage = video.damage or ""
+    except (ValueError, OSError) as error:
+        seen.unreadable = files.one_line(error)
+    return seen
 
 
-def _notes(found: _Found, class_names: Sequence[str]) -> list[str]:
+def _notes(seen: Sequence[_Seen], class_names: Sequence[str]) -> list[str]:
+    frames, without = Counter[int](), Counter[int]()
+    for one in seen:
+        frames[one.clip.label] += one.num_frames
+        without[one.clip.label] += one.num_frames - len(one.images)
     notes = []
-    if total := found.without_face.total():
-        each = (f"{name} {_share(found.without_face[i], found.frames[i])}" for i, name in enumerate(class_names))
-        notes.append(
-            f"frames left out, as no face was found: {_share(total, found.frames.total())}; by class: {', '.join(each)}"
-        )
+    if total := without.total():
+        each = (f"{name} {_share(without[label], frames[label])}" for label, name in enumerate(class_names))
+        notes.append(f"frames left out, as no face was found: {_share(total, frames.total())}; {', '.join(each)}")
     kinds = {
-        "left out, as no frame has a face": found.empty,
-        "left out, as they cannot be read": found.unreadable,
-        "damaged, and used as far as they can be read": found.damaged,
+        "left out, as no frame has a face": [one.clip.name for one in seen if one.num_frames and not one.images],
+        "left out, as they cannot be read": [one.unreadable for one in seen if one.unreadable],
+        "damaged, and used as far as they can be read": [
+            f"{one.clip.path.name}, {one.damage}" for one in seen if one.damage
+        ],
     }
     return notes + [listed(what, names) for what, names in kinds.items() if names]
 

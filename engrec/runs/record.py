@@ -232,6 +232,8 @@ def read_predictions(path: Path) -> Predictions:
     if ragged := next((i for i, row in enumerate(rows, 2) if len(row) != len(header)), None):
         raise ValueError(f"{path}, line {ragged}: {len(rows[ragged - 2])} cells, the header has {len(header)}")
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    if "" in cells.get(CLIP, ()):
+        raise ValueError(f"{path}, line {cells[CLIP].index('') + 2}: the clip is empty; name one for each image")
     class_names = tuple(column.removeprefix(PROBABILITY) for column in columns)
     number = {name: i for i, name in enumerate(class_names)}
     if unknown := next((i for i, label in enumerate(cells["label"], 2) if label not in number), None):

@@ -35,6 +35,7 @@ def test_what_it_prints_is_what_it_writes(ran):
     report = json.loads(written.read_text())
     assert written.with_suffix(".png").stat().st_size > 10_000
     assert report["setting"]["model"] == "vgg_lrn"
+    assert report["video"]["frames per second"] > 1
     for name, value in report["ratios"].items():
         [line] = [line for line in done.stdout.splitlines() if line.strip().startswith(name)]
         assert line.split()[-1] == f"{value:.2f}"

@@ -51,8 +51,8 @@ def clips():
 
 
 def make_daisee(folder):
-    """A header that ends with a blank, a clip whose suffix disagrees with its label, one without a label, a label
-    without a clip, one without a face, one that cannot be read, and files of other systems."""
+    """A header that ends with a blank, a clip whose suffix disagrees with its label, one that only AllLabels.csv lists,
+    a label without a clip, one without a face, one that cannot be read, and files of other systems."""
     rows = {split: [] for split in SPLITS}
     for number, (split, person, level) in enumerate(clips()):
         subject = f"{110000 + person}"
@@ -73,7 +73,7 @@ def make_daisee(folder):
     (folder / "Labels").mkdir()
     for split, lines in rows.items():
         (folder / "Labels" / f"{split}Labels.csv").write_text(header + "".join(f"{line}\n" for line in lines))
-    every = "".join(f"{line}\n" for lines in rows.values() for line in lines)
+    every = "".join(f"{line}\n" for lines in (*rows.values(), [f"{extra}.avi,0,2,0,0"]) for line in lines)
     (folder / "Labels" / "AllLabels.csv").write_text(header + every)
     return folder
 

@@ -1,20 +1,16 @@
 """The server: answers GET of a few paths, by default to browsers on this machine only."""
 
 import asyncio
-import ipaddress
-import logging
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.log import server_logger
 
+from engrec.machine import local_server
 from engrec.pages import page
 from engrec.pages.dashboard import html
 from engrec.pages.dashboard.answers import Details
@@ -24,13 +20,6 @@ LOOK = 1.0  # seconds between scans of the folder, at least; a slow folder is sc
 WARM = 3.0  # seconds after the first scan, when the page has what it shows first
 LIGHT = ("history", "texts")  # questions that do not wait behind slow ones
 KEY = re.compile(r"[0-9a-f]{16}(\+[0-9a-f]{16})?|all")
-HEADERS = {
-    "Content-Security-Policy": page.policy("'self'") + "; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 class Server:
@@ -46,22 +35,11 @@ class Server:
         self.lock = asyncio.Lock()
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self.guard])
-        app.on_response_prepare.append(protect)
+        app = local_server.guarded(self.host, page.policy("'self'"))
         app.router.add_get("/{name:|[a-z]+\\.(?:css|js)}", self.part, allow_head=False)
         app.router.add_get("/api/state", self.state, allow_head=False)
         app.router.add_get("/api/{question:[a-z]+}/{key}", self.answer, allow_head=False)
         return app
-
-    @web.middleware
-    async def guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Only requests to this machine's own names are answered: a foreign page may have a name that resolves to this
-        machine (DNS rebinding)."""
-        if not allowed(request.headers.get("Host", ""), self.host):
-            raise web.HTTPForbidden(text="the dashboard does not answer to this host name\n")
-        return await handler(request)
 
     async def part(self, request: web.Request) -> web.Response:
         """The page, its style or one of its scripts."""
@@ -112,67 +90,22 @@ class Server:
         return web.Response(text=answer, content_type="application/json")
 
 
-async def protect(_: web.Request, response: web.StreamResponse) -> None:
-    """Every answer has these headers, refusals too."""
-    response.headers.update(HEADERS)
-
-
-def allowed(header: str, host: str) -> bool:
-    """Whether a Host header is a name of this machine."""
-    name = re.sub(r":\d{1,5}$", "", header).strip("[]").lower()
-    if name in {"localhost", "127.0.0.1", "::1"}:
-        return True
-    if is_loopback(host):
-        return False
-    with suppress(ValueError):
-        return ipaddress.ip_address(name) is not None
-    return name in {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
-
-
-def is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host.lower() == "localhost"
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ValueError where the port is taken."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        why = str(error.strerror).partition(" (while")[0]
-        raise ValueError(
-            f"cannot serve on {host}:{port} ({why}): use another --port, or --port 0 for any free one"
-        ) from error
-
-
 def serve(root: Path, host: str, port: int, all_faces: bool, ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C. ready is called with the address."""
-    asyncio.run(_serve(Server(root, host, all_faces), bound(host, port), ready))
+    asyncio.run(_serve(Server(root, host, all_faces), local_server.bound(host, port), ready))
 
 
 async def _serve(server: Server, listening: socket.socket, ready: Callable[[str], None]) -> None:
-    server_logger.addFilter(is_ours)
-    runner = web.AppRunner(server.app(), access_log=None)
-    await runner.setup()
     try:
-        await web.SockSite(runner, listening).start()
-        named = socket.getfqdn() if server.host in ("0.0.0.0", "::", "") else server.host
-        name = f"[{named}]" if ":" in named else named
-        ready(f"http://{name}:{listening.getsockname()[1]}/")
-        await server.look()
-        await asyncio.sleep(WARM)
-        server.computing.submit(warm)
-        await asyncio.Event().wait()
+        async with local_server.served(server.app(), server.host, listening) as address:
+            ready(address)
+            await server.look()
+            await asyncio.sleep(WARM)
+            server.computing.submit(warm)
+            await asyncio.Event().wait()
     finally:
         server.looking.shutdown(wait=False, cancel_futures=True)
         server.computing.shutdown(wait=False, cancel_futures=True)
-        await runner.cleanup()
-
-
-def is_ours(record: logging.LogRecord) -> bool:
-    """Whether a message is about the server: what is no HTTP has been answered with 400, and needs no traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def warm() -> None:

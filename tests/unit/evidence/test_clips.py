@@ -113,4 +113,7 @@ def test_predictions_name_the_clip_where_there_are_any(make_faces, tmp_path):
         write_predictions(tmp_path / name, data, [1, 3, 5], [[0.5, 0.5]] * 3)
     assert read_predictions(tmp_path / "with").clips.tolist() == ["x", "y", "z"]
     assert read_predictions(tmp_path / "without").clips is None
+    (tmp_path / "odd").write_text((tmp_path / "with").read_text().replace(",y,", ",,"))
+    with pytest.raises(ValueError, match="odd, line 3: the clip is empty"):
+        read_predictions(tmp_path / "odd")
     assert (tmp_path / "without").read_text().startswith("source,subject,format,label,p_class0")

@@ -7,6 +7,9 @@ import tracemalloc
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import damaged, drawn, in_one_line
 from PIL import Image
 
 from engrec.faces.video import WRITERS, Video, is_video, write_video
@@ -178,6 +181,27 @@ def make_bad(path, kind):
         path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     elif kind != "missing":
         path.write_bytes(b"" if kind == "empty" else np.random.default_rng(0).bytes(5000))
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contents")
+    for suffix in (".mp4", ".avi", ".webm"):
+        write_video(folder / f"a{suffix}", pictures(6), rate=10)
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@drawn(2)
+@given(data=st.data())
+def test_damaged_files_are_read_as_far_as_possible_or_refused_in_one_line(contents, tmp_path_factory, data):
+    suffix = data.draw(st.sampled_from(sorted(contents)))
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    path.write_bytes(data.draw(damaged(contents[suffix])))
+    if (found := in_one_line(read, path)) is not None:
+        seconds, frames, video = found
+        assert seconds == sorted(seconds)
+        assert all(frame.dtype == np.uint8 and frame.shape[2] == 3 for frame in frames)
+        assert video.damage is None or "\n" not in video.damage
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ def test_videos_whose_folder_is_their_class(videos, tmp_path, capsys):
     assert faces.recipe["crop"]["detect_size"] == 320
     assert Crop.from_dict(faces.recipe["crop"]) == STANDARD
     assert (faces.recipe["every"], faces.recipe["source"]) == (0.5, "2 files")
+    assert faces.clips.tolist() == ["bored/bored.mp4"] * 4 + ["engaged/engaged.mp4"] * 4
     assert "left out: bored 2 of 6, engaged 0 of 4" in printed
     assert [row["left_out"] for row in rows_of(out)] == [""] * 4 + ["no face"] * 2 + [""] * 4
 

@@ -4,6 +4,9 @@ import zipfile
 
 import pytest
 import video_sets
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import damaged, drawn, in_one_line
 
 from engrec.importers import table, xlsx
 
@@ -55,6 +58,21 @@ def test_damage_is_one_line(tmp_path, sheet, name, reason):
         list(xlsx.rows(tmp_path / "a.xlsx"))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@drawn(2)
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.xlsx"
+    video_sets.write_xlsx(path, ROWS)
+    if data.draw(st.booleans()):
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
+    else:  # a whole zip with a damaged sheet
+        with zipfile.ZipFile(path) as archive:
+            sheet = archive.read("xl/worksheets/sheet1.xml")
+        write_sheet(path, data.draw(damaged(sheet)))
+    for _, cells in in_one_line(lambda: list(xlsx.rows(path))) or []:
+        assert all(isinstance(cell, str) for cell in cells)
 
 
 def test_what_is_no_zip_is_refused(tmp_path):

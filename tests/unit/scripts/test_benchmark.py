@@ -1,5 +1,7 @@
 """The benchmark's usual way does what it is compared with, and its command says what is of no use to it."""
 
+from dataclasses import replace
+
 import benchmark
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from torch import nn
 
+from engrec.faces.detect import Detector
 from engrec.models.lrn import LocalResponseNorm
 from engrec.modules.build import build_module
 from engrec.plan import choose_for_machine
@@ -105,3 +108,15 @@ def test_an_output_folder_that_cannot_be_is_named_before_anything_is_measured(co
     with pytest.raises(ValueError, match=rf"{name} cannot be written to \("):
         benchmark.main([*SMALL, "--out", str(tmp_path / name)])
     assert (tmp_path / "file").is_file()
+
+
+def test_a_video_is_read_by_two_networks(composed):
+    report = benchmark.Report({})
+    benchmark.measure_video(replace(benchmark.QUICK, frames=10, repeats=1), report)
+    assert report.video["frames per second"] > 0
+    assert sum(report.video.values()) - report.video["frames per second"] == pytest.approx(
+        1e3 / report.video["frames per second"]
+    )
+    frames = list(benchmark.panned(3))
+    assert {frame.shape for frame in frames} == {(360, 640, 3)}
+    assert all(Detector(320)(frame) for frame in frames)

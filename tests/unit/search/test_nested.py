@@ -56,7 +56,7 @@ def test_inner_runs_are_inside_the_outer_fold_and_outer_runs_are_the_folds(selec
 
 
 def test_an_experiment_may_choose_the_outer_split(tmp_path):
-    given = ["experiment=wacv2016_scratch", "optimizer.lr=0.01,0.02"]
+    given = ["experiment=wacv2016", "stage=scratch", "optimizer.lr=0.01,0.02"]
     selection = nested.read(given, 2, [0], tmp_path)
     assert selection.num_outer == 5
     [run, _] = selection.inner_runs(1, selection.candidates[0])

@@ -1,0 +1,76 @@
+/* Probabilities of one face over time, on a canvas. */
+
+const LIVE = 60; // seconds that are shown of the camera
+const STEPS = [0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1800, 3600]; // seconds between two that are written below
+const MOST_POINTS = 2000; // of a line; of longer videos every second, third … is drawn
+const GAP = 0.6; // seconds without the face, after which its line is broken
+const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 8, 20];
+
+/* series: {times, values}, or undefined; k: of the network; duration: of a video, undefined for the camera. */
+export function plot(canvas, series, k, now, duration) {
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  const ratio = window.devicePixelRatio || 1;
+  if (!width) return;
+  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
+  const style = getComputedStyle(canvas);
+  const draw = canvas.getContext("2d");
+  draw.setTransform(ratio, 0, 0, ratio, 0, 0);
+  draw.clearRect(0, 0, width, height);
+  draw.font = `12px ${style.fontFamily}`;
+  const [start, end] = Number.isFinite(duration) ? [0, duration] : [Math.max(0, now - LIVE), Math.max(now, LIVE)];
+  const x = (seconds) => LEFT + ((seconds - start) / (end - start)) * (width - LEFT - RIGHT);
+  const y = (share) => TOP + (1 - share) * (height - TOP - BOTTOM);
+  axes(draw, style, { x, y, start, end, width, height });
+  if (series) lines(draw, style, series, k, { x, y, start });
+}
+
+function axes(draw, style, { x, y, start, end, width, height }) {
+  draw.strokeStyle = style.getPropertyValue("--line");
+  draw.fillStyle = style.getPropertyValue("--soft");
+  draw.lineWidth = 1;
+  draw.textAlign = "right";
+  draw.textBaseline = "middle";
+  for (const share of [0, 0.5, 1]) {
+    stroke(draw, [[LEFT, y(share)], [width - RIGHT, y(share)]]);
+    draw.fillText(`${100 * share} %`, LEFT - 5, y(share));
+  }
+  draw.textBaseline = "alphabetic";
+  draw.textAlign = "center";
+  const step = STEPS.find((one) => (end - start) / one <= width / 70) ?? 7200;
+  for (let seconds = Math.ceil(start / step) * step; seconds <= end + 1e-9; seconds += step) {
+    const place = Math.min(x(seconds), width - RIGHT - 8);
+    draw.fillText(clock(seconds, step), place, height - 5);
+  }
+}
+
+function lines(draw, style, { times, values }, k, { x, y, start }) {
+  let first = times.length;
+  while (first > 0 && times[first - 1] >= start) first--;
+  const step = Math.ceil((times.length - first) / MOST_POINTS);
+  draw.lineWidth = 2;
+  draw.lineJoin = "round";
+  for (let n = 0; n < (values[0]?.[k].length ?? 0); n++) {
+    draw.strokeStyle = style.getPropertyValue(`--class-${n % 8}`);
+    let part = [];
+    for (let place = first; place < times.length; place += step) {
+      if (part.length && times[place] - times[place - step] > step * GAP) {
+        stroke(draw, part);
+        part = [];
+      }
+      part.push([x(times[place]), y(values[place][k][n])]);
+    }
+    stroke(draw, part);
+  }
+}
+
+function stroke(draw, points) {
+  draw.beginPath();
+  points.forEach(([x, y], place) => (place ? draw.lineTo(x, y) : draw.moveTo(x, y)));
+  draw.stroke();
+}
+
+export function clock(seconds, step = 1) {
+  const [minutes, rest] = [Math.floor(seconds / 60), seconds % 60];
+  return `${minutes}:${rest.toFixed(step < 1 ? 1 : 0).padStart(step < 1 ? 4 : 2, "0")}`;
+}

@@ -1,0 +1,63 @@
+/* All that was seen: smoothed, for the plots, and as the CSV that scripts/predict.py writes. */
+
+const MOST_ROWS = 250000; // hours of camera; what comes later is shown, but not kept
+
+export class Record {
+  constructor(about, name) {
+    [this.about, this.name, this.rows, this.means, this.series] = [about, name, [], new Map(), new Map()];
+  }
+
+  get isFull() {
+    return this.rows.length >= MOST_ROWS;
+  }
+
+  /* Adds `smoothed`, like `answers`, to each face; null in a picture. */
+  add(number, seconds, faces) {
+    for (const face of faces) {
+      face.smoothed = seconds === null ? null : this.smooth(face.id, seconds, face.answers);
+    }
+    if (this.isFull) return;
+    if (!faces.length) this.rows.push({ number, seconds, face: null });
+    for (const face of faces) {
+      const { id, score, box, px, roll, answers, smoothed } = face;
+      this.rows.push({ number, seconds, face: { id, score, box, px, roll, answers, smoothed } });
+      if (seconds !== null) this.keep(id, seconds, smoothed);
+    }
+  }
+
+  /* Exponentially weighted means, by timestamps. */
+  smooth(id, seconds, answers) {
+    const last = this.means.get(id);
+    const weight = last ? 1 - Math.exp(-Math.max(0, seconds - last.seconds) / this.about.time_constant) : 1;
+    const mean = (k, n) => (last ? last.means[k][n] + weight * (answers[k][n] - last.means[k][n]) : answers[k][n]);
+    const means = answers.map((row, k) => row.map((_, n) => mean(k, n)));
+    this.means.set(id, { seconds, means });
+    return means;
+  }
+
+  keep(id, seconds, smoothed) {
+    if (!this.series.has(id)) this.series.set(id, { times: [], values: [] });
+    const { times, values } = this.series.get(id);
+    times.push(seconds);
+    values.push(smoothed);
+  }
+
+  csv() {
+    const lines = [this.about.columns, ...this.rows.map((row) => this.line(row))];
+    return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
+  }
+
+  line({ number, seconds, face }) {
+    const start = [this.name, number, seconds === null ? "" : seconds.toFixed(3)];
+    if (!face) return [...start, "", 0, ...new Array(this.about.columns.length - 5).fill("")];
+    const place = [...face.box, face.px, face.roll].map((value) => value.toFixed(1));
+    const shares = (row) => row.map((value) => value.toFixed(4));
+    const answers = face.answers.flatMap((row, k) => [...shares(row), this.about.networks[k].class_names[best(row)]]);
+    const smoothed = face.answers.flatMap((row, k) => (face.smoothed ? shares(face.smoothed[k]) : row.map(() => "")));
+    return [...start, face.id, 1, face.score.toFixed(3), ...place, ...answers, ...smoothed];
+  }
+}
+
+export const best = (row) => row.indexOf(Math.max(...row));
+
+const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);

@@ -1,0 +1,160 @@
+"""`engrec.predict`: pictures, arrays, folders and videos to typed answers for every face."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from engrec import weights_file
+from engrec.faces.detect import Detector
+from engrec.faces.track import Tracker
+from engrec.use.answers import Answerer, Seen, SeenFace, given_faces
+from engrec.use.follow import Detect, Shot, followed
+from engrec.use.inputs import find, is_video, read_picture
+from engrec.use.network import Network, load_network
+
+PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
+Picture = str | Path | Image.Image | np.ndarray
+Boxes = Sequence[Sequence[float]]
+Weights = str | Path | Sequence[str | Path] | None
+
+
+class Predictor:
+    """Networks and detectors, loaded once."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.networks = list(networks)
+        self.answerer = Answerer(self.networks)
+
+    @classmethod
+    def load(cls, weights: Weights = None) -> Self:
+        """weights: paths of .ckpt, .safetensors or .onnx, or engrec:NAME; None for all that come with engrec. Raises
+        CheckpointError for weights that cannot be used, ValueError where there are none."""
+        return cls([load_network(source) for source in sources_of(weights)])
+
+    @cached_property
+    def in_photos(self) -> Detect:
+        return Detector(PHOTO_SIZE)
+
+    @cached_property
+    def in_videos(self) -> Detect:
+        return Detector(VIDEO_SIZE)
+
+    def pictures(self, pictures: Iterator[tuple[str, Image.Image]], boxes: Boxes | None = None) -> Iterator[Seen]:
+        """Answers for pictures, each with its name, in their order. boxes: own ones, instead of those detected."""
+        return self.answerer((name, self._shot(picture, boxes)) for name, picture in pictures)
+
+    def frames(self, name: str, frames: Iterator[tuple[float, np.ndarray]], keep: bool = False) -> Iterator[Seen]:
+        """Answers for the frames of a video, timestamp and rgb uint8 (H, W, 3) of each; memory does not grow.
+
+        keep: hand on the pixels too."""
+        shots = followed(frames, self.in_videos, Tracker())
+        return self.answerer(((name, shot) for shot in shots), keep)
+
+    def video(self, path: Path, name: str = "", every: float | None = None) -> Iterator[Seen]:
+        """Answers for the frames of a video file. Raises ValueError for a file that is no video; a damaged one is read
+        as far as it goes, with a warning."""
+        from engrec.faces.video import Video  # which needs av
+
+        with Video(path) as video:
+            yield from self.frames(name or str(path), video.frames(every))
+            if video.damage:
+                warnings.warn(f"{path} is damaged: {video.damage}", stacklevel=2)
+
+    def _shot(self, picture: Image.Image, boxes: Boxes | None) -> Shot:
+        rgb = np.asarray(picture.convert("RGB"))
+        faces = self.in_photos(rgb) if boxes is None else given_faces(boxes, picture.width, picture.height)
+        return Shot(0, None, rgb, tuple(enumerate(faces)))
+
+
+def sources_of(weights: Weights) -> list[str]:
+    """The weights to load. Raises ValueError where none are given and none come with engrec."""
+    if weights is None:
+        if not (shipped := weights_file.names()):
+            raise ValueError("this copy of engrec has no weights: give some, such as outputs/…/best.ckpt")
+        # Expressions first, as in the columns of a CSV.
+        return [f"{weights_file.PREFIX}{name}" for name in sorted(shipped, key=lambda name: name != "expressions")]
+    several = [weights] if isinstance(weights, str | Path) else list(weights)
+    if not several:
+        raise ValueError("weights must name at least one network")
+    return [str(one) for one in several]
+
+
+def predict(
+    source: Picture | Sequence[Picture],
+    weights: Weights = None,
+    boxes: Boxes | None = None,
+    every: float | None = None,
+) -> list[SeenFace]:
+    """Answers for every face in a picture, a folder, a video, or several of these; none where there is no face.
+
+    source: a path, a PIL image, or an array uint8 (H, W, 3) in RGB or (H, W) in grey; weights: as Predictor.load takes
+    them; boxes: of the faces in a single picture, (x, y, width, height) in pixels, instead of detection; every: seconds
+    between the frames of a video that are read, all by default.
+
+    Networks stay loaded between calls. For a long video take `Predictor.video`, which yields frame by frame.
+    Raises ValueError for what cannot be read.
+    """
+    predictor = _loaded(tuple((one, _version(one)) for one in sources_of(weights)))
+    several = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if boxes is not None and (len(several) != 1 or _is_many(several[0])):
+        raise ValueError("boxes= goes with a single picture")
+    return [face for number, one in enumerate(several) for face in _predicted(predictor, one, number, boxes, every)]
+
+
+def _predicted(
+    predictor: Predictor, source: Picture, number: int, boxes: Boxes | None, every: float | None
+) -> Iterator[SeenFace]:
+    if isinstance(source, str | Path):
+        inputs, problems = find([Path(source)])
+        if problems:
+            raise ValueError(problems[0])
+    else:
+        inputs = []
+        for seen in predictor.pictures(iter([(str(number), as_picture(source))]), boxes):
+            yield from seen.faces
+    for one in inputs:
+        if one.is_video:
+            stream = predictor.video(one.path, one.name, every)
+        else:
+            stream = predictor.pictures(iter([(one.name, read_picture(one.path))]), boxes)
+        for seen in stream:
+            yield from seen.faces
+
+
+def as_picture(given: Any) -> Image.Image:
+    """A PIL image, upright, of a PIL image or an array uint8 (H, W, 3) or (H, W). Raises ValueError for others."""
+    if isinstance(given, Image.Image):
+        return ImageOps.exif_transpose(given).convert("RGB")
+    if isinstance(given, np.ndarray) and given.dtype == np.uint8 and _is_picture(given.shape):
+        return Image.fromarray(given).convert("RGB")
+    found = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+    raise ValueError(
+        f"a picture must be a path, a PIL image, or an array uint8 (H, W, 3) in RGB or (H, W), found {found}"
+    )
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    return len(shape) in (2, 3) and shape[2:] in ((), (3,)) and 0 not in shape
+
+
+def _is_many(source: Picture) -> bool:
+    return isinstance(source, str | Path) and (Path(source).is_dir() or is_video(str(source)))
+
+
+def _version(source: str) -> tuple[int, int] | None:
+    """What changes with the content of the file, so that a new one is loaded."""
+    try:
+        status = weights_file.located(source).stat()
+    except OSError:  # loading it says what is wrong
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4)
+def _loaded(sources: tuple[tuple[str, tuple[int, int] | None], ...]) -> Predictor:
+    return Predictor.load([source for source, _ in sources])

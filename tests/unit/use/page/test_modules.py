@@ -1,0 +1,162 @@
+"""The page's own modules compute what Python does: run by node, without a browser."""
+
+import base64
+import json
+import math
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from engrec.faces import detect
+from engrec.faces.crop import crop
+from engrec.faces.detect import Face
+from engrec.faces.track import Tracker, is_cut
+from engrec.use import page
+
+FOLDER = page.__path__[0]
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="no node on PATH to run the page's modules")
+
+
+def node(tmp_path, code, given, pictures=()):
+    """What the code returns for `given` and the pictures, as JSON. pictures: uint8 (H, W, 3)."""
+    for number, rgb in enumerate(pictures):
+        alpha = np.full((*rgb.shape[:2], 1), 255, np.uint8)
+        (tmp_path / f"{number}.rgba").write_bytes(np.concatenate([rgb, alpha], 2).tobytes())
+    sizes = [rgb.shape[:2] for rgb in pictures]
+    script = f"""
+        import {{ readFileSync }} from "node:fs";
+        import {{ crop, resized }} from "file://{FOLDER}/crop.js";
+        import {{ decoded, detect }} from "file://{FOLDER}/yunet.js";
+        import {{ Tracker, assigned, histogram, isCut }} from "file://{FOLDER}/track.js";
+        const given = JSON.parse(readFileSync("given.json"));
+        const pictures = {json.dumps(sizes)}.map(([height, width], number) =>
+          ({{ data: new Uint8ClampedArray(readFileSync(`${{number}}.rgba`)), width, height }}));
+        const base64 = (bytes) => Buffer.from(bytes).toString("base64");
+        {code}"""
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    (tmp_path / "test.mjs").write_text(script)
+    done = subprocess.run([NODE, "test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def leaning(box, degrees):
+    """A face whose eyes are turned by that angle."""
+    x, y, width, height = box
+    middle = (x + width / 2, y + height / 2)
+    across, down = (width / 5 * turn(math.radians(degrees)) for turn in (math.cos, math.sin))
+    eyes = (middle[0] - across, middle[1] - down), (middle[0] + across, middle[1] + down)
+    return Face(box, 0.9, (*eyes, middle, middle, middle))
+
+
+def faces_of(rng, width, height, number=60):
+    """Boxes of all sizes, with odd corners, some of them partly or mostly beyond the picture, and all angles."""
+    faces = []
+    for degrees in np.resize([0, 3, -14.9, 15.1, -33.3, 90, -120, 45], number):
+        w, h = rng.uniform(4, 200, 2)
+        x, y = rng.uniform(-0.8 * w, width - 0.2 * w), rng.uniform(-0.8 * h, height - 0.2 * h)
+        faces.append(leaning((float(x), float(y), float(w), float(h)), float(degrees)))
+    return faces
+
+
+@pytest.mark.parametrize(("size", "colour"), [(48, "grey"), (40, "rgb")])
+def test_the_crop_is_that_of_python_bit_for_bit(tmp_path, size, colour):
+    rng = np.random.default_rng(size)
+    photograph, noise = astronaut()[:300, 100:421], rng.integers(0, 256, (97, 131, 3), np.uint8)
+    cases = [(k, face) for k, p in enumerate((photograph, noise)) for face in faces_of(rng, *p.shape[1::-1])]
+    cases += [(0, Face(box)) for box in ((60, 40, 96, 96), (10, 10, 48, 48), (0, 0, 321, 300), (80.5, 60.25, 61, 70))]
+    given = [{"picture": k, "face": {"box": face.box, "roll": face.roll}} for k, face in cases]
+    code = f"""console.log(JSON.stringify(given.map(({{ picture, face }}) =>
+        base64(crop(pictures[picture], face, {size}, "{colour}")))));"""
+    found = node(tmp_path, code, given, (photograph, noise))
+    for (k, face), text in zip(cases, found, strict=True):
+        expected = crop((photograph, noise)[k], face, size, colour)
+        np.testing.assert_array_equal(np.frombuffer(base64.b64decode(text), np.uint8).reshape(expected.shape), expected)
+
+
+def test_faces_are_found_where_python_finds_them(tmp_path):
+    """With outputs of the same network; in pictures that are reduced first, also of a face that lies on its side."""
+    upright = np.ascontiguousarray(astronaut()[:300, 60:361])
+    small = np.ascontiguousarray(upright[50:160, 110:210])  # which is enlarged
+    pictures = (upright, np.ascontiguousarray(np.rot90(upright)), small)
+    network, asked = detect.Detector(200, engine="onnxruntime").network, []
+
+    def answered(images):
+        asked.append((images.copy(), network(images)))
+        return asked[-1][1]
+
+    expected = []
+    for rgb in pictures:
+        detector = detect.Detector(200, engine="onnxruntime")
+        detector.network = answered
+        expected.append(detector(rgb))
+    outputs = [{name: found.ravel().tolist() for name, found in outputs.items()} for _, outputs in asked]
+    images = [base64.b64encode(images.astype(np.uint8).tobytes()).decode() for images, _ in asked]
+    code = """
+        const seen = [];
+        const run = async (images) => {
+          seen.push(base64(Uint8Array.from(images)));
+          const found = given[seen.length - 1];
+          return Object.fromEntries(Object.entries(found).map(([name, values]) => [name, Float32Array.from(values)]));
+        };
+        const faces = [];
+        for (const picture of pictures) faces.push(await detect(run, picture, 200, true));
+        console.log(JSON.stringify({ faces, seen }));"""
+    found = node(tmp_path, code, outputs, pictures)
+    assert found["seen"][:2] == images[:2]  # as they are, not turned
+    for faces, theirs in zip(expected, found["faces"], strict=True):
+        assert len(faces) == len(theirs) == 1
+        face, [other] = faces[0], theirs
+        np.testing.assert_allclose([*face.box, face.score, face.roll, face.px],
+                                   [*other["box"], other["score"], other["roll"], other["px"]], rtol=1e-5)  # fmt: skip
+
+
+def scene(rng, num_frames=120):
+    """Boxes of four people who sway and cross, of whom some are missed, at uneven times; seconds and boxes a frame."""
+    seconds = np.cumsum(rng.uniform(0.02, 0.3, num_frames))
+    frames = []
+    for now in seconds.tolist():
+        boxes = []
+        for person in range(4):
+            if rng.random() < 0.85 and (now + 3 * person) % 9 > 2:
+                centre = 150 + 90 * person + 120 * math.sin(now * (0.4 + 0.1 * person) + person)
+                side = 60 + 8 * person + rng.normal(0, 2)
+                boxes.append((centre - side / 2, 100 + rng.normal(0, 3), side * 0.8, side))
+        order = rng.permutation(len(boxes))
+        frames.append((now, [tuple(map(float, boxes[k])) for k in order]))
+    return frames
+
+
+def test_faces_have_the_numbers_that_python_gives_them(tmp_path):
+    frames = scene(np.random.default_rng(0))
+    tracker, cuts = Tracker(), (40, 80)
+    expected = []
+    for number, (seconds, boxes) in enumerate(frames):
+        if number in cuts:
+            tracker.cut()
+        expected.append(tracker([Face(box) for box in boxes], seconds))
+    code = f"""
+        const tracker = new Tracker();
+        console.log(JSON.stringify(given.map(([seconds, boxes], number) => {{
+          if ({list(cuts)}.includes(number)) tracker.cut();
+          return tracker.number(boxes.map((box) => ({{ box }})), seconds);
+        }})));"""
+    assert node(tmp_path, code, frames) == expected
+    assert max(max(ids, default=0) for ids in expected) > 12  # the cuts, and people who were away
+
+
+def test_a_cut_is_seen_as_in_python(tmp_path):
+    rng = np.random.default_rng(0)
+    photograph = astronaut()[:203, :301]
+    dimmed = [(photograph * light).astype(np.uint8) for light in np.linspace(0.3, 1, 40)]
+    noise = rng.integers(0, 256, photograph.shape, np.uint8)
+    others = [np.roll(photograph, 9, 1), *dimmed, photograph[..., ::-1], noise, photograph[:, :150]]
+    pictures = [np.ascontiguousarray(one) for one in (photograph, *others)]
+    expected = [is_cut(pictures[0], other) for other in pictures[1:]]
+    code = "console.log(JSON.stringify(pictures.slice(1).map((one) => isCut(histogram(pictures[0]), histogram(one)))));"
+    assert node(tmp_path, code, [], pictures) == expected
+    assert set(expected) == {True, False}

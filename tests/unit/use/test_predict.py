@@ -1,0 +1,169 @@
+"""Three lines of Python: pictures, arrays, own boxes, folders and videos to typed answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from tiny_networks import engagement, expressions, faking, picture
+
+import engrec
+from engrec import weights_file
+from engrec.faces.video import write_video
+from engrec.use import predict as predicting
+from engrec.use.answers import SeenFace
+from engrec.use.predict import Predictor, as_picture, sources_of
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(expressions(), folder / "faces.ckpt")
+    torch.save(engagement(), folder / "engaged.ckpt")
+    return [folder / "faces.ckpt", folder / "engaged.ckpt"]
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """engrec.predict with networks and a detector that need no weights."""
+    monkeypatch.setattr(predicting, "_loaded", lambda _: faking())
+
+
+def refused(*arguments, **options):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        engrec.predict(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_photograph_of_a_face(weights, tmp_path):
+    Image.fromarray(astronaut()).save(tmp_path / "photo.png")
+    [face] = engrec.predict(tmp_path / "photo.png", weights)
+    assert isinstance(face, SeenFace)
+    assert face.source == str(tmp_path / "photo.png")
+    x, y, width, height = face.box
+    assert 150 < x + width / 2 < 290
+    assert 40 < y + height / 2 < 190
+    assert face.face_px == max(width, height) > 60
+    assert not face.is_small
+    assert face.confidence > 0.8
+    assert face.seconds is None
+    for answer, names in ((face.expression, 7), (face.engagement, 3)):
+        assert len(answer.probabilities) == names
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.smoothed is None
+    for same in (str(tmp_path / "photo.png"), astronaut(), Image.fromarray(astronaut())):
+        [other] = engrec.predict(same, weights)
+        assert (other.box, other.answers) == (face.box, face.answers)
+    [given] = engrec.predict(astronaut(), weights, boxes=[face.box])
+    assert given.confidence == 1
+    if abs(face.roll) < 15:
+        assert given.answers == face.answers
+
+
+@pytest.mark.usefixtures("fakes")
+def test_several_sources_come_in_order():
+    faces = engrec.predict([picture(value=50), Image.fromarray(picture(value=0)), picture(value=250)])
+    assert [face.source for face in faces] == ["0", "2"]
+    assert [face.expression.label for face in faces] == ["angry", "happy"]
+
+
+@pytest.mark.usefixtures("fakes")
+def test_grey_arrays_and_no_face():
+    [face] = engrec.predict(picture()[..., 0])
+    assert face.box == (10.0, 10.0, 40.0, 40.0)
+    assert engrec.predict(picture(value=0)) == []
+
+
+@pytest.mark.usefixtures("fakes")
+def test_own_boxes_are_taken_as_they_are():
+    faces = engrec.predict(picture(), boxes=[(0, 0, 20, 20), (10, 10, 40, 30)])
+    assert [face.box for face in faces] == [(0.0, 0.0, 20.0, 20.0), (10.0, 10.0, 40.0, 30.0)]
+    assert [face.face_id for face in faces] == [0, 1]
+    assert engrec.predict(picture(), boxes=[]) == []
+    assert "is outside of the picture of 120×80 pixels" in refused(picture(), boxes=[(500, 0, 20, 20)])
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_folder_and_a_video(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "b.png")
+    write_video(tmp_path / "a.mp4", [picture()] * 12, 10)
+    faces = engrec.predict(tmp_path)
+    assert [Path(face.source).name for face in faces] == ["a.mp4"] * 12 + ["b.png"]
+    assert [face.seconds for face in faces[:3]] == pytest.approx([0, 0.1, 0.2], abs=1e-3)
+    assert {face.face_id for face in faces[:12]} == {0}
+    assert faces[0].expression.smoothed is not None
+    every = engrec.predict(tmp_path / "a.mp4", every=0.5)
+    assert [face.seconds for face in every] == pytest.approx([0, 0.5, 1.0], abs=1e-3)
+    assert "boxes= goes with a single picture" in refused(tmp_path / "a.mp4", boxes=[(0, 0, 9, 9)])
+    assert "boxes= goes with a single picture" in refused([picture()] * 2, boxes=[(0, 0, 9, 9)])
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_damaged_video_is_read_as_far_as_it_goes(tmp_path):
+    write_video(tmp_path / "a.mkv", [picture(x=n % 60) for n in range(60)], 10)
+    content = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.warns(UserWarning, match=r"a\.mkv is damaged: read \d+ frames"):
+        faces = engrec.predict(tmp_path / "a.mkv")
+    assert 0 < len(faces) < 60
+
+
+@pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("none.png", "none.png does not exist"),
+        (picture().astype(float), "found float64 (80, 120, 3)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "found uint8 (2, 8, 8, 3)"),
+        (np.zeros((0, 8, 3), np.uint8), "found uint8 (0, 8, 3)"),
+        (3, "found int"),
+        (None, "found NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused(source, said):
+    assert said in refused(source)
+
+
+def test_networks_stay_loaded_until_their_file_changes(weights, tmp_path, monkeypatch):
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(weights[0].read_bytes())
+    loads = []
+    load = Predictor.load.__func__
+    monkeypatch.setattr(Predictor, "load", classmethod(lambda cls, given: loads.append(given) or load(cls, given)))
+    for _ in range(3):
+        engrec.predict(picture(), path, boxes=[(0, 0, 20, 20)])
+    assert len(loads) == 1
+    path.write_bytes(weights[1].read_bytes())
+    [face] = engrec.predict(picture(), path, boxes=[(0, 0, 20, 20)])
+    assert face.expression is None
+    assert face.engagement is not None
+
+
+def test_by_default_all_weights_that_come_with_engrec_are_read(monkeypatch):
+    monkeypatch.setattr(weights_file, "names", lambda: ["another", "engagement", "expressions"])
+    assert sources_of(None) == ["engrec:expressions", "engrec:another", "engrec:engagement"]
+    monkeypatch.setattr(weights_file, "names", list)
+    with pytest.raises(ValueError, match="this copy of engrec has no weights: give some"):
+        sources_of(None)
+    assert sources_of("a.ckpt") == sources_of([Path("a.ckpt")]) == ["a.ckpt"]
+    with pytest.raises(ValueError, match="at least one"):
+        sources_of([])
+
+
+def test_a_turned_photograph_of_a_camera_is_upright():
+    image = Image.fromarray(picture(size=(80, 120)))
+    image.getexif()[274] = 6  # taken with the camera turned
+    assert as_picture(image).size == (80, 120)
+
+
+def test_importing_engrec_loads_nothing_of_weight():
+    code = "import sys, engrec; print(callable(engrec.predict), {'torch', 'numpy', 'PIL', 'hydra'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True set()\n"
