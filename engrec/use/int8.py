@@ -17,7 +17,8 @@ from engrec.datasets import prepared
 from engrec.datasets.prepared import Faces
 from engrec.runs.folder import config_of
 from engrec.splits import Split
-from engrec.use.onnx import INPUT, answering, described, quiet
+from engrec.use.network import INPUT
+from engrec.use.onnx import answering, described, quiet
 
 # What is computed in 8 bits: the network's layers. Standardising, local response normalisation and softmax are not.
 QUANTIZED = ("Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")

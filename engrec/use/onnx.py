@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float
+from engrec.use.network import INPUT, OUTPUT
 
 FOLDER, FLOAT, INT8 = "onnx", "model.onnx", "model_int8.onnx"  # as the hub and transformers.js look for them
-INPUT, OUTPUT = "images", "probabilities"
 KEY = "engrec"  # of the metadata
 OPSET = 20  # onnxruntime reads it since 1.17
 BATCHES = (1, 5, 32)  # that are compared: a graph may have kept the size of the example
