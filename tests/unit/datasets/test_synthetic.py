@@ -97,9 +97,9 @@ def test_the_two_tasks_show_different_people():
 
 
 def test_fast_enough():
-    started = time.perf_counter()
+    started = time.process_time()
     synthetic.render("expression", num_train=1800, num_val=100, num_test=100)
-    assert time.perf_counter() - started < 4
+    assert time.process_time() - started < 4
 
 
 WHERE = {
