@@ -594,7 +594,7 @@ def timed_video(video: Path, predictor: Predictor, repeats: int) -> dict[str, fl
         "frames per second": 1 / taken["all"],
         "decoding, ms a frame": 1e3 * taken["decoding"],
         "detecting and following, ms a frame": 1e3 * (taken["faces"] - taken["decoding"]),
-        "cropping, two networks, ms a frame": 1e3 * (taken["all"] - taken["faces"]),
+        "cropping, networks, ms a frame": 1e3 * (taken["all"] - taken["faces"]),
     }
 
 

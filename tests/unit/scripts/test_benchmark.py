@@ -110,7 +110,7 @@ def test_an_output_folder_that_cannot_be_is_named_before_anything_is_measured(co
     assert (tmp_path / "file").is_file()
 
 
-def test_a_video_is_read_by_two_networks(composed):
+def test_a_video_is_read_by_the_networks_that_come_with_engrec(composed):
     report = benchmark.Report({})
     benchmark.measure_video(replace(benchmark.QUICK, frames=10, repeats=1), report)
     assert report.video["frames per second"] > 0
