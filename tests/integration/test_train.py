@@ -15,7 +15,7 @@ import pytest
 import torch
 from commands import FEW, ROOT, SMALL, Folder, wait_for
 
-from engrec.errors import BAD_CHECKPOINT
+from engrec.errors import BAD_CHECKPOINT, DIVERGED
 from engrec.runs.status import status_of
 
 PRETRAIN = ["stage=pretrain", *SMALL, *FEW, "max_epochs=2"]
@@ -481,7 +481,9 @@ def test_an_error_of_the_user_is_one_line(folder, files, line, said):
         for error in re.split(r"[\r\n]", done.stderr)
         if not re.match(r"Training:|Epoch|Validation|\s*$|\x1b", error)
     ]
-    assert done.status == (BAD_CHECKPOINT if any(words in errors[0] for words in OF_A_CHECKPOINT) else 1), done.stderr
+    diverged = DIVERGED if "lr=1e30" in line else 1
+    expected = BAD_CHECKPOINT if any(words in errors[0] for words in OF_A_CHECKPOINT) else diverged
+    assert done.status == expected, done.stderr
     assert len(errors) == 1, done.stderr
     assert errors[0].startswith("error: ")
     assert said in errors[0]
