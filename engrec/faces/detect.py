@@ -51,6 +51,11 @@ class Face:
         return max(self.box[2:])
 
 
+def largest(faces: Sequence[Face]) -> Face:
+    """The face of whom a picture is: that with the longest side."""
+    return max(faces, key=lambda face: face.px)
+
+
 class Detector:
     """Finds the faces of a picture.
 

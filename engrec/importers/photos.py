@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from engrec.faces.crop import SMALL, Crop, crop
-from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face
+from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
 from engrec.faces.picture import one_line, open_picture
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
@@ -253,7 +253,7 @@ def _taken(row: Row, source: str, picture: Image.Image, found: str, detector: De
     faces = detector(np.asarray(picture.convert("RGB")))
     if not faces:
         return Picture(row, source, NO_FACE, format=found)
-    face = max(faces, key=lambda face: face.px)
+    face = largest(faces)
     image = crop(picture, face, settings.size, settings.colour)
     return Picture(row, source, "", image, found, face, len(faces))
 

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engrec.faces.crop import Crop, crop
-from engrec.faces.detect import Detector
+from engrec.faces.detect import Detector, largest
 from engrec.faces.video import Video, is_video, pyav
 from engrec.importers import files, table
 from engrec.machine.gpus import cores
@@ -198,7 +198,7 @@ def _seen(clip: Clip, detector: Detector, every: float, size: int) -> _Seen:
             for seconds, rgb in video.frames(every):
                 seen.num_frames += 1
                 if faces := detector(rgb):
-                    seen.images.append(crop(rgb, max(faces, key=lambda face: face.px), size))
+                    seen.images.append(crop(rgb, largest(faces), size))
                     seen.sources.append(f"{clip.name}@{seconds:.3f}")
                     seen.formats.append(f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}")
             seen.damage = video.damage or ""

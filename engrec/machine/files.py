@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -44,6 +44,20 @@ def remove_abandoned(folder: Path) -> None:
                         path.unlink()
                 finally:
                     os.close(descriptor)
+
+
+def check_replaceable(folder: Path, others: Callable[[Path], list[str]]) -> None:
+    """Raise ValueError unless the folder is new, empty, or holds what an earlier command wrote, which is replaced.
+
+    others: what is in a folder that no such command writes.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: choose another folder")
+    if not folder.is_dir():
+        return
+    remove_abandoned(folder)
+    if found := others(folder):
+        raise ValueError(f"{folder} holds other files ({', '.join(found[:3])}): choose another folder")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from engrec import checkpoint, weights_file
 from engrec.faces.crop import crop_of
-from engrec.machine.files import atomic_write, remove_abandoned, write_text
+from engrec.machine.files import atomic_write, check_replaceable, remove_abandoned, write_text
 from engrec.modules.build import loaded_module
 from engrec.modules.classifier import Classifier
 from engrec.runs.folder import removed_if_empty
@@ -59,7 +59,7 @@ def export(
     Raises ValueError for a folder with other content, for runs that do not fit the checkpoint, and for a network that
     does not stay the same in half precision, as ONNX or in 8 bits.
     """
-    check_free(folder)
+    check_replaceable(folder, others)
     if as_onnx or calibrated_on is not None:
         onnx.check_installed("--onnx" if calibrated_on is None else "--int8")
     saved = checkpoint.read(source)
@@ -136,20 +136,9 @@ def write_graphs(folder: Path, graphs: card.Graphs | None) -> None:
                 file.write(content)
 
 
-def check_free(folder: Path) -> None:
-    """Raise ValueError unless the folder is new, empty, or holds an earlier export, which is replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another folder")
-    if not folder.is_dir():
-        return
-    remove_abandoned(folder)
-    if other := others(folder, {CARD, CONFIG, weights_file.NAME, onnx.FOLDER}):
-        raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}): choose another folder")
-
-
-def others(folder: Path, ours: set[str]) -> list[str]:
+def others(folder: Path) -> list[str]:
     """What is in the folder, but not an export's."""
-    found = sorted({path.name for path in folder.iterdir()} - ours)
+    found = sorted({path.name for path in folder.iterdir()} - {CARD, CONFIG, weights_file.NAME, onnx.FOLDER})
     graphs = folder / onnx.FOLDER
     if graphs.is_symlink() or graphs.is_file():
         return [*found, onnx.FOLDER]

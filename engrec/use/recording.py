@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from engrec.faces.crop import SMALL, STANDARD
 from engrec.faces.video import Video, write_video
-from engrec.machine.files import atomic_write, check_folder, remove_abandoned, write_text
+from engrec.machine.files import atomic_write, check_folder, check_replaceable, write_text
 from engrec.machine.signals import signals_end_the_run, uninterrupted
 from engrec.runs.folder import removed_if_empty
 from engrec.use.answers import TIME_CONSTANT, Seen
@@ -113,13 +113,11 @@ def record(
 
 def check_free(folder: Path) -> None:
     """Raise ValueError unless the folder is new, empty, or holds earlier predictions, which are replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another folder")
-    if not folder.is_dir():
-        return
-    remove_abandoned(folder)
-    if other := sorted(path.name for path in folder.iterdir() if not _is_ours(path.name)):
-        raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}): choose another folder")
+    check_replaceable(folder, _others)
+
+
+def _others(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
 
 
 def _is_ours(name: str) -> bool:

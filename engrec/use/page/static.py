@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from engrec.faces import detect
-from engrec.machine.files import atomic_write, remove_abandoned, write_text
+from engrec.machine.files import atomic_write, check_replaceable, write_text
 from engrec.use.answers import Answerer
 from engrec.use.network import ONNX, load_network
 from engrec.use.page import contents
@@ -26,7 +26,7 @@ def export(weights: list[str] | None, folder: Path) -> int:
     be used."""
     sources = sources_of(weights)
     check_runtime()
-    check_free(folder)
+    check_replaceable(folder, others)
     with TemporaryDirectory() as temporary:
         graphs = [graph(source, Path(temporary, str(k))) for k, source in enumerate(sources)]
         answerer = Answerer([load_network(str(path)) for path in graphs])
@@ -51,17 +51,11 @@ def check_runtime() -> None:
         raise ValueError(f"the page needs onnxruntime-web ({missing[0]}): run `make web`, which needs npm, once")
 
 
-def check_free(folder: Path) -> None:
-    """Raise ValueError unless the folder is new, empty, or holds an earlier page, which is replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another folder")
-    if not folder.is_dir():
-        return
-    remove_abandoned(folder)
+def others(folder: Path) -> list[str]:
+    """What is in the folder, but not a page's."""
     ours = {INDEX, contents.ABOUT, *contents.files(), *RUNTIME, detect.PATH.name, *(path.name for path in LICENCES)}
     found = {path.name for path in folder.iterdir() if not NETWORK.fullmatch(path.name)}
-    if other := sorted(found - ours):
-        raise ValueError(f"{folder} holds other files ({', '.join(other[:3])}): choose another folder")
+    return sorted(found - ours)
 
 
 def graph(source: str, folder: Path) -> Path:
