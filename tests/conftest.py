@@ -22,10 +22,18 @@ LONGEST = (
     "test_paper_table_runs", "test_launchers", "test_real_data", "test_audit_real", "test_dashboard_browser",
     "test_try_browser",
 )  # fmt: skip
+# What needs Slurm, PostgreSQL, a browser or the real data sets, which few machines have: `make test-all`.
+SYSTEMS = (
+    "test_slurm", "test_search_slurm", "test_search_shared", "test_dashboard_browser", "test_report_browser",
+    "test_try_browser", "test_real_data", "test_audit_real",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long first, so that two processes end at about the same time."""
+    """Files that take long first, so that two processes end at about the same time; those of SYSTEMS are slow."""
+    for item in items:
+        if item.path.stem in SYSTEMS:
+            item.add_marker(pytest.mark.slow)
 
     def rank(item):
         """LONGEST, then the rest of tests/integration, then tests/unit."""
