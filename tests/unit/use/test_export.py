@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import export as script
 import numpy as np
 import onnxruntime
 import pytest
@@ -357,6 +358,26 @@ def test_without_the_packages_only_a_graph_is_refused(source, tmp_path, monkeypa
     assert refused(source, tmp_path / "out", calibrated_on=tmp_path / "none.npz").startswith("--int8 needs onnx_")
     assert not (tmp_path / "out").exists()
     assert export(source, tmp_path / "out").graphs is None
+
+
+def test_the_command_writes_the_graph_where_the_packages_are(source, tmp_path, monkeypatch, capsys):
+    out, asked = tmp_path / "out", []
+    monkeypatch.setattr(exporting, "graphs_of", lambda *_: asked.append("onnx"))
+    script.main([source, str(out)])
+    script.main([source, str(out), "--no-onnx"])
+    assert asked == ["onnx"]
+    monkeypatch.setattr(onnx, "PACKAGES", ("onnx_that_is_missing",))
+    capsys.readouterr()
+    script.main([source, str(out)])
+    line = "not written as ONNX, which needs onnx_that_is_missing: pip install -e '.[export]'"
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    with pytest.raises(ValueError, match=r"^--onnx needs onnx_that_is_missing: "):
+        script.main([source, str(tmp_path / "new"), "--onnx"])
+    with pytest.raises(SystemExit):
+        script.main([source, str(tmp_path / "new"), "--no-onnx", "--int8", "faces.npz"])
+    assert "--int8 is made of the ONNX: leave out --no-onnx" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert asked == ["onnx"]
 
 
 # The card.
