@@ -50,6 +50,15 @@ def test_people_who_are_tested_are_those_of_the_official_split(folder, name):
     assert any("no face was found" in note for note in result["dataset"]["notes"])
 
 
+def test_the_card_has_both_per_frame_and_per_clip(folder):
+    words = ("runs/daisee/best.ckpt", "exported", "--no-onnx")
+    done = folder.finish(folder.start(*words, script=ROOT / "scripts" / "export.py"))
+    assert done.status == 0, done.stderr[-3000:]
+    card = (folder.path / "exported" / "README.md").read_text(encoding="utf-8")
+    assert card.index("test images of 2 people") < card.index("4 test clips of 2 people")
+    assert card.count("bootstrap over 2 people") == 1
+
+
 def test_the_summary_has_both_per_frame_and_per_clip(folder):
     done = folder.finish(folder.start("runs", "--resamples", "200", script=ROOT / "scripts" / "summarize.py"))
     assert done.status == 0, done.stderr[-3000:]
