@@ -25,11 +25,11 @@ from engrec.callbacks import (
     unhindered,
 )
 from engrec.data import DataModule, divide
-from engrec.evidence.clips import average
+from engrec.evidence.clips import clip_metrics
 from engrec.evidence.controls import controls
 from engrec.machine.cluster import end_with_the_first, slurm_signals
 from engrec.machine.signals import signals_end_the_run
-from engrec.metrics import compare, logits_of, score_all
+from engrec.metrics import compare
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
 from engrec.plan import Finished, Plan, Resume, Test, command, plan
@@ -136,19 +136,9 @@ def evaluate(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     callbacks(trainer).extend(filter(None, (fitted, predictions, views)))
     metrics = {name: float(value) for name, value in trainer.test(module, data, verbose=False)[0].items()}
     calibration = compare(predictions.logits.numpy(), predictions.labels.numpy(), fitted.temperature)
-    per_clip = clip_metrics(data, module, predictions)
+    clips = clip_metrics(data.faces, data.split, predictions.logits, predictions.labels)
+    per_clip = {name: float(value) for name, value in module.named("test", clips).items()} if clips else {}
     return Tested(metrics, predictions, views, calibration, controls(data.faces, data.split), per_clip)
-
-
-def clip_metrics(data: DataModule, module: Classifier, predictions: Predictions) -> dict[str, float]:
-    """The test metrics of clips, each the mean of its frames' probabilities; empty where images are no frames."""
-    if data.faces.clips is None:
-        return {}
-    clips = data.faces.clips[np.sort(data.split.test)]
-    first = np.unique(clips, return_index=True)[1]
-    means = average(clips, predictions.logits.softmax(1).cpu().numpy())
-    scores = score_all(logits_of(means), predictions.labels.cpu()[first], data.faces.ordered)
-    return {name: float(value) for name, value in module.named("test", scores).items()}
 
 
 def write_result(

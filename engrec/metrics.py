@@ -260,6 +260,11 @@ class Metric:
     of_people: bool = False
 
 
+# What the numbers of ordered metrics are where others are in per cent.
+ERRORS_IN_TABLES = (
+    "Mean absolute error: in hundredths of a level, lower is better. "
+    "Mean squared error: of the expected level, from 0 to 1, in hundredths; lower is better."
+)
 # The one place to add a metric: it is then logged, monitored, searched for, compared and shown.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", accuracy, short="acc."),

@@ -4,9 +4,9 @@ python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --licens
 python scripts/export.py outputs/everyone/last.ckpt exported/engagement --runs outputs/wacv2016/finetune
 python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --int8 data/fer2013.npz
 
-The folder gets model.safetensors, config.json and README.md; with --onnx, onnx/model.onnx, and with --int8,
-onnx/model_int8.onnx too, which run without PyTorch: uint8 images in, probabilities out. train.py takes the .safetensors
-as init_from= and, with stage=test, as ckpt_path=.
+The folder gets model.safetensors, config.json, README.md and, where the packages of the extra `export` are installed,
+onnx/model.onnx; with --int8, onnx/model_int8.onnx too. Both run without PyTorch: uint8 images in, probabilities out.
+train.py takes the .safetensors as init_from= and, with stage=test, as ckpt_path=.
 """
 
 import argparse
@@ -24,11 +24,13 @@ with ctrl_c_exits():
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
     notes = "" if options.notes is None else text_of(options.notes)
-    from engrec.use.export import export  # with torch, so that --help answers at once
+    from engrec.use import onnx  # with torch, so that --help answers at once
+    from engrec.use.export import export
 
+    as_onnx = not onnx.needed() if options.onnx is None else options.onnx
     done = export(
         options.checkpoint, options.folder, options.runs, not options.float32, options.license, notes,
-        options.onnx, options.int8,
+        as_onnx, options.int8,
     )  # fmt: skip
     kind = "float32" if options.float32 else "half precision"
     about = f"{done.num_bytes / 1e6:.2f} MB, {kind}, temperature {done.temperature:.3f}"
@@ -36,6 +38,8 @@ def main(arguments: list[str]) -> None:
     print(f"probabilities differ from the checkpoint's by at most {done.apart:.4f} on random images")
     if done.graphs is not None:
         tell(done.folder / "onnx", done.graphs)
+    elif options.onnx is None:
+        print(f"not written as ONNX, which needs {onnx.needed()}")
     print(f"read, and complete, the card: {done.folder / 'README.md'}")
 
 
@@ -58,18 +62,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--float32", action="store_true", help="full precision, twice as large")
     parser.add_argument(
-        "--onnx", action="store_true", help="also as ONNX, compared with torch: pip install -e '.[export]'"
+        "--onnx",
+        action=argparse.BooleanOptionalAction,
+        help="also as ONNX, compared with torch (default: if the packages of pip install -e '.[export]' are there)",
     )
     parser.add_argument(
         "--int8", type=Path, metavar="PREPARED",
-        help="also as ONNX, and that in 8-bit integers, calibrated on training images of this prepared data set, such "
+        help="the ONNX in 8-bit integers too, calibrated on training images of this prepared data set, such "
         "as data/fer2013.npz",
     )  # fmt: skip
     parser.add_argument(
         "--license", type=licence, default="unknown", help="of the weights, such as mit (default: unknown)"
     )
     parser.add_argument("--notes", type=Path, help="a Markdown file of your own, which becomes the end of the card")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.int8 is not None and options.onnx is False:
+        parser.error("--int8 is made of the ONNX: leave out --no-onnx")
+    return options
 
 
 def licence(text: str) -> str:

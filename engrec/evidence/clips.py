@@ -5,8 +5,12 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from torch import Tensor
 
+from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group
+from engrec.metrics import logits_of, score_all
+from engrec.splits import Split
 
 
 def per_clip(groups: Iterable[Group]) -> list[Group]:
@@ -15,6 +19,17 @@ def per_clip(groups: Iterable[Group]) -> list[Group]:
     Raises ValueError for a clip with several labels or subjects.
     """
     return [_of_clips(group, group.clips) for group in groups if group.clips is not None]
+
+
+def clip_metrics(faces: Faces, split: Split, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What `score_all` returns, of clips; empty where images are no frames. logits (N, K) and labels (N,) are those of
+    split.test in ascending order."""
+    if faces.clips is None:
+        return {}
+    clips = faces.clips[np.sort(split.test)]
+    first = np.unique(clips, return_index=True)[1]
+    means = average(clips, logits.softmax(1).cpu().numpy())
+    return score_all(logits_of(means), labels.cpu()[first], faces.ordered)
 
 
 def average(clips: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

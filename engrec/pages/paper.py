@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from engrec.evidence import comparison
+from engrec.evidence.clips import per_clip
 from engrec.evidence.comparison import Comparison, Difference
 from engrec.evidence.groups import Group, read_groups
 from engrec.evidence.verdicts import judge
@@ -22,10 +23,10 @@ def make_table(out: Path, resamples: int) -> None:
     """Print the table of the runs below a folder, and write it there together with the tables of summarize.py."""
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
     groups, notes = read_rows(out)
-    blocks = comparison.build(list(groups.values()), resamples)
-    if len(blocks) > 1:
+    blocks = comparison.build([*groups.values(), *per_clip(groups.values())], resamples)
+    if len(blocks) > len({block.groups[0].unit for block in blocks}):
         raise ValueError(f"{out}: the rows have different test images: {'; '.join(b.title for b in blocks)}")
-    text = table_text(blocks[0], [row for row in ROWS if row in groups], notes)
+    text = "\n".join(table_text(block, notes) for block in blocks)
     print(f"\n{text}")
     write_text(out / "table.md", text)
     print("written:", out / "table.md", *report.write(blocks, out / "summary"))
@@ -70,8 +71,9 @@ def by_seed(folders: Iterable[Path]) -> dict[int, set[int | None]]:
     return found
 
 
-def table_text(block: Comparison, present: Sequence[str], notes: Sequence[str]) -> str:
+def table_text(block: Comparison, notes: Sequence[str]) -> str:
     """The whole table in Markdown."""
+    present = [row for row, name in ROWS.items() if name in block.models]
     lines = [f"## {tables.escaped(block.title)}", "", markdown(figure_rows(block, present)), "", legend(block), ""]
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engrec.machine.files import write_text
-from engrec.metrics import METRICS
+from engrec.metrics import ERRORS_IN_TABLES, METRICS
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
@@ -137,8 +137,7 @@ def legend(block: "Comparison") -> str:
         )
     sentences += people_legend(block)
     if block.ordered:
-        sentences.append("Mean absolute error: in hundredths of a level, lower is better.")
-        sentences.append("Mean squared error: of the expected level, from 0 to 1, in hundredths; lower is better.")
+        sentences.append(ERRORS_IN_TABLES)
     sentences.append("ECE: lower is better; resampling raises it, and so shifts its interval upwards.")
     if any(group.name["stage"] == "baseline" for group in block.groups):
         sentences.append("Probabilities of baselines are calibrated already.")

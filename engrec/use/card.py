@@ -14,7 +14,7 @@ from engrec.evidence.comparison import Comparison, Figure
 from engrec.evidence.verdicts import judge_alone
 from engrec.faces.crop import STANDARD, crop_of
 from engrec.importers.files import RESIZE
-from engrec.metrics import METRICS
+from engrec.metrics import ERRORS_IN_TABLES, METRICS
 from engrec.modules.classifier import Classifier
 from engrec.runs.record import Run
 from engrec.use import onnx
@@ -143,13 +143,20 @@ def front_matter(about: About) -> str:
 
 
 def model_index(about: About, measured: Measured) -> dict[str, Any]:
-    figures = measured.comparison.figures[measured.comparison.labels[0]]
-    values = {hub: figures[METRICS[key].label].value for key, hub in HUB.items()}
-    metrics = [{"type": name, "value": round(value, 4)} for name, value in values.items() if not np.isnan(value)]
+    metrics = hub_metrics(measured.comparison)
+    if measured.clips is not None:
+        metrics += [metric | {"name": f"{metric['type']} per clip"} for metric in hub_metrics(measured.clips)]
     data = measured.group.name["data"]
     tested = {"name": data, "type": data, "split": measured.group.name["split"]}
     result = {"task": {"type": "image-classification"}, "dataset": tested, "metrics": metrics}
     return {"name": about.folder.resolve().name, "results": [result]}
+
+
+def hub_metrics(block: Comparison) -> list[dict[str, Any]]:
+    """Type and value of each that the hub knows, of the network itself."""
+    figures = block.figures[block.labels[0]]
+    values = {hub: figures[METRICS[key].label].value for key, hub in HUB.items()}
+    return [{"type": name, "value": round(value, 4)} for name, value in values.items() if not np.isnan(value)]
 
 
 def opening(about: About) -> str:
@@ -176,17 +183,25 @@ def scores(about: About) -> str:
     if measured is None:
         return f"None: {why_none(about.trained, about.saved)}."
     block, group = measured.comparison, measured.group
-    over = f"{about.num_people} people" if group.by_subject else "images (who is in them is unknown)"
+    unit = "images" if group.clips is None else "clips"
+    over = f"{about.num_people} people" if group.by_subject else f"{unit} (who is in them is unknown)"
     several = f"; ± is the standard deviation over {len(group.seeds)} seeds" if len(group.seeds) > 1 else ""
     legend = f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{several}."
     temperature = (
         f"Temperature {about.saved['temperature']:.3f}, {measured.fitted}: divide the logits by it for calibrated "
         "probabilities."
     )
+    errors = ERRORS_IN_TABLES if block.ordered else ""
+    parts = [*scored(block, f"{legend} {errors}".strip(), whose(about, measured)), temperature]
+    if measured.clips is not None:
+        parts += scored(measured.clips, "Per clip: its probabilities are the mean of those of its frames.")
+    return "\n\n".join(parts)
+
+
+def scored(block: Comparison, *remarks: str) -> list[str]:
+    """Paragraphs: the title of a comparison, its table, remarks and verdicts."""
     verdicts = "\n".join(f"- {verdict.text}" for verdict in judge_alone(block))
-    return "\n\n".join(
-        [f"{block.title}.", table(block), legend, *filter(None, [whose(about, measured), verdicts]), temperature]
-    )
+    return [f"{block.title}.", table(block), *filter(None, [*remarks, verdicts])]
 
 
 def table(block: Comparison) -> str:

@@ -149,6 +149,6 @@ def check_agrees(source: str, content: bytes, small: bytes, images: Calibration)
     if not (found.same >= LEAST_SAME and found.mean <= MOST_APART):
         raise ValueError(
             f"{source} does not stay the same in 8 bits: {found} (allowed: the same class on {100 * LEAST_SAME:.0f} % "
-            f"or more, {MOST_APART:g} on average); leave out --int8, --onnx writes the one in float32"
+            f"or more, {MOST_APART:g} on average); leave out --int8, the one in float32 is written without it"
         )
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from engrec.evidence import comparison
+from engrec.evidence.clips import per_clip
 from engrec.evidence.comparison import Comparison
 from engrec.evidence.groups import Group, differing, read_groups
 from engrec.metrics import fit_temperature, logits_of
@@ -18,11 +19,12 @@ from engrec.splits import LEAKING
 @dataclass(frozen=True, eq=False)
 class Measured:
     """comparison: the network's scores and those of the controls, and beside them of several views of each image;
-    fitted: on what the temperature was."""
+    fitted: on what the temperature was; clips: the scores of clips, if the images are frames of some."""
 
     comparison: Comparison
     temperature: float
     fitted: str
+    clips: Comparison | None = None
 
     @property
     def group(self) -> Group:
@@ -59,7 +61,8 @@ def measure(runs: Sequence[Run], saved: dict[str, Any], num_resamples: int = 200
         raise ValueError(f"--runs has {len(plain)} experiments ({several}): give the folds and seeds of one")
     check_scores_this(plain[0], saved)
     temperature, fitted = temperature_of(plain[0])
-    return Measured(comparison.build(groups, num_resamples)[0], temperature, fitted)
+    images, *clips = comparison.build([*groups, *per_clip(groups)], num_resamples)
+    return Measured(images, temperature, fitted, clips[0] if clips else None)
 
 
 def check_scores_this(group: Group, saved: dict[str, Any]) -> None:

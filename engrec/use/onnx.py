@@ -25,10 +25,16 @@ MOST_APART = 1e-4  # difference of a probability; 1e-6 is usual
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
+def needed() -> str:
+    """The packages that are missing and what installs them; empty if all are there."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)}: pip install -e '.[export]'" if missing else ""
+
+
 def check_installed(option: str) -> None:
     """Raise ValueError, with what to install for an option of the command, if a package is missing."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"{option} needs {' and '.join(missing)}: pip install -e '.[export]'")
+    if missing := needed():
+        raise ValueError(f"{option} needs {missing}")
 
 
 class Answering(nn.Module):
@@ -63,7 +69,7 @@ def exported(source: str, network: Classifier, temperature: float, about: dict[s
             )
     except Exception as error:  # whatever the network's code can raise where it is traced
         reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"{source} cannot be written as ONNX; leave out --onnx ({reason})") from error
+        raise ValueError(f"{source} cannot be written as ONNX; set --no-onnx ({reason})") from error
     assert program is not None
     return described(program.model_proto, about)
 
@@ -121,7 +127,7 @@ def check_same(source: str, content: bytes, network: Classifier, temperature: fl
         if not apart <= MOST_APART:
             raise ValueError(
                 f"{source} does not stay the same as ONNX: with a batch of {size}, probabilities differ by {apart:.2g} "
-                f"from torch's (at most {MOST_APART:g} is allowed); leave out --onnx, and report the network"
+                f"from torch's (at most {MOST_APART:g} is allowed); set --no-onnx, and report the network"
             )
         largest = max(largest, apart)
     return largest

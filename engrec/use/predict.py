@@ -1,8 +1,11 @@
 """`engrec.predict`: pictures, arrays, folders and videos to typed answers for every face."""
 
+import platform
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,14 +13,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from engrec import weights_file
+from engrec.faces.crop import SMALL, STANDARD
 from engrec.faces.detect import Detector
 from engrec.faces.track import Tracker
-from engrec.use.answers import Answerer, Seen, SeenFace, given_faces
+from engrec.use.answers import TIME_CONSTANT, Answerer, Seen, SeenFace, given_faces
 from engrec.use.follow import Detect, Shot, followed
 from engrec.use.inputs import find, is_video, read_picture
+from engrec.use.limits import INTENDED_USE
 from engrec.use.network import Network, load_network
 
 PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
+PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
 Picture = str | Path | Image.Image | np.ndarray
 Boxes = Sequence[Sequence[float]]
 Weights = str | Path | Sequence[str | Path] | None
@@ -69,6 +75,28 @@ class Predictor:
         rgb = np.asarray(picture.convert("RGB"))
         faces = self.in_photos(rgb) if boxes is None else given_faces(boxes, picture.width, picture.height)
         return Shot(0, None, rgb, tuple(enumerate(faces)))
+
+
+def described(networks: Sequence[Network], of_videos: dict[str, Any]) -> dict[str, Any]:
+    """With what predictions are made, and what they must not be used for: plain values, for the file beside them.
+    of_videos: which frames are read, and how."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "intended_use": INTENDED_USE,
+        "weights": [network.about() for network in networks],
+        "crop": STANDARD.as_dict(),
+        "faces": {
+            "longest_side_in_photographs": PHOTO_SIZE,
+            "longest_side_in_videos": VIDEO_SIZE,
+            **of_videos,
+            "smoothing_seconds": TIME_CONSTANT,
+            "small_face_px": SMALL,
+        },
+        "versions": versions,
+    }
 
 
 def sources_of(weights: Weights) -> list[str]:

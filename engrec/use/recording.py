@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -19,23 +17,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from engrec.faces.crop import SMALL, STANDARD
 from engrec.faces.video import Video, write_video
 from engrec.machine.files import atomic_write, check_folder, check_replaceable, write_text
 from engrec.machine.signals import signals_end_the_run, uninterrupted
 from engrec.runs.folder import removed_if_empty
-from engrec.use.answers import TIME_CONSTANT, Seen
+from engrec.use.answers import Seen
 from engrec.use.drawing import drawn
 from engrec.use.follow import DETECT_EVERY
 from engrec.use.inputs import Input, read_picture
-from engrec.use.limits import INTENDED_USE
-from engrec.use.predict import PHOTO_SIZE, VIDEO_SIZE, Predictor
+from engrec.use.predict import Predictor, described
 from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
 
 FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
-PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
 TICK = 0.001  # seconds
 Failed = Callable[[str], None]
 
@@ -262,25 +257,18 @@ class _Recording:
 
     def about(self) -> dict[str, Any]:
         """The sidecar: what the tables were made from, with what, and what they must not be used for."""
+        of_videos = {
+            "seconds_between_detections": DETECT_EVERY,
+            "seconds_between_frames": self.every,
+            "window_seconds": WINDOW,
+        }
         return {
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": self.done.stopped is None and not self.done.failed,
-            "intended_use": INTENDED_USE,
-            "weights": [network.about() for network in self.predictor.networks],
-            "crop": STANDARD.as_dict(),
-            "faces": {
-                "longest_side_in_photographs": PHOTO_SIZE,
-                "longest_side_in_videos": VIDEO_SIZE,
-                "seconds_between_detections": DETECT_EVERY,
-                "seconds_between_frames": self.every,
-                "smoothing_seconds": TIME_CONSTANT,
-                "window_seconds": WINDOW,
-                "small_face_px": SMALL,
-            },
+            **described(self.predictor.networks, of_videos),
             "inputs": [asdict(one) for one in self.done.counted],
             "unreadable": self.done.failed,
             "rows": self.done.num_rows,
-            "versions": {"python": platform.python_version(), **_versions()},
         }
 
 
@@ -294,11 +282,3 @@ def with_boxes(frames: Iterable[Seen]) -> Iterator[tuple[float, np.ndarray]]:
 
 def _bar(total: int | None, name: str, unit: str) -> tqdm[Any]:
     return tqdm(total=total, desc=name, unit=unit, disable=None, leave=False)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

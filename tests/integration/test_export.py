@@ -47,6 +47,8 @@ def test_an_exported_network_is_tested_as_its_checkpoint(folder):
     done = succeeded(folder.exported)
     assert "faces/model.safetensors: " in done.stdout
     assert " MB, half precision, temperature " in done.stdout
+    assert "faces/onnx/model.onnx: " in done.stdout
+    assert (folder.path / "faces" / "onnx" / "model.onnx").is_file()
     test = ["stage=test", *FEW, "trainer.accelerator=cpu", "trainer.precision=32-true", "output_dir=tested"]
     succeeded(folder.command("ckpt_path=faces/model.safetensors", *test))
     one, other = (read(folder.path / name / "result.json")["metrics"] for name in ("first", "tested"))
@@ -83,7 +85,11 @@ def test_everyone_is_trained_on_and_the_scores_are_marked(folder):
 
 
 def test_the_average_of_the_last_epoch_is_exported_with_the_scores_of_the_folds(folder):
-    succeeded(export(folder, "everyone/last.ckpt", "engaged", "--runs", "folds", "--license", "mit"))
+    done = succeeded(
+        export(folder, "everyone/last.ckpt", "engaged", "--runs", "folds", "--license", "mit", "--no-onnx")
+    )
+    assert "ONNX" not in done.stdout
+    assert not (folder.path / "engaged" / "onnx").exists()
     last = torch.load(folder.path / "everyone" / "last.ckpt", weights_only=True)
     saved = checkpoint.read(folder.path / "engaged" / "model.safetensors")
     assert saved["epoch"] == 2

@@ -1,6 +1,7 @@
 """The page to try networks, used as somebody would: served by Python, and as files with which the browser computes."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -45,6 +46,7 @@ if (navigator.mediaDevices) {
 const keep = URL.createObjectURL;
 URL.createObjectURL = (blob) => {
   if (blob.type === "text/csv") blob.text().then((text) => (window.saved = text));
+  if (blob.type === "application/json") blob.text().then((text) => (window.beside = text));
   return keep(blob);
 };
 HTMLAnchorElement.prototype.click = () => {};
@@ -210,6 +212,15 @@ def test_a_picture_is_answered_as_by_predict(page, given, weights):
     else:  # another build of onnxruntime: the boxes differ in the fifth digit
         np.testing.assert_allclose(numbers(rows), numbers(expected), atol=0.11)
         np.testing.assert_allclose(numbers(rows)[:, 12:], numbers(expected)[:, 12:], atol=0.01)
+    beside = json.loads(page.until("window.beside"))
+    assert (beside["complete"], beside["rows"], beside["inputs"][0]["input"]) == (True, 2, "two.png")
+    assert beside["crop"] == STANDARD.as_dict()
+    sums = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in weights]
+    assert [one["sha256"] for one in beside["weights"]] == sums
+    sources = weights if page.engine == "served" else ["network0.onnx", "network1.onnx"]
+    assert [one["source"] for one in beside["weights"]] == sources
+    assert ("onnxruntime-web" in beside["versions"]) == (page.engine == "exported")
+    assert "Chrome" in beside["versions"]["browser"]
     page.until("document.querySelectorAll('.chip').length === 2")
     first = page.js("document.querySelector('.facts strong').textContent")
     page.click('.chip[aria-pressed="false"]')

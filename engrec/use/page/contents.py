@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engrec.faces.crop import SMALL
 from engrec.use.answers import TIME_CONSTANT, Answerer
 from engrec.use.limits import INTENDED_USE, LIMITS
-from engrec.use.predict import PHOTO_SIZE, VIDEO_SIZE
+from engrec.use.predict import PHOTO_SIZE, VIDEO_SIZE, described
 from engrec.use.rows import Columns
 
 HERE = Path(__file__).parent
@@ -63,8 +63,24 @@ def about(answerer: Answerer, engine: Engine, networks: list[str] | None = None)
             "time_constant": TIME_CONSTANT,
             "photo_size": PHOTO_SIZE,
             "video_size": VIDEO_SIZE,
+            "sidecar": _sidecar(answerer, networks),
         }
     )
+
+
+def _sidecar(answerer: Answerer, files: list[str] | None) -> dict[str, Any]:
+    """What is saved beside a CSV, but for what was read. files: the networks', where the browser computes; paths of
+    the machine that wrote the page stay there."""
+    of_videos = {"seconds_between_detections": 0.0, "seconds_between_frames": "as fast as they are answered"}
+    found = described(answerer.networks, of_videos)
+    if files is None:
+        return found
+    package = json.loads((HERE / "web" / "package.json").read_text(encoding="utf-8"))
+    versions = {"engrec": found["versions"]["engrec"], **package["dependencies"]}
+    engine = f"onnxruntime-web {versions['onnxruntime-web']}, wasm"
+    here = [{"source": name, "engine": engine} for name in files]
+    weights = [one | changed for one, changed in zip(found["weights"], here, strict=True)]
+    return found | {"weights": weights, "versions": versions}
 
 
 def _network(answerer: Answerer, k: int, files: list[str] | None) -> dict[str, Any]:

@@ -48,7 +48,8 @@ async function run(open) {
   const source = await tried(open);
   if (!source) return;
   close();
-  Object.assign(state, { source, record: new Record(about, source.name), shown: null, chosen: null, rate: [] });
+  const record = new Record(about, source.name, source.kind);
+  Object.assign(state, { source, record, shown: null, chosen: null, rate: [] });
   say("");
   engine.restart();
   buttons();
@@ -78,7 +79,8 @@ function seen(frame, faces, seconds, number) {
 }
 
 function finished(isComplete) {
-  const { source, shown } = state;
+  const { source, record, shown } = state;
+  record.isComplete = Boolean(isComplete);
   if (isComplete) say(source.kind === "picture" ? counting(shown.faces.length) : ENDS[source.kind]);
   source.close();
   source.ended = true;
@@ -171,9 +173,16 @@ function play() {
   return buttons();
 }
 
+/* The CSV, and beside it what it was made with. */
 function save() {
-  const address = URL.createObjectURL(new Blob([state.record.csv()], { type: "text/csv" }));
-  const name = `${state.record.name.replace(/\.[^.]*$/, "")}_predictions.csv`;
+  const { record } = state;
+  const name = `${record.name.replace(/\.[^.]*$/, "")}_predictions`;
+  download(`${name}.csv`, record.csv(), "text/csv");
+  download(`${name}.json`, record.sidecar(navigator.userAgent), "application/json");
+}
+
+function download(name, text, type) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
   Object.assign(document.createElement("a"), { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }

@@ -1,10 +1,12 @@
-/* All that was seen: smoothed, for the plots, and as the CSV that scripts/predict.py writes. */
+/* All that was seen: smoothed, for the plots, and as the files that scripts/predict.py writes: CSV and description. */
 
 const MOST_ROWS = 250000; // hours of camera; what comes later is shown, but not kept
 
 export class Record {
-  constructor(about, name) {
+  constructor(about, name, kind) {
     [this.about, this.name, this.rows, this.means, this.series] = [about, name, [], new Map(), new Map()];
+    this.counted = { input: name, kind, read: 0, faces: 0, none: 0, small: 0, seconds: null, damage: null, ids: 0 };
+    this.isComplete = false;
   }
 
   get isFull() {
@@ -17,12 +19,23 @@ export class Record {
       face.smoothed = seconds === null ? null : this.smooth(face.id, seconds, face.answers);
     }
     if (this.isFull) return;
+    this.count(seconds, faces);
     if (!faces.length) this.rows.push({ number, seconds, face: null });
     for (const face of faces) {
       const { id, score, box, px, roll, answers, smoothed } = face;
       this.rows.push({ number, seconds, face: { id, score, box, px, roll, answers, smoothed } });
       if (seconds !== null) this.keep(id, seconds, smoothed);
     }
+  }
+
+  count(seconds, faces) {
+    const { counted, about } = this;
+    counted.read += 1;
+    counted.faces += faces.length;
+    counted.none += faces.length ? 0 : 1;
+    counted.small += faces.filter(({ px }) => px < about.small).length;
+    counted.seconds = seconds;
+    counted.ids = Math.max(counted.ids, ...faces.map(({ id }) => id + 1));
   }
 
   /* Exponentially weighted means, by timestamps. */
@@ -45,6 +58,21 @@ export class Record {
   csv() {
     const lines = [this.about.columns, ...this.rows.map((row) => this.line(row))];
     return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
+  }
+
+  /* JSON, as scripts/predict.py writes it beside the CSV. browser: how it calls itself. */
+  sidecar(browser) {
+    const { versions, ...facts } = this.about.sidecar;
+    const found = {
+      written: `${new Date().toISOString().slice(0, 19)}+00:00`,
+      complete: this.isComplete && !this.isFull,
+      ...facts,
+      versions: { ...versions, browser },
+      inputs: [this.counted],
+      unreadable: [],
+      rows: this.rows.length,
+    };
+    return `${JSON.stringify(found, null, 2)}\n`;
   }
 
   line({ number, seconds, face }) {

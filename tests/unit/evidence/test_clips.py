@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from finished_runs import some_images, write_run
 
 from engrec.evidence import comparison
-from engrec.evidence.clips import per_clip
+from engrec.evidence.clips import clip_metrics, per_clip
 from engrec.evidence.groups import read_groups
 from engrec.evidence.verdicts import judge
 from engrec.pages import report, tables
 from engrec.runs.record import find_runs, read_predictions, write_predictions
+from engrec.splits import Split
 
 FRAMES = 4
 
@@ -104,6 +106,26 @@ def test_a_clip_with_two_labels_is_refused(groups):
     [group] = groups()
     with pytest.raises(ValueError, match="the clip clip00 has several labels"):
         per_clip([replace(group, labels=np.arange(240) % 2)])
+
+
+def test_the_metrics_of_clips_are_those_of_the_field(make_faces):
+    """The mean squared error of EmotiW: labels 0, 1/3, 2/3 and 1, and the expected level of the mean of a clip."""
+    labels = np.repeat([0, 1, 2, 3, 3, 1], 3)
+    recipe = {"name": "engagewild", "levels": {"a": 0, "b": 0.33, "c": 0.66, "d": 1}}
+    faces = replace(make_faces(18, labels=labels, size=4, num_classes=4), recipe=recipe)
+    order = np.random.default_rng(0).permutation(18)
+    faces = replace(faces, clips=np.repeat([f"clip{i}" for i in range(6)], 3)).select(order)
+    test = np.flatnonzero(np.isin(faces.clips, ["clip1", "clip3", "clip5"]))
+    split = Split(np.flatnonzero(faces.clips == "clip0"), np.flatnonzero(faces.clips == "clip2"), test[::-1])
+    probabilities = np.random.default_rng(1).dirichlet([1] * 4, 9)
+    logits = torch.from_numpy(np.log(probabilities))
+    found = clip_metrics(faces, split, logits, torch.from_numpy(faces.labels[test]))
+    means = np.stack([probabilities[faces.clips[test] == name].mean(0) for name in ("clip1", "clip3", "clip5")])
+    expected = np.array([1, 3, 1]) / 3
+    assert float(found["mse"]) == pytest.approx(((means @ (np.arange(4) / 3) - expected) ** 2).mean())
+    assert float(found["mae"]) == pytest.approx(np.abs(means.argmax(1) - [1, 3, 1]).mean())
+    assert float(found["accuracy"]) == pytest.approx((means.argmax(1) == [1, 3, 1]).mean())
+    assert clip_metrics(replace(faces, clips=None), split, logits, torch.from_numpy(faces.labels[test])) == {}
 
 
 def test_predictions_name_the_clip_where_there_are_any(make_faces, tmp_path):

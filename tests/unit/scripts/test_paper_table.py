@@ -329,8 +329,8 @@ def test_a_failing_run_ends_the_others(stand_in, monkeypatch):
     assert runs[0].state == "new"
 
 
-def write_row(out, row, better=0.0, seeds=(0,), folds=FOLDS, num_people=8, class_names=CLASSES):
-    """Finished runs with predictions, as train.py leaves them: every person in one fold."""
+def write_row(out, row, better=0.0, seeds=(0,), folds=FOLDS, num_people=8, class_names=CLASSES, clips=False):
+    """Finished runs with predictions, as train.py leaves them: every person in one fold. clips: of three frames."""
     stage = {"engagement": "finetune", "hog_svm": "baseline"}.get(row, "scratch")
     model = {"hog_svm": "hog_svm", "cnn": "cnn"}.get(row, "vgg_small")
     for seed in seeds:
@@ -343,14 +343,17 @@ def write_row(out, row, better=0.0, seeds=(0,), folds=FOLDS, num_people=8, class
             (folder / "config.yaml").write_text(f"split:\n  num_folds: {FOLDS}\n  fold: {fold}\nseed: {seed}\n")
             with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(["source", "subject", "format", "label", *(f"p_{name}" for name in class_names)])
+                more = ["clip"] if clips else []
+                columns = ["source", "subject", "format", "label", *more, *(f"p_{name}" for name in class_names)]
+                writer.writerow(columns)
                 for person in range(fold, num_people, FOLDS):
                     for image in range(12):
-                        label = image % len(class_names)
+                        label = (image // 3 if clips else image) % len(class_names)
                         p = rng.dirichlet(np.ones(len(class_names)))
                         p = (1 - better) * p + better * np.eye(len(class_names))[label]
                         cells = [f"{x:.9g}" for x in p / p.sum()]
-                        writer.writerow([f"{person}-{image}", f"s{person}", "", class_names[label], *cells])
+                        clip = [f"{person}-clip{image // 3}"] if clips else []
+                        writer.writerow([f"{person}-{image}", f"s{person}", "", class_names[label], *clip, *cells])
 
 
 def cells(text, name):
@@ -421,6 +424,29 @@ def test_three_levels_are_not_compared_with_two(tmp_path):
     write_row(tmp_path, "cnn", class_names=["low", "middle", "high"])
     paper_table.main(["--table-only", "--out", str(tmp_path), "--resamples", "100"])
     assert "have two classes, so they cannot be compared with 3" in (tmp_path / "table.md").read_text()
+
+
+def test_the_table_of_frames_is_followed_by_that_of_clips(tmp_path, capsys):
+    for row, better in (("engagement", 0.6), ("vgg_scratch", 0.1)):
+        write_row(tmp_path, row, better, clips=True)
+    paper_table.main(["--table-only", "--out", str(tmp_path), "--resamples", "200"])
+    text = (tmp_path / "table.md").read_text()
+    assert text in capsys.readouterr().out
+    frames, clips = text.split("\n## ")
+    assert "96 test images of 8 people" in frames
+    assert "32 test clips of 8 people" in clips
+    for part in (frames, clips):
+        assert "bootstrap over 8 people" in part
+        assert cells(part, "Engagement model − VGG from scratch")
+        assert "not run" in cells(part, "CNN")
+    right, found = {}, {}
+    for fold in range(FOLDS):
+        with (tmp_path / "vgg_scratch" / f"seed0-fold{fold}" / "predictions.csv").open(encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                found.setdefault(line["clip"], []).append(float(line["p_engaged"]))
+                right[line["clip"]] = line["label"] == "engaged"
+    accuracy = np.mean([(np.mean(found[clip]) > 0.5) == right[clip] for clip in found])
+    assert cells(clips, "VGG from scratch")[1].startswith(f"{100 * accuracy:.1f} [")
 
 
 def test_nothing_to_tabulate_is_said(tmp_path):

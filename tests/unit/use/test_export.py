@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 
+import export as script
 import numpy as np
 import onnxruntime
 import pytest
@@ -121,6 +123,35 @@ def test_of_several_folds_scores_and_temperature_are_those_of_the_pooled_predict
     assert f"| {100 * values['accuracy']:.1f} [" in text
     assert "bootstrap over 10 people" in text
     assert "scores of 6 networks (folds 0, 1, 2), not of this one" in text
+
+
+def test_the_frames_of_clips_are_scored_per_clip_too(content, tmp_path):
+    """Three levels in order; two frames of a clip each."""
+    names = ("low", "middle", "high")
+    module = EngagementModule(MODEL, OPTIMIZER, {}, list(names), IMAGES, [1, 2, 3])
+    images = some_images(class_names=names)
+    clips = np.array([f"clip{i // 2:02d}" for i in range(60)])
+    labels = np.repeat(np.arange(30) % 3, 2)
+    images = replace(images, labels=labels, clips=clips)
+    run = write_run(tmp_path / "run", images, temperature=1.75)
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"dataset": {"name": "mine", "ordered": True}}))
+    state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(content | state, run / "best.ckpt")
+    export(str(run / "best.ckpt"), tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert text.index("60 test images of 10 people") < text.index("30 test clips of 10 people")
+    assert "Per clip: its probabilities are the mean of those of its frames." in text
+    means = images.probabilities.reshape(30, 2, 3).mean(1)
+    accuracy = (means.argmax(1) == labels[::2]).mean()
+    mse = ((means @ [0, 0.5, 1] - labels[::2] / 2) ** 2).mean()
+    of_clips = text[text.index("30 test clips") :]
+    assert f"| {100 * accuracy:.1f} [" in of_clips
+    assert f"| {100 * mse:.1f} [" in of_clips
+    assert "Mean squared error: of the expected level, from 0 to 1, in hundredths" in text
+    [entry] = front_matter(tmp_path / "out")["model-index"]
+    named = {metric.get("name"): metric["value"] for metric in entry["results"][0]["metrics"]}
+    assert named["accuracy per clip"] == pytest.approx(accuracy, abs=1e-4)
 
 
 def test_the_run_that_it_lies_in_gives_scores_and_temperature(content, tmp_path):
@@ -357,6 +388,26 @@ def test_without_the_packages_only_a_graph_is_refused(source, tmp_path, monkeypa
     assert refused(source, tmp_path / "out", calibrated_on=tmp_path / "none.npz").startswith("--int8 needs onnx_")
     assert not (tmp_path / "out").exists()
     assert export(source, tmp_path / "out").graphs is None
+
+
+def test_the_command_writes_the_graph_where_the_packages_are(source, tmp_path, monkeypatch, capsys):
+    out, asked = tmp_path / "out", []
+    monkeypatch.setattr(exporting, "graphs_of", lambda *_: asked.append("onnx"))
+    script.main([source, str(out)])
+    script.main([source, str(out), "--no-onnx"])
+    assert asked == ["onnx"]
+    monkeypatch.setattr(onnx, "PACKAGES", ("onnx_that_is_missing",))
+    capsys.readouterr()
+    script.main([source, str(out)])
+    line = "not written as ONNX, which needs onnx_that_is_missing: pip install -e '.[export]'"
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    with pytest.raises(ValueError, match=r"^--onnx needs onnx_that_is_missing: "):
+        script.main([source, str(tmp_path / "new"), "--onnx"])
+    with pytest.raises(SystemExit):
+        script.main([source, str(tmp_path / "new"), "--no-onnx", "--int8", "faces.npz"])
+    assert "--int8 is made of the ONNX: leave out --no-onnx" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert asked == ["onnx"]
 
 
 # The card.

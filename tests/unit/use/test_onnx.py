@@ -107,7 +107,7 @@ def test_a_graph_that_has_kept_the_size_of_its_example_is_noticed(small):
 def test_a_network_that_cannot_be_followed_costs_one_line(monkeypatch):
     network = network_of("vgg_small")
     monkeypatch.setattr(network, "forward", lambda images: images if images.mean().item() > 0 else -images)
-    with pytest.raises(ValueError, match=r"x.ckpt cannot be written as ONNX; leave out --onnx") as error:
+    with pytest.raises(ValueError, match=r"x.ckpt cannot be written as ONNX; set --no-onnx") as error:
         onnx.exported("x.ckpt", network, 1.0, ABOUT)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500

@@ -8,13 +8,19 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.data import astronaut
+from tiny_networks import fake, faking, picture
 
 from engrec.faces import detect
 from engrec.faces.crop import crop
 from engrec.faces.detect import Face
 from engrec.faces.track import Tracker, is_cut
 from engrec.use import page
+from engrec.use.inputs import find
+from engrec.use.page import contents
+from engrec.use.page.server import Session
+from engrec.use.recording import record
 
 FOLDER = page.__path__[0]
 NODE = shutil.which("node")
@@ -31,6 +37,7 @@ def node(tmp_path, code, given, pictures=()):
         import {{ readFileSync }} from "node:fs";
         import {{ crop, resized }} from "file://{FOLDER}/crop.js";
         import {{ decoded, detect }} from "file://{FOLDER}/yunet.js";
+        import {{ Record }} from "file://{FOLDER}/record.js";
         import {{ Tracker, assigned, histogram, isCut }} from "file://{FOLDER}/track.js";
         const given = JSON.parse(readFileSync("given.json"));
         const pictures = {json.dumps(sizes)}.map(([height, width], number) =>
@@ -160,3 +167,52 @@ def test_a_cut_is_seen_as_in_python(tmp_path):
     code = "console.log(JSON.stringify(pictures.slice(1).map((one) => isCut(histogram(pictures[0]), histogram(one)))));"
     assert node(tmp_path, code, [], pictures) == expected
     assert set(expected) == {True, False}
+
+
+def saved(tmp_path, about, frames, kind="picture", is_complete=True):
+    """The description that is saved of frames: pairs of seconds and faces."""
+    code = """const record = new Record(given.about, "face.png", given.kind);
+        given.frames.forEach(([seconds, faces], number) => record.add(number, seconds, faces));
+        record.isComplete = given.isComplete;
+        console.log(record.sidecar("node"));"""
+    return node(tmp_path, code, {"about": about, "frames": frames, "kind": kind, "isComplete": is_complete})
+
+
+def test_what_is_saved_beside_the_csv_is_what_predict_writes(tmp_path):
+    predictor, rgb = faking(), picture(side=30)
+    Image.fromarray(rgb).save(tmp_path / "face.png")
+    record(predictor, find([tmp_path / "face.png"])[0], tmp_path / "out")
+    theirs = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    about = json.loads(contents.about(predictor.answerer, "local"))
+    ours = saved(tmp_path, about, [(None, Session(predictor).faces(None, rgb))])
+    assert ours.keys() == theirs.keys()
+    for key in ("intended_use", "weights", "crop", "complete", "unreadable", "rows"):
+        assert ours[key] == theirs[key]
+    assert ours["versions"] == theirs["versions"] | {"browser": "node"}
+    assert ours["inputs"] == [theirs["inputs"][0] | {"input": "face.png"}]
+    assert ours["inputs"][0]["small"] == 1
+    assert len(ours["written"]) == len(theirs["written"])
+    assert set(theirs["faces"]) - set(ours["faces"]) == {"window_seconds"}
+    assert ours["faces"]["seconds_between_detections"] == 0
+
+
+def test_what_is_saved_of_a_video_before_its_end_says_so(tmp_path):
+    predictor = faking()
+    about, session = json.loads(contents.about(predictor.answerer, "local")), Session(predictor)
+    frames = [(s, session.faces(s, picture(x=x, value=200 * (s != 0.2)))) for s, x in ((0, 10), (0.1, 11), (0.2, 0))]
+    found = saved(tmp_path, about, frames, "video", is_complete=False)
+    assert not found["complete"]
+    counted = {"kind": "video", "read": 3, "faces": 2, "none": 1, "small": 0, "seconds": 0.2, "ids": 1}
+    assert found["inputs"] == [counted | {"input": "face.png", "damage": None}]
+    assert found["rows"] == 3
+
+
+def test_where_the_browser_computes_the_networks_are_the_files_beside_the_page():
+    networks = faking(fake(name="mine"), fake("engagement", ("low", "high"))).answerer
+    text = contents.about(networks, "browser", ["network0.onnx", "network1.onnx"])
+    sidecar = json.loads(text)["sidecar"]
+    assert [one["source"] for one in sidecar["weights"]] == ["network0.onnx", "network1.onnx"]
+    assert {one["engine"] for one in sidecar["weights"]} == {"onnxruntime-web 1.30.0, wasm"}
+    assert sidecar["weights"][0]["sha256"] == "0" * 64
+    assert sidecar["versions"].keys() == {"engrec", "onnxruntime-web"}
+    assert ".ckpt" not in text
