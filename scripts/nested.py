@@ -26,7 +26,7 @@ with ctrl_c_exits():
 
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
-    selection = nested.read(options.overrides, options.inner, options.seeds, options.out)
+    selection = nested.read(options.overrides, options.inner, options.seeds, options.out, options.inner_seeds)
     inner = selection.all_inner_runs()
     if options.dry_run:
         for run in inner:
@@ -55,6 +55,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=numbers, default=[0], help="of inner and outer runs, such as 0,1,2 (default: 0)"
     )
+    parser.add_argument("--inner-seeds", type=numbers, help="of inner runs, if not those of --seeds: fewer cost less")
     parser.add_argument("--out", type=Path, default=Path("outputs/nested"), help="(default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs in parallel (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the inner runs, and which are done")

@@ -38,7 +38,7 @@ class Selection:
 
     fixed: overrides of all runs; grid: the values to choose from, by key; monitor: the metric val/KEY, whose test/KEY
     on the inner folds decides; outer: the overrides of split=nested that follow from the outer split, which has
-    num_outer folds.
+    num_outer folds; inner_seeds: of the runs that decide.
     """
 
     fixed: tuple[str, ...]
@@ -48,6 +48,7 @@ class Selection:
     num_outer: int
     num_inner: int
     seeds: Sequence[int]
+    inner_seeds: Sequence[int]
     out: Path
 
     @property
@@ -74,7 +75,7 @@ class Selection:
                 (*fixed, *candidate, *split, f"seed={seed}", f"split.fold={inner}"),
                 folder / f"seed{seed}-inner{inner}",
             )
-            for seed in self.seeds
+            for seed in self.inner_seeds
             for inner in range(self.num_inner)
         ]
 
@@ -123,8 +124,10 @@ class Selection:
         return mean(found.values())
 
 
-def read(overrides: Sequence[str], num_inner: int, seeds: Sequence[int], out: Path) -> Selection:
-    """From overrides of train.py, of which those with several values are to be chosen.
+def read(
+    overrides: Sequence[str], num_inner: int, seeds: Sequence[int], out: Path, inner_seeds: Sequence[int] | None = None
+) -> Selection:
+    """From overrides of train.py, of which those with several values are to be chosen. inner_seeds: default, seeds.
 
     Raises ValueError for what cannot be part of a selection.
     """
@@ -146,7 +149,7 @@ def read(overrides: Sequence[str], num_inner: int, seeds: Sequence[int], out: Pa
         raise ValueError("nothing to choose: give a key several values, such as optimizer.lr=0.005,0.01,0.02")
     cfg = composed([*fixed, *(f"{key}={values[0]}" for key, values in grid.items())])
     outer, num_outer = outer_split(cfg, fixed)
-    return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, out)
+    return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, inner_seeds or seeds, out)
 
 
 def outer_split(cfg: DictConfig, overrides: Sequence[str]) -> tuple[tuple[str, ...], int]:

@@ -55,6 +55,13 @@ def test_inner_runs_are_inside_the_outer_fold_and_outer_runs_are_the_folds(selec
         assert cfg.selected == ["optimizer.lr", "max_epochs"]
 
 
+def test_fewer_seeds_may_decide_than_are_reported(tmp_path):
+    selection = nested.read([*GIVEN, *GRID], 2, [0, 5, 7], tmp_path, [5])
+    candidate = selection.candidates[0]
+    assert [(run.seed, run.fold) for run in selection.inner_runs(0, candidate)] == [(5, 0), (5, 1)]
+    assert [run.seed for run in selection.outer_runs(0, candidate)] == [0, 5, 7]
+
+
 def test_an_experiment_may_choose_the_outer_split(tmp_path):
     given = ["experiment=wacv2016", "stage=scratch", "optimizer.lr=0.01,0.02"]
     selection = nested.read(given, 2, [0], tmp_path)
