@@ -97,6 +97,16 @@ def logged_in(variable: str, url: str) -> bool:
         return False
 
 
+def groups() -> str:
+    """A line for each group that train.py takes, with its options. Hydra's own list has conf/sweep too, of
+    scripts/sweep.py, and takes a folder inside a group for another one."""
+    lines = []
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "sweep")):
+        options = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+        lines.append(f"{folder.name}: {', '.join(options)}")
+    return "\n".join(lines)
+
+
 class Registered:
     """Registers the schema with Hydra and the resolvers of conf/ with OmegaConf: on creation, and again when it is
     unpickled in a process of a sweep, where it arrives with the function to run."""
@@ -109,6 +119,7 @@ class Registered:
             "logged_in": logged_in,
             "run_name": cluster.run_name,
             "num_gpus": lambda: len(gpus.visible()) or 1,
+            "groups": groups,
             "not": lambda value: not value,
             "mode": mode,
         }

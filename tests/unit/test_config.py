@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engrec import errors
-from engrec.config import TTA, check, logged_in
+from engrec.config import TTA, check, groups, logged_in
 from engrec.errors import explain
 from engrec.runs.reading import flatten
 
@@ -228,6 +228,19 @@ def test_an_unknown_option_names_all(compose):
     with pytest.raises(HydraException) as error:
         compose("model=transformer")
     assert explain(error.value).endswith(f"model=transformer must be one of {', '.join(options('model'))}")
+
+
+def test_a_search_is_another_command(compose):
+    with pytest.raises(HydraException) as error:
+        compose("sweep=small")
+    assert "python scripts/sweep.py sweep=small" in explain(error.value)
+
+
+def test_what_help_lists_can_be_chosen(compose):
+    listed = dict(line.split(": ") for line in groups().splitlines())
+    assert listed.keys() == {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra", "sweep"}
+    assert all(set(options(group)) <= set(names.split(", ")) for group, names in listed.items())
+    compose("experiment=" + next(name for name in listed["experiment"].split(", ") if "/" in name))
 
 
 def test_a_value_of_the_wrong_type_is_explained(compose):
