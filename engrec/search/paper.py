@@ -12,9 +12,11 @@ from statistics import mean
 from time import perf_counter
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from engrec.config import check, composed, composed_dataset
+from engrec.config import composed, composed_dataset
+from engrec.datasets.prepared import Faces
 from engrec.errors import DIVERGED
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
@@ -195,19 +197,28 @@ def joined(preset: Preset, overrides: Sequence[str], given: Sequence[str]) -> li
     return [*(o for o in overrides if o.partition("=")[0] not in keys), *given]
 
 
+@cache
+def faces_of(name: str, given: tuple[str, ...]) -> Faces:
+    """The engagement set of all rows."""
+    return composed_dataset(joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
+
+
 def default_out(name: str, given: Sequence[str]) -> Path:
     """A folder of its own for each data set, number of classes and preset, so that their runs do not mix."""
-    faces = composed_dataset(joined(PRESETS[name], PRESETS[name].rows["vgg_scratch"], given))
+    faces = faces_of(name, tuple(given))
     suffix = "" if name == "small" else f"-{name}"
     return Path("outputs/paper_table") / f"{faces.name}-{len(faces.class_names)}{suffix}"
 
 
-def check_rows(runs: Iterable[Run]) -> None:
-    """Raise ValueError for what train.py would refuse, once for each row: its runs differ in seed and fold."""
-    for run in {run.row: run for run in runs}.values():
-        overrides = [o for o in run.overrides if not o.startswith("init_from=")]
-        stage = ["stage=scratch"] if run.row != "pretrain" else []  # there is no checkpoint to start from yet
-        check(composed([*overrides, *stage, f"output_dir={run.folder}"]))
+def check_folds(runs: Iterable[Run], faces: Faces) -> None:
+    """Raise ValueError for another number of folds than the people of the data set can be divided into."""
+    folds = {run.fold for run in runs if run.fold is not None}
+    if not folds or faces.subjects is None:  # then the split itself says what it needs
+        return
+    people, loso = len(np.unique(faces.subjects)), any("split=loso" in run.overrides for run in runs)
+    if len(folds) not in ([people] if loso else range(2, people + 1)):
+        number = f"--folds {people}" if loso else f"--folds from 2 to {people}"
+        raise ValueError(f"--folds {len(folds)}: {faces.name} has {people} people; set {number}")
 
 
 def check_settings(run: Run) -> None:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from engrec.config import check
-from engrec.errors import explain
+from engrec.errors import BAD_CHECKPOINT, exit_status, explain
 from engrec.machine import gpus
 from engrec.pages import paper
 from engrec.runs.folder import write_config
@@ -454,28 +454,83 @@ def test_nothing_to_tabulate_is_said(tmp_path):
         paper_table.main(["--table-only", "--out", str(tmp_path)])
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, make_faces):
+    """A folder with engagement labels of 32 people, expressions, and files that are damaged."""
+    folder = tmp_path_factory.mktemp("data")
+    make_faces(96, 2, 48).save(folder / "engagement.npz")
+    splits = np.repeat(["train", "val", "test"], [42, 14, 14])
+    make_faces(70, 7, 48, splits=splits, subjects=None).save(folder / "expressions.npz")
+    for name in ("damaged.npz", "damaged.ckpt"):
+        (folder / name).write_bytes(b"PK nothing")
+    return folder
+
+
+def typed(folder, *given, pretrain=""):
+    """The arguments for these files; engagement and its network are small."""
+    expressions = f"stage=pretrain model=vgg_small dataset=prepared dataset.path={folder}/expressions.npz {pretrain}"
+    first = [] if "--init-from" in given else ["--pretrain", expressions]
+    chosen = [] if "--rows" in given else ["--rows", "hog_svm,vgg_scratch,engagement"]
+    return ["dataset=prepared", f"dataset.path={folder}/engagement.npz", *chosen, *first, *given]
+
+
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "pretrain", "message"),
     [
-        (["dataset.pathh=x.npz"], "pathh"),
-        (["max_epochs=0"], "max_epochs=0 must be at least 1"),
-        (["--pretrain", "experiment=fer2013 batch_size=0"], "batch_size=0 must be at least 1"),
+        (["dataset.pathh=x.npz"], "", "pathh"),
+        (["max_epochs=0"], "", "vgg_scratch: max_epochs=0 must be at least 1"),
+        (["dataset.path=nowhere.npz"], "", "nowhere.npz does not exist"),
+        (["dataset.path=FOLDER/damaged.npz"], "", "damaged.npz is not a prepared data set"),
+        (["--folds", "40"], "", "--folds 40: random has 32 people; set --folds from 2 to 32"),
+        (["split=loso", "--folds", "3"], "", "--folds 3: random has 32 people; set --folds 32"),
+        (["split=official"], "", "the data set has no official split"),
+        (["--init-from", "FOLDER/damaged.ckpt"], "", "damaged.ckpt cannot be read safely"),
+        (["--init-from", "engrec:expressions"], "", "another network than this run's VGG"),
+        ([], "batch_size=0", "--pretrain: batch_size=0 must be at least 1"),
+        ([], "dataset.path=nowhere.npz", "--pretrain: nowhere.npz does not exist"),
+        ([], "model.width=0.2", "engagement: --pretrain has another network than this run's VGG"),
+        (["--out", "FOLDER/damaged.npz/out"], "", "damaged.npz cannot be written to"),
     ],
 )
-def test_what_a_later_run_would_refuse_is_refused_at_the_start(tmp_path, given, message, dry):
+def test_what_a_later_run_would_refuse_is_refused_at_the_start(tmp_path, real, given, pretrain, message, dry):
+    given = [word.replace("FOLDER", str(real)) for word in given]
     with pytest.raises((ValueError, HydraException)) as error:
-        paper_table.main(["dataset=wacv2016", *given, "--out", str(tmp_path / "out"), *dry])
+        paper_table.main(["--out", str(tmp_path / "out"), *typed(real, *given, pretrain=pretrain), *dry])
     assert message in explain(error.value)
+    assert "\n" not in explain(error.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_prints_and_starts_nothing(tmp_path, capsys):
-    run = find(planned("dataset=wacv2016", out=tmp_path), "cnn", fold=2)
+def test_a_network_that_does_not_fit_is_not_to_be_set(tmp_path, real):
+    """model= is of the preset: what can be set is where the expressions come from."""
+    with pytest.raises(ValueError, match=r"set another --init-from, --pretrain or --preset$") as error:
+        paper_table.main(typed(real, "--init-from", "engrec:expressions", "--out", str(tmp_path / "out")))
+    assert "model=" not in str(error.value)
+    assert exit_status(error.value) == BAD_CHECKPOINT
+
+
+@pytest.mark.parametrize("seeds", ["1,1", "-1", "one", "0,", str(2**32)])
+def test_seeds_that_no_run_takes_are_refused(capsys, seeds):
+    with pytest.raises(SystemExit):
+        paper_table.parse([f"--seeds={seeds}"])
+    assert f"{seeds} must be numbers from 0 to 4294967295, each once" in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_and_starts_nothing(tmp_path, real, capsys):
+    given = typed(real, "--rows", "cnn,engagement", "--out", str(tmp_path), "--seeds", "0,1")
+    run = find(planned(*given, out=tmp_path), "cnn", fold=2)
     finish(run)
     before = sorted(tmp_path.rglob("*"))
-    paper_table.main(["dataset=wacv2016", "--out", str(tmp_path), "--dry-run"])
+    paper_table.main([*given, "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("done ")] == [f"done     {shlex.join(['python', *run.command])}"]
     assert sum(line.startswith("new ") for line in lines) == 20
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_asked_of_the_data_when_every_run_is_done(tmp_path, capsys):
+    for run in planned("dataset=wacv2016", "--rows", "hog_svm", out=tmp_path):
+        finish(run)
+    paper_table.main(["dataset=wacv2016", "--rows", "hog_svm", "--out", str(tmp_path), "--dry-run"])
+    assert capsys.readouterr().out.count("done ") == 5
