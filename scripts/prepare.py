@@ -14,7 +14,7 @@ with ctrl_c_exits():
     from engrec.datasets.faults import mark_faults
     from engrec.datasets.prepared import Faces, excludable
     from engrec.datasets.schema import FILE_NAME_RULE, SPLITS, is_file_name
-    from engrec.errors import errors_in_one_line
+    from engrec.errors import errors_in_one_line, quoted, shell_line
     from engrec.importers import (
         daisee,
         engagenet,
@@ -66,6 +66,14 @@ EXAMPLES = {
 
   The largest face of each photograph, and of a frame of each second of a video, becomes an image. What was found in
   each picture, and what was left out, is written to a CSV beside the data set.""",
+}
+FINETUNE = ("stage=finetune", "init_from=engrec:expressions")
+RECIPES = {  # of conf/experiment
+    "fer2013": ("experiment=fer2013",),
+    "ferplus": ("experiment=fer2013", "dataset=ferplus"),
+    "wacv2016": ("experiment=wacv2016", *FINETUNE),
+    "daisee": ("experiment=daisee", *FINETUNE),
+    "engagenet": ("experiment=engagenet", *FINETUNE),
 }
 OWN = ("manifest", "faces")  # importers of the user's own data
 LISTED = 10  # pictures that were left out; the others are in the CSV
@@ -279,20 +287,32 @@ def _summary(faces: Faces) -> str:
 
 
 def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
-    """Command that trains on the file just written."""
-    stage = "stage=pretrain" if args.importer in ("fer2013", "ferplus") else "stage=finetune"
-    dataset = f"dataset={args.importer}" + ("" if args.out is None else f" dataset.path={out}")
-    if args.importer in OWN:
-        dataset = f"dataset=prepared dataset.path={out}"
-    split, start = "", ""
-    if stage == "stage=finetune" and faces.images.shape[1:] == (1, 48, 48):
-        start = " model=resnet_small init_from=engrec:expressions"
-    elif stage == "stage=finetune":  # the expressions that come with engrec are of one size
-        stage = "stage=scratch"
-    if faces.splits is None or not {"train", "test"} <= set(faces.splits.tolist()):
-        split = " split=random" if faces.subjects is None else " split=kfold split.fold=0"
-    warning = "\n  (a leakage check only, because the subjects are unknown: use --subject-regex or a subject column)"
-    return f"python train.py {stage} {dataset}{split}{start}{warning if 'random' in split else ''}"
+    """The command that trains on the file just written: the recipe of conf/experiment, where there is one."""
+    path = [] if args.out is None and args.importer not in OWN else [f"dataset.path={quoted(out)}"]
+    if args.importer in RECIPES:
+        words = [*RECIPES[args.importer], *path]
+    else:
+        fits = faces.images.shape[1:] == (1, 48, 48)  # the expressions that come with engrec are of one size
+        start = FINETUNE if fits else ("stage=scratch",)
+        words = [
+            *start,
+            "model=resnet_small",
+            f"dataset={'prepared' if args.importer in OWN else args.importer}",
+            *path,
+        ]
+    if faces.splits is not None and {"train", "test"} <= set(faces.splits.tolist()):
+        return shell_line(["python", "train.py", *words])
+    people = 0 if faces.subjects is None else len(np.unique(faces.subjects))
+    if people < 3:  # to train, to validate, to test
+        why = (
+            f"there are {people} people"
+            if people
+            else "the subjects are unknown: use --subject-regex or a subject column"
+        )
+        return f"{shell_line(['python', 'train.py', *words, 'split=random'])}\n  (a leakage check only, because {why})"
+    fewer = [f"split.num_folds={people}"] if people < 5 else []
+    folds = ["split=kfold", *fewer, f"split.fold=range({min(people, 5)})"]
+    return shell_line(["python", "train.py", "-m", *words, *folds])
 
 
 if __name__ == "__main__":

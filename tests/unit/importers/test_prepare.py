@@ -2,15 +2,22 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import prepare
 import pytest
+from hydra.utils import instantiate
 
+from engrec.config import check, composed
+from engrec.data import divide
 from engrec.datasets.prepared import load
+from engrec.errors import CONF
+from engrec.search.grid import runs_to_check
 
 
 @pytest.fixture
@@ -111,6 +118,51 @@ def test_a_name_that_is_no_file_name_is_refused(source, capsys):
 def test_out_must_be_an_npz_and_is_checked_first(source, tmp_path, capsys):
     assert run(source, tmp_path / "mine.csv") == 1
     assert "must be a file name that ends in .npz" in capsys.readouterr().err
+
+
+OFFICIAL = {"splits": np.repeat(["train", "val", "test"], 12), "subjects": None}
+DISTRIBUTED = {"fer2013": [OFFICIAL], "ferplus": [OFFICIAL], "wacv2016": [{}]}
+
+
+def followed(importer, faces, folder):
+    """The arguments of the printed command, after each of its runs was composed, checked and its data set divided."""
+    out = folder / "it's mine.npz"
+    faces.save(out)
+    command, _, caution = prepare._next(Namespace(importer=importer, out=out), faces, out).partition("\n")
+    python, script, *words = shlex.split(command)
+    assert (python, script, "split=random" in words) == ("python", "train.py", bool(caution))
+    for overrides in list(runs_to_check([word for word in words if word != "-m"])) or [words]:
+        cfg = composed([*overrides, "dataset.classes=null"] if importer == "wacv2016" else overrides)
+        check(cfg)
+        divide(instantiate(cfg.dataset, _convert_="all"), instantiate(cfg.split))
+    return words
+
+
+@pytest.mark.parametrize(
+    ("importer", "fields"),
+    [
+        (importer, fields)
+        for importer in prepare.EXAMPLES
+        for fields in DISTRIBUTED.get(importer, [{}, OFFICIAL, {"subjects": None}])
+    ],
+)
+def test_the_next_command_can_be_pasted(importer, fields, make_faces, tmp_path):
+    words = followed(importer, make_faces(36, 2, 48, **fields), tmp_path)
+    options = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
+    assert f"experiment={importer}" in words or importer not in options
+    assert ("split.fold=range(5)" in words, "-m" in words) == (fields == {},) * 2
+
+
+@pytest.mark.parametrize(("people", "split"), [(2, "split=random"), (3, "split.num_folds=3"), (5, "split=kfold")])
+def test_no_more_folds_than_people(people, split, make_faces, tmp_path):
+    subjects = np.array([f"s{number // 2 % people}" for number in range(36)])
+    assert split in followed("faces", make_faces(36, 2, 48, subjects=subjects), tmp_path)
+
+
+def test_images_of_another_size_are_trained_from_scratch(make_faces, tmp_path):
+    words = followed("manifest", make_faces(36, 2, 32), tmp_path)
+    assert {"stage=scratch", "model=resnet_small"} <= set(words)
+    assert "init_from=" not in " ".join(words)
 
 
 @pytest.mark.parametrize("importer", prepare.EXAMPLES)
