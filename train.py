@@ -17,8 +17,8 @@ def main(cfg: DictConfig, registered: Registered = registered) -> None:
     from engrec.experiment import run  # with torch and Lightning; here, so that --help answers at once
     from engrec.plan import command
 
-    trial = command().trial
-    with errors_in_one_line() if trial is None else errors_wait_for_the_others(trial):
+    number = command().number
+    with errors_in_one_line() if number is None else errors_wait_for_the_others(number):
         run(cfg)
 
 

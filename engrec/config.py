@@ -125,7 +125,7 @@ class Registered:
         }
         for name, function in resolvers.items():
             OmegaConf.register_new_resolver(name, function, replace=True)
-        # Cached, as Hydra caches its "now": trials are resolved in other processes, and later.
+        # Cached, as Hydra caches its "now": runs of a sweep are resolved in other processes, and later.
         OmegaConf.register_new_resolver("sweep_name", cluster.sweep_name, replace=True, use_cache=True)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:

@@ -166,7 +166,7 @@ def say_how_to_resume(plan: Plan) -> None:
 
 def resume_command(plan: Plan) -> str:
     """The command that resumes this run, or the sweep that it is part of."""
-    if plan.command.trial is None:
+    if plan.command.number is None:
         given = [o for o in plan.command.overrides if not o.lstrip("+").startswith(("ckpt_path=", "output_dir="))]
         where = f"output_dir={quoted(plan.folder)}"
     else:

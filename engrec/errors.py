@@ -99,32 +99,32 @@ def exit_status(error: BaseException | None) -> int:
 
 
 @contextmanager
-def errors_wait_for_the_others(trial: int) -> Iterator[None]:
-    """Log the error of this trial and raise it again: Hydra raises it once the other trials have ended."""
+def errors_wait_for_the_others(number: int) -> Iterator[None]:
+    """Log the error of this run of a sweep and raise it again: Hydra raises it once the other runs have ended."""
     try:
         yield
     except Exception as error:
         if not _is_users(error):
             raise
-        message = f"trial {trial}: {explain(error)}"
+        message = f"run {number}: {explain(error)}"
         log.error("%s", message)
         raise ValueError(message) from error
 
 
 @contextmanager
 def every_error_named() -> Iterator[None]:
-    """Print the error of each failed trial and raise the last one; Hydra would raise the first and hide the others."""
+    """Print the error of each failed run and raise the last one; Hydra would raise the first and hide the others."""
     try:
         yield
     except Exception as error:
-        failed = failed_trials(error)
+        failed = failed_runs(error)
         for number, cause in failed[:-1]:
-            print(f"error: trial {number}: {explain(cause).removeprefix(f'trial {number}: ')}", file=sys.stderr)
+            print(f"error: run {number}: {explain(cause).removeprefix(f'run {number}: ')}", file=sys.stderr)
         raise failed[-1][1] if failed else error  # noqa: B904 (each has its own cause)
 
 
-def failed_trials(error: BaseException) -> list[tuple[int, Exception]]:
-    """Number and error of each failed trial. Hydra has no public way to get them: they are read from a local variable
+def failed_runs(error: BaseException) -> list[tuple[int, Exception]]:
+    """Number and error of each failed run. Hydra has no public way to get them: they are read from a local variable
     of its sweeper, and from a private attribute because the public one prints and raises the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     sweep = next((f.f_locals for f in frames if f.f_code.co_qualname == "BasicSweeper.sweep"), {})

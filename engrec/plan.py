@@ -20,7 +20,7 @@ from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, f
 from engrec.runs import folder as run_folder
 from engrec.runs.settings import differences
 
-chosen_once = cache(choose)  # so that all trials of a sweep in one process have the same
+chosen_once = cache(choose)  # so that all runs of a sweep in one process have the same
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ Start = Fresh | Backbone | Resume | Test
 
 @dataclass(frozen=True)
 class Command:
-    """What was typed. choices: the option of each config group; trial: the number of a trial of a sweep, or None;
+    """What was typed. choices: the option of each config group; number: of a run of a sweep (-m), or None;
     folder: the run's, as Hydra opened it; names_folder: whether the user chose that folder."""
 
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
-    trial: int | None
+    number: int | None
     folder: Path | None
     names_folder: bool
 
@@ -72,7 +72,7 @@ class Command:
     @property
     def folder_key(self) -> str:
         """What to set for another folder."""
-        return "output_dir" if self.trial is None else "hydra.sweep.dir"
+        return "output_dir" if self.number is None else "hydra.sweep.dir"
 
     def gives(self, key: str) -> bool:
         return any(override.lstrip("+").startswith(f"{key}=") for override in self.overrides)
@@ -210,17 +210,17 @@ def check_one_option(typed: Command) -> None:
 
 def check_sweep(cfg: DictConfig, typed: Command) -> None:
     """Raise ValueError where each process of a distributed run would start the whole sweep again, and for a folder that
-    all trials would share."""
-    if typed.trial is None:
+    all its runs would share."""
+    if typed.number is None:
         return
     if typed.gives("output_dir"):
         raise ValueError(
-            "each trial of a sweep has its own folder: set hydra.sweep.dir= for the sweep's, not output_dir="
+            "each run of a sweep has its own folder: set hydra.sweep.dir= for the sweep's, not output_dir="
         )
     if str(cfg.trainer.devices) not in ("1", "auto"):
         raise ValueError(
             f"trainer.devices={cfg.trainer.devices} in a sweep would start the sweep on each device; "
-            "give each trial one: trainer.devices=1"
+            "give each run one: trainer.devices=1"
         )
 
 

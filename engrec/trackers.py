@@ -295,7 +295,7 @@ def key_problem(key: str) -> str | None:
 @contextmanager
 def followed(trainer: pl.Trainer, config: dict[str, Any], history: Epochs | None = None) -> Iterator[None]:
     """Open the run at Weights & Biases, and close it with the exit status of this run. If it stayed open, the next
-    trial of a sweep would be logged to it."""
+    run of a sweep would be logged to it."""
     first = rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
     runs = runs_of(trainer) if first else []
     status = 1

@@ -36,7 +36,7 @@ def run_name(overrides: Sequence[str], otherwise: str) -> str:
 
 
 def sweep_name(otherwise: str) -> str:
-    """The name of a sweep: from the command that was typed, as the overrides of its trials differ from it."""
+    """The name of a sweep: from the command that was typed, as the overrides of its runs differ from it."""
     return run_name(sys.argv[1:], otherwise)
 
 

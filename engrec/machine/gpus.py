@@ -1,4 +1,4 @@
-"""GPUs of this machine, and one for each trial, without loading torch."""
+"""GPUs of this machine, and one for each parallel run, without loading torch."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def take(names: tuple[str, ...]) -> str:
     return names[own]
 
 
-keep = cache(take)  # for a process that runs several trials in turn on one GPU
+keep = cache(take)  # for a process that does several runs in turn on one GPU
 
 
 def locks(names: Sequence[str]) -> list[Path]:
@@ -74,7 +74,7 @@ def locks(names: Sequence[str]) -> list[Path]:
 
 
 def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
-    """The environment of each parallel trial: a GPU that no other search or sweep uses, or a share of the CPU cores."""
+    """The environment of each parallel run: a GPU that no other search or sweep uses, or a share of the CPU cores."""
     found = [] if accelerator == "cpu" else visible()
     number = workers or max(1, len(found))
     found = [take(tuple(found)) for _ in found[:number]]  # until this process ends

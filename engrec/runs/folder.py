@@ -63,7 +63,7 @@ def open_log(folder: Path, first: bool) -> None:
         root.setLevel(logging.ERROR)
         return
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
-        root.removeHandler(handler)  # the previous trial's
+        root.removeHandler(handler)  # of the sweep's previous run
     handler = Log(folder / "train.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)

@@ -41,9 +41,9 @@ def parse(arguments: list[str], description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "arguments", nargs="*", metavar="KEY=VALUE",
-        help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): results in all; workers: trials in parallel "
+        help=f"sweep={{{','.join(sweeps())}}} or a YAML; n_trials (20): trials in all; workers: trials in parallel "
         "(one for each GPU, else 1); folder (outputs/sweeps/NAME); timeout: seconds; folds=[0,1,2]: a trial is their "
-        "mean; launcher=slurm: trials are Slurm jobs, with slurm.partition= and the like; storage: the URL of a "
+        "mean; launcher=slurm: runs are Slurm jobs, with slurm.partition= and the like; storage: the URL of a "
         "database that several commands share; and any override of train.py",
     )  # fmt: skip
     given = parser.parse_args(arguments).arguments

@@ -68,9 +68,9 @@ def check_fold(cfg: DictConfig) -> None:
 
 @cache  # once in a process
 def worker_ends_with(launcher: int) -> None:
-    """End this worker after the process that launched it: its trial stops as with `kill`, and no other starts.
+    """End this worker after the process that launched it: its run stops as with `kill`, and no other starts.
 
-    At the one signal of cluster.end_with the trial would stop, and loky's worker wait for the next, with its GPU.
+    At the one signal of cluster.end_with the run would stop, and loky's worker wait for the next, with its GPU.
     """
 
     def watch() -> None:
@@ -104,4 +104,4 @@ class OneGpu(Callback):
         try:
             os.environ[gpus.VARIABLE] = gpus.keep(self.names)
         except (OSError, ValueError) as error:
-            sys.exit(f"error: {error}")  # of another exception Hydra makes a warning, and the trial takes every GPU
+            sys.exit(f"error: {error}")  # of another exception Hydra makes a warning, and the run takes every GPU

@@ -69,7 +69,7 @@ def test_trials_at_a_time_have_a_gpu_each_and_one_that_fails_does_not_end_the_ot
     done = machine.python("train.py", *SWEEP, *watch, "max_epochs=1", "seed=1,5,2,3,6", "hydra.sweep.dir=sweep")
     assert done.status == 1
     for number, line in zip((1, 4), done.stderr.splitlines()[-2:], strict=True):
-        assert line.startswith(f"error: trial {number}: sweep/{number} holds a finished run")
+        assert line.startswith(f"error: run {number}: sweep/{number} holds a finished run")
     assert "Traceback" not in done.stderr
     trials = seen(machine.path / "sweep")
     assert set(trials) == {"0", "2", "3"}

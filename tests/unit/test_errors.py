@@ -24,7 +24,7 @@ def job(number, error):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Hydra's own sweeper, with a launcher whose trials end as given."""
+    """Hydra's own sweeper, with a launcher whose runs end as given."""
 
     def sweep(*ends):
         sweeper = basic_sweeper.BasicSweeper(max_batch_size=None)
@@ -38,18 +38,18 @@ def sweep(tmp_path):
     return sweep
 
 
-def test_every_failed_trial_of_hydras_sweeper_is_found(sweep, capsys):
+def test_every_failed_run_of_hydras_sweeper_is_found(sweep, capsys):
     with pytest.raises(ValueError, match="the last"):
         sweep(None, ValueError("the\nfirst"), None, ValueError("the last"))
-    assert "error: trial 1: the first" in capsys.readouterr().err.splitlines()
+    assert "error: run 1: the first" in capsys.readouterr().err.splitlines()
 
 
-def test_the_public_value_of_a_failed_trial_is_its_error_raised():
+def test_the_public_value_of_a_failed_run_is_its_error_raised():
     with pytest.raises(ValueError, match="mine"):
         _ = job(0, ValueError("mine")).return_value
 
 
-def test_an_error_outside_of_a_sweep_has_no_trials():
+def test_an_error_outside_of_a_sweep_has_no_runs():
     with pytest.raises(ValueError, match="mine"), errors.every_error_named():
         raise ValueError("mine")
 
