@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from engrec.checkpoint import check_states
 from engrec.data import DataModule
 from engrec.machine import cluster
 from engrec.machine.files import atomic_write
@@ -82,6 +83,24 @@ def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
     best = {here(path): score for path, score in state["best_k_models"].items()}
     return state | {"dirpath": folder, "best_k_models": best} | paths
+
+
+class CheckedStates(Callback):
+    """Before Lightning loads the states of a checkpoint into what it has built, they are compared with it."""
+
+    saved: dict[str, Any] | None = None
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.saved = checkpoint
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        saved, self.saved = self.saved, None
+        if saved is not None:
+            schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+            loop = trainer.fit_loop.state_dict()
+            check_states(saved, trainer.ckpt_path or "last.ckpt", trainer.optimizers, schedules, loop)
 
 
 class History(Checkpoint):

@@ -1,7 +1,9 @@
 """Loading checkpoints safely; transferring the backbone from stage 1 to stage 2."""
 
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,11 +12,12 @@ import torch
 import yaml
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator, Field
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from engrec import weights_file
 from engrec.errors import CONF, CheckpointError
 from engrec.faces.crop import Crop, crop_of
-from engrec.schema import Record, misfit, plain
+from engrec.schema import Record, misfit, plain, shown
 
 
 def _stored(tensor: Tensor) -> Tensor:
@@ -23,6 +26,12 @@ def _stored(tensor: Tensor) -> Tensor:
         raise ValueError(f"is {tensor.layout}, {tensor.dtype}: it must be a tensor of real numbers")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise ValueError("is a tensor that has more values than the file")
+    return tensor
+
+
+def _single(tensor: Tensor) -> Tensor:
+    if tensor.shape != ():
+        raise ValueError(f"is a tensor of shape {tuple(tensor.shape)}: it must be one number")
     return tensor
 
 
@@ -44,6 +53,7 @@ def _recipe(crop: Any) -> Any:
 ForMessages = BeforeValidator(partial(plain, for_messages=True))
 Word = Annotated[str, ForMessages]
 Weights = Annotated[Tensor, AfterValidator(_stored)]
+Score = Annotated[Weights, AfterValidator(_single)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Size = Annotated[int, Field(ge=1, le=2**14)]
 File = Annotated[str, Field(pattern=r"^$|\.ckpt$")]
@@ -83,9 +93,15 @@ class Checkpoint(Record):
     provenance: dict[Word, Word | None] | None = None
 
 
+class Epoch(Record):
+    __pydantic_extra__: dict[str, Number]  # pyright: ignore[reportIncompatibleVariableOverride]
+    epoch: Count
+    lr: float
+
+
 class History(Record):
-    epochs: list[dict[str, Number]]
-    seconds: list[float]
+    epochs: list[Epoch]
+    seconds: list[Annotated[float, Field(gt=0)]]
     num_images: list[Count]
 
 
@@ -93,32 +109,56 @@ class Kept(Record):
     """The state of Lightning's ModelCheckpoint."""
 
     best_model_path: File
+    best_model_score: Score | None
     kth_best_model_path: File
+    kth_value: Score
     last_model_path: File
-    best_k_models: dict[File, Weights]
+    best_k_models: dict[File, Score]
+
+
+class Stopping(Record):
+    """The state of Lightning's EarlyStopping."""
+
+    wait_count: Count
+    stopped_epoch: Count
+    best_score: Score
+    patience: Count
+    stopping_reason: Annotated[int, Field(ge=0, le=4)] = 0
+    stopping_reason_message: str | None = None
+
+
+class Averaging(Record):
+    """The state of callbacks.EMA."""
+
+    latest_update_step: Count
+
+
+RECORDS = {"History": History, "ModelCheckpoint": Kept, "EarlyStopping": Stopping, "EMA": Averaging}
 
 
 def _known(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for key, state in states.items():
         name = key.partition("{")[0]
-        record = {"History": History, "ModelCheckpoint": Kept}.get(name)
-        if record and (found := misfit(record, state)):
+        if name in RECORDS and (found := misfit(RECORDS[name], state)):
             raise ValueError(f".{name}.{found}")
     return states
 
 
-class Optimizer(Record):
-    state: dict[int, dict[str, Any]]
-    param_groups: list[dict[str, Any]]
+class Averaged(Record, extra="forbid"):
+    n_averaged: Score
 
 
 class Training(Checkpoint):
-    """What a checkpoint holds from which training resumes; Lightning reads the inside of its own parts."""
+    """What a checkpoint holds from which training resumes. The last three are compared with the parts of a run, once it
+    has built them, by `check_states`."""
 
+    version: str = Field(alias="pytorch-lightning_version", pattern=r"^2\.\d+\.\d+")
     callbacks: Annotated[dict[str, dict[str, Any]], AfterValidator(_known)]
-    optimizer_states: list[Optimizer]
+    current_model_state: dict[str, Weights] = Field(default={})  # where state_dict is an average, as the next
+    averaging_state: Averaged = Field(default_factory=Averaged.model_construct)
+    optimizer_states: list[dict[str, Any]]
     lr_schedulers: list[dict[str, Any]]
-    loops: Annotated[dict[str, dict[str, Any]], AfterValidator(plain)]
+    loops: dict[str, dict[str, Any]]
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -212,8 +252,9 @@ def _difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 def check_network(module: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
     """Raise CheckpointError unless the checkpoint has the tensors of this module, backbone and head."""
-    if difference := _difference(module.state_dict(), checkpoint["state_dict"]):
-        raise CheckpointError(f"{path} is damaged: its weights are not those of its network ({difference})")
+    for name in ("state_dict", "current_model_state"):
+        if name in checkpoint and (difference := _difference(module.state_dict(), checkpoint[name])):
+            raise CheckpointError(f"{path} is damaged: its weights are not those of its network ({difference})")
 
 
 def check_preprocessing(checkpoint: dict[str, Any], path: str | Path, preprocessing: dict[str, Any]) -> None:
@@ -257,6 +298,80 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
             raise CheckpointError(
                 f"{path} was trained with {key}={before}, this run has {key}={now}: resume with the same settings"
             )
+
+
+def check_states(
+    checkpoint: dict[str, Any], path: str | Path, optimizers: Sequence[Optimizer], schedules: Sequence[Any], loop: Any
+) -> None:
+    """Raise CheckpointError unless the parts of a run, newly built, can take their states from the checkpoint.
+
+    schedules: of the learning rate; loop: the state of Lightning's loop over epochs.
+    """
+    twins = [_stepped(deepcopy(optimizer)) for optimizer in optimizers]
+    built = {
+        "optimizer_states": [twin.state_dict() for twin in twins],
+        "lr_schedulers": [schedule.state_dict() for schedule in schedules],
+        "loop": loop,
+    }
+    saved = checkpoint | {"loop": checkpoint["loops"].get("fit_loop")}
+    epochs = checkpoint.get("epoch", 0) + 1
+    ended = {"ready": epochs, "started": epochs, "processed": epochs, "completed": epochs - 1}
+    try:
+        for name, state in built.items():
+            _check_like(state, saved[name], name)
+        if saved["loop"]["epoch_progress"]["current"] != ended:
+            raise ValueError(f"loop.epoch_progress.current is not that of the end of epoch {epochs}")
+        for twin, state in zip(twins, checkpoint["optimizer_states"], strict=True):
+            twin.load_state_dict(deepcopy(state))
+            _stepped(twin)
+    except Exception as error:  # of torch too, for values with which an optimizer cannot make a step
+        raise CheckpointError(
+            f"{path} does not fit this run, or is damaged: {' '.join(str(error).split())}; resume with the versions of "
+            "PyTorch and Lightning that saved it, or train again in another output_dir"
+        ) from error
+
+
+def _stepped(optimizer: Optimizer) -> Optimizer:
+    """The same optimizer after a step with gradients of zero, so that its state is complete."""
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def _check_like(ours: Any, theirs: Any, place: str) -> None:
+    """Raise ValueError unless a state differs from ours, of a part newly built, in numbers alone.
+
+    Those are finite where ours are; a count is not negative, and more than 0 where ours is. Switches of an optimizer
+    may be on, off, or left to PyTorch.
+    """
+    if isinstance(ours, dict | list | tuple) and type(theirs) is type(ours):
+        ours, theirs = (state if isinstance(state, dict) else dict(enumerate(state)) for state in (ours, theirs))
+        if differing := [*(ours.keys() - theirs.keys()), *(theirs.keys() - ours.keys())]:
+            verb = "lacks" if differing[0] in ours else "has an unknown"
+            raise ValueError(f"{place} {verb} {shown(differing[0])}")
+        for key, state in ours.items():
+            _check_like(state, theirs[key], f"{place}.{key}")
+        return
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
+        if (theirs.shape, theirs.dtype) != (ours.shape, ours.dtype):
+            raise ValueError(f"{place} is {theirs.dtype} {(*theirs.shape,)}, not {ours.dtype} {(*ours.shape,)}")
+        try:
+            fits = _stored(theirs).ndim > 0 or 0 <= theirs.item() < math.inf
+        except ValueError as error:
+            raise ValueError(f"{place} {error}") from error
+    elif ours is None or isinstance(ours, bool):
+        switch = place.startswith("optimizer") and (theirs is None or isinstance(theirs, bool))
+        fits = switch or type(theirs) is type(ours)
+    elif isinstance(ours, int | float):
+        least = min(ours, 1) if isinstance(ours, int) else -math.inf
+        kind = int if place.startswith("loop") else int | float  # a learning rate of 1 becomes 0.5
+        fits = isinstance(theirs, kind) and not isinstance(theirs, bool) and least <= theirs
+        fits = fits and (not math.isfinite(ours) or abs(theirs) < 2**53)
+    else:
+        fits = type(theirs) is type(ours) and theirs == ours
+    if not fits:
+        raise ValueError(f"{place} is {shown(theirs)}, where this run has {shown(ours)}")
 
 
 def check_best(

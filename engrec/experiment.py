@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from engrec import checkpoint, console, trackers
 from engrec.callbacks import (
     Calibration,
+    CheckedStates,
     History,
     MovedFolder,
     Predictions,
@@ -95,7 +96,7 @@ def build_trainer(plan: Plan) -> pl.Trainer:
     saver = Saver(read=plan.start.saved if isinstance(plan.start, Resume) else None)
     trainer = instantiate(
         config["trainer"],
-        callbacks=[same, MovedFolder(), *(instantiate(node) for node in config["callbacks"].values())],
+        callbacks=[same, MovedFolder(), CheckedStates(), *(instantiate(node) for node in config["callbacks"].values())],
         logger=instantiate(config["logger"]) if config["logger"] else False,
         plugins=[saver, *([environment] if environment else [])],
         default_root_dir=str(plan.folder),

@@ -5,27 +5,31 @@ Valid files are changed at random, 200 of each kind or as many as the environmen
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from dashboard_runs import made
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import drawn
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from safetensors.torch import save
 
 from engrec import checkpoint, weights_file
-from engrec.callbacks import History, MovedFolder, moved
+from engrec.callbacks import EMA, CheckedStates, History, MovedFolder, history_of, moved
 from engrec.data import DataModule
-from engrec.errors import explain
+from engrec.errors import CheckpointError, explain
 from engrec.evidence.groups import read_groups
 from engrec.faces.crop import STANDARD
 from engrec.modules import build
 from engrec.modules.engagement import EngagementModule
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
+from engrec.runs.checkpoint_io import Saver
 from engrec.runs.folder import config_of, finished
 from engrec.runs.reading import read_history
 from engrec.runs.record import find_runs
@@ -98,7 +102,14 @@ def ours(function, *arguments):
 
 IMAGES = {"channels": 1, "height": 16, "width": 16, "normalize": "image", "crop": STANDARD.as_dict()}
 MODEL = {"_target_": "engrec.models.vgg.VGG", "image_size": 16, "norm": "batch", "width": 0.02, "dense": [2]}
-OPTIMIZER = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+SGD = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+COSINE = {"_target_": "engrec.modules.schedules.cosine"}
+ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01}
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 0}
+KINDS = {
+    "plain": (SGD, COSINE, []),
+    "averaged": (ADAMW, PLATEAU, [lambda: EMA(0.9), lambda: EarlyStopping("val/auc", patience=9, mode="max")]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,22 +119,45 @@ def data(make_faces):
     return DataModule(faces, Split(index, index, index), lambda images: images, 4)
 
 
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """The content of last.ckpt of a run."""
-    import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    folder = tmp_path_factory.mktemp("trained")
+def a_run(kind, folder, max_epochs, saved=None):
+    """Trainer and module of a run of this kind."""
+    optimizer, schedule, more = KINDS[kind]
     torch.manual_seed(0)
-    module = EngagementModule(MODEL, OPTIMIZER, {}, ["class0", "class1"], IMAGES, [1, 1])
-    best = ModelCheckpoint(folder, "best", monitor="val/auc", mode="max", save_weights_only=True)
-    callbacks = [History(str(folder)), best, MovedFolder()]
+    module = EngagementModule(MODEL, optimizer, schedule, ["class0", "class1"], IMAGES, [1, 1])
+    kept = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(folder, "best", monitor="val/auc", mode="max", save_weights_only=True, **kept)
+    callbacks = [MovedFolder(), CheckedStates(), History(str(folder)), best, ModelCheckpoint(folder, "last", **kept)]
+    callbacks += [build() for build in more]
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=callbacks, **quiet)
-    trainer.fit(module, data)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return torch.load(folder / "last.ckpt", weights_only=True)
+    plugins = [Saver(read=saved)]
+    return pl.Trainer(accelerator="cpu", max_epochs=max_epochs, callbacks=callbacks, plugins=plugins, **quiet), module
+
+
+@pytest.fixture(scope="module")
+def stopped(data, tmp_path_factory):
+    """The content of last.ckpt of a run of each kind after two epochs."""
+    contents = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        trainer, module = a_run(kind, folder, 2)
+        trainer.fit(module, data)
+        contents[kind] = torch.load(folder / "last.ckpt", weights_only=True)
+    return contents
+
+
+@pytest.fixture(scope="module")
+def trained(stopped):
+    return stopped["plain"]
+
+
+def resumed(kind, path, data):
+    """The epochs of a run that resumes from this file for two more, as engrec.experiment resumes it."""
+    saved = checkpoint.read(path)
+    trainer, module = a_run(kind, path.parent, 4, saved)
+    checkpoint.check_continues(saved, path, dict(module.hparams))
+    checkpoint.check_network(module, saved, path)
+    trainer.fit(module, data, ckpt_path=str(path), weights_only=True)
+    return history_of(trainer).epochs
 
 
 def used(path, data):
@@ -155,6 +189,78 @@ def test_a_checkpoint(trained, data, tmp_path, monkeypatch, random):
     monkeypatch.setenv("SECRET", SECRET)
     torch.save(changed(random, trained, [*ODD, *ODD_TENSORS]), tmp_path / "last.ckpt")
     used(tmp_path / "last.ckpt", data)
+
+
+STATES = ("callbacks", "optimizer_states", "lr_schedulers", "loops")
+OTHERS = ("epoch", "global_step", "pytorch-lightning_version", "current_model_state", "averaging_state")
+
+
+@drawn(3)
+@given(random=st.randoms(use_true_random=True))
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_resumes_or_the_checkpoint_is_refused(stopped, data, tmp_path, kind, random):
+    content = stopped[kind]
+    part = random.choice([name for name in (*STATES, *STATES, *OTHERS) if name in content])
+    rest = {name: value for name, value in content.items() if name != part}
+    torch.save(rest | changed(random, {part: content[part]}, [*ODD, *ODD_TENSORS]), tmp_path / "last.ckpt")
+    ours(resumed, kind, tmp_path / "last.ckpt", data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unchanged_checkpoint_is_resumed(stopped, data, tmp_path, kind):
+    torch.save(stopped[kind], tmp_path / "last.ckpt")
+    assert [row["epoch"] for row in resumed(kind, tmp_path / "last.ckpt", data)] == [0, 1, 2, 3]
+    again = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert again["epoch"] == 3
+    assert again["optimizer_states"][0]["state"].keys() == stopped[kind]["optimizer_states"][0]["state"].keys()
+
+
+OPTIMIZER, SCHEDULE, LOOP = ("optimizer_states", 0), ("lr_schedulers", 0), ("loops", "fit_loop")
+GROUP, FIRST = (*OPTIMIZER, "param_groups", 0), (*OPTIMIZER, "state", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "said"),
+    [
+        ("plain", (*FIRST, "momentum_buffer"), torch.zeros(3), "state.0.momentum_buffer is torch.float32 (3,), not"),
+        ("plain", (*FIRST, "momentum_buffer"), 0.5, "momentum_buffer is 0.5, where this run has a Tensor"),
+        ("plain", (*FIRST, "momentum_buffer"), ..., "state.0 lacks 'momentum_buffer'"),
+        ("plain", (*FIRST, "momentum_buffer"), torch.zeros(1).expand(1, 1, 3, 3), "momentum_buffer is"),
+        ("plain", (*OPTIMIZER, "state", 99), {}, "state has an unknown 99"),
+        ("plain", (*OPTIMIZER, "param_groups", 3), ..., "param_groups lacks 3"),
+        ("plain", (*GROUP, "params", 0), ..., "params lacks"),
+        ("plain", (*GROUP, "lr"), "x", "lr is 'x', where this run has"),
+        ("plain", (*GROUP, "lr"), float("nan"), "lr is nan"),
+        ("plain", (*SCHEDULE, "last_epoch"), -1, "last_epoch is -1"),
+        ("plain", (*SCHEDULE, "step"), 1, "has an unknown 'step'"),
+        ("plain", (*SCHEDULE, "lr_lambdas", 0), True, "lr_lambdas.0 is True"),
+        ("plain", (*LOOP, "epoch_progress", "current", "ready"), 7, "is not that of the end of epoch 2"),
+        ("plain", (*LOOP, "epoch_progress", "current", "ready"), 2.0, "ready is 2.0"),
+        ("plain", (*LOOP, "epoch_loop.batch_progress", "is_last_batch"), ..., "lacks 'is_last_batch'"),
+        ("plain", ("loops", "fit_loop"), ..., "loop is None"),
+        ("plain", ("pytorch-lightning_version",), "0.9.0", "pytorch-lightning_version is '0.9.0'"),
+        ("averaged", (*FIRST, "step"), torch.tensor(float("nan")), "state.0.step is"),
+        ("averaged", (*FIRST, "step"), torch.tensor(-1.0), "state.0.step is"),
+        ("averaged", (*GROUP, "betas"), (1.0, 1.0), "division by zero"),
+        ("averaged", (*GROUP, "amsgrad"), True, "max_exp_avg_sq"),
+        ("averaged", ("averaging_state", "n_averaged"), torch.zeros(3), "n_averaged is a tensor of shape (3,)"),
+        ("averaged", ("current_model_state", "head.bias"), torch.zeros(3), "head.bias is (2,) here, (3,)"),
+        ("averaged", ("callbacks", "EarlyStopping{'monitor': 'val/auc', 'mode': 'max'}", "patience"), "x", "patience"),
+        ("averaged", ("callbacks", "EMA", "latest_update_step"), ..., "lacks latest_update_step"),
+    ],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_is_named(stopped, data, tmp_path, kind, place, value, said):
+    content = copy.deepcopy(stopped[kind])
+    node = content
+    for key in place[:-1]:
+        node = node[key]
+    if value is ...:
+        del node[place[-1]]
+    else:
+        node[place[-1]] = value
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        resumed(kind, tmp_path / "last.ckpt", data)
 
 
 @drawn(3)
