@@ -324,7 +324,7 @@ def check_states(
         for twin, state in zip(twins, checkpoint["optimizer_states"], strict=True):
             twin.load_state_dict(deepcopy(state))
             _stepped(twin)
-    except Exception as error:  # of torch too, for values with which an optimizer cannot make a step
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # torch's too
         raise CheckpointError(
             f"{path} does not fit this run, or is damaged: {' '.join(str(error).split())}; resume with the versions of "
             "PyTorch and Lightning that saved it, or train again in another output_dir"
