@@ -15,6 +15,7 @@ from PIL import Image
 
 from engrec.faces import detect
 from engrec.faces.detect import Face
+from engrec.schema import shown
 
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
 SMALL = 40  # pixels: a face under this side is more guessed than seen
@@ -51,14 +52,14 @@ class Crop:
     def from_dict(cls, stored: Any) -> Crop:
         """The recipe of `as_dict`. Raises ValueError, in one line, for anything else; further keys are ignored."""
         if not isinstance(stored, Mapping):
-            raise ValueError(f"crop must be a mapping, found {_shown(stored)}")
+            raise ValueError(f"crop must be a mapping, found {shown(stored)}")
         values = {}
         for name in (each.name for each in fields(cls)):
             if name not in stored:
                 raise ValueError(f"crop lacks {name}")
             fits, rule = _FIELDS[name]
             if not fits(stored[name]):
-                raise ValueError(f"crop.{name} must be {rule}, found {_shown(stored[name])}")
+                raise ValueError(f"crop.{name} must be {rule}, found {shown(stored[name])}")
             values[name] = stored[name]
         return cls(**values | {"shift": tuple(map(float, values["shift"])), "side": float(values["side"])})
 
@@ -152,11 +153,6 @@ def _turned(pixels: np.ndarray, roll: float, x: float, y: float, across: np.ndar
     upper = pixels[top, left] * (1 - u) + pixels[top, left + 1] * u
     lower = pixels[top + 1, left] * (1 - u) + pixels[top + 1, left + 1] * u
     return np.floor(upper * (1 - v) + lower * v + 0.5).astype(np.uint8)
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_text(value: Any) -> bool:

@@ -124,6 +124,11 @@ def test_recipes_are_equal_if_they_give_the_same_pixels():
     assert STANDARD.difference(Crop(detect_size=320)) == ""
 
 
+REPEATED = ["x"] * 10
+for _ in range(9):  # a few bytes in a checkpoint, 30 GB as text
+    REPEATED = [REPEATED] * 10
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -132,7 +137,8 @@ def test_recipes_are_equal_if_they_give_the_same_pixels():
         ({"side": True}, "crop.side must be"),
         ({"shift": [0]}, "crop.shift must be two numbers"),
         ({"shift": [0, math.inf]}, "crop.shift must be two numbers"),
-        ({"grey": "a\nb"}, "crop.grey must be a short text"),
+        ({"grey": "a\nb"}, r"crop.grey must be a short text, found 'a\\nb'"),
+        ({"side": [REPEATED]}, "crop.side must be from 0.01 to 100, found a list"),
         ({"detector": "x" * 5000}, "crop.detector must be a short text"),
         ({"detect_size": 10**400}, "crop.detect_size must be"),
     ],
