@@ -1,25 +1,15 @@
 """engrec: engagement recognition from faces."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engrec.use.answers import SeenFace
-    from engrec.use.predict import Boxes, Picture, Weights
+    from engrec.use.predict import predict as predict
 
 
-def predict(
-    source: Picture | Sequence[Picture],
-    weights: Weights = None,
-    boxes: Boxes | None = None,
-    every: float | None = None,
-) -> list[SeenFace]:
-    """Answers for every face in a picture, a folder, a video, or several of these: see `engrec.use.predict.predict`.
+def __getattr__(name: str) -> Any:
+    """`engrec.predict`, looked up when it is used: torch and the networks are not loaded with engrec."""
+    if name != "predict":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from engrec.use.predict import predict
 
-    Torch and the networks are loaded with the first call.
-    """
-    from engrec.use import predict as at_use
-
-    return at_use.predict(source, weights, boxes, every)
+    return predict
