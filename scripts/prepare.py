@@ -151,15 +151,9 @@ def _own(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, 
     classes = args.classes and [name.strip() for name in args.classes.split(",")]
     options = (args.name, classes, args.subject_regex, args.size, args.colour, args.root, args.ordered)
     if args.importer == "manifest":
-        return manifest.read(args.source, *options)
-    faces, found = photos.read(
-        args.source,
-        *options,
-        person_folders=args.person_folders,
-        every=args.every,
-        detect_size=args.detect_size,
-        threshold=args.threshold,
-    )
+        return manifest.read(args.source, manifest.Options(*options))
+    looked_at = (args.person_folders, args.every, args.detect_size, args.threshold)
+    faces, found = photos.read(args.source, photos.Settings(*options, *looked_at))
     pictures += found
     return faces
 

@@ -29,24 +29,41 @@ class Row:
     split: str | None
 
 
-def read(
-    source: Path,
-    name: str,
-    classes: Sequence[str] | None = None,
-    subject_regex: str | None = None,
-    size: int = 48,
-    colour: str = "grey",
-    root: Path | None = None,
-    ordered: bool = False,
-) -> dict[str, Any]:
-    """Arguments of `Faces` from a CSV file, or from class folders in a folder, .zip or .tar.*.
+@dataclass(frozen=True)
+class Options:
+    """What the user says of own data.
 
     classes: class names in order (of two, the second is the positive one); default: sorted.
     subject_regex: its one group matches the subject in each path, as "(s\\d+)_" in "engaged/s12_0001.png".
     root: folder that a CSV's paths start from and must not leave; default: the CSV's own folder.
     ordered: whether the classes are levels, in the order of `classes`.
     """
-    check_options(size, colour, classes, ordered)
+
+    name: str
+    classes: Sequence[str] | None = None
+    subject_regex: str | None = None
+    size: int = 48
+    colour: str = "grey"
+    root: Path | None = None
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 1024 or self.colour not in COLOURS:
+            found = f"{self.size} and {self.colour!r}"
+            raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {found}")
+        if self.ordered and self.classes is None:
+            raise ValueError(
+                "--ordered needs the levels in their order: set --classes, such as --classes low,middle,high"
+            )
+
+    def recipe(self, source: Path, importer: str, **more: Any) -> dict[str, Any]:
+        levels = {"ordered": True} if self.ordered else {}
+        return files.recipe(source, importer, self.name, self.size, self.colour, resize=files.RESIZE, **more, **levels)
+
+
+def read(source: Path, options: Options) -> dict[str, Any]:
+    """Arguments of `Faces` from a CSV file, or from class folders in a folder, .zip or .tar.*."""
+    size, colour, root = options.size, options.colour, options.root
     if source.suffix.lower() in (".csv", ".tsv"):
         rows = from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
@@ -54,9 +71,8 @@ def read(
         raise ValueError(f"--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
         rows, images, notes = _from_folders(source, size, colour)
-    rows, class_names = checked(rows, source, classes, subject_regex)
+    rows, class_names = checked(rows, source, options)
     pixels, formats = zip(*images, strict=True)  # a CSV's images are decoded last, after all other checks
-    levels = {"ordered": True} if ordered else {}
     optional = {"subjects": [row.subject for row in rows], "splits": [row.split for row in rows]}
     return {
         "images": np.stack(pixels),
@@ -64,26 +80,17 @@ def read(
         "class_names": class_names,
         "sources": np.array([row.path for row in rows]),
         "formats": np.array(formats),
-        "recipe": files.recipe(source, "manifest", name, size, colour, resize=files.RESIZE, notes=notes, **levels),
+        "recipe": options.recipe(source, "manifest", notes=notes),
         **{key: np.array(values) for key, values in optional.items() if None not in values},
     }
 
 
-def check_options(size: int, colour: str, classes: Sequence[str] | None, ordered: bool) -> None:
-    if not 1 <= size <= 1024 or colour not in COLOURS:
-        raise ValueError(f"size must be 1 to 1024 and colour one of {', '.join(COLOURS)}; found {size} and {colour!r}")
-    if ordered and classes is None:
-        raise ValueError("--ordered needs the levels in their order: set --classes, such as --classes low,middle,high")
-
-
-def checked(
-    rows: list[Row], source: Path, classes: Sequence[str] | None, subject_regex: str | None
-) -> tuple[list[Row], tuple[str, ...]]:
+def checked(rows: list[Row], source: Path, options: Options) -> tuple[list[Row], tuple[str, ...]]:
     """Rows with their subjects, and the class names. Raises ValueError for what does not fit together."""
-    if subject_regex is not None:
-        rows = _with_subjects(rows, subject_pattern(subject_regex))
+    if options.subject_regex is not None:
+        rows = _with_subjects(rows, subject_pattern(options.subject_regex))
     _check_splits(rows)
-    return rows, _class_names(rows, source, classes)
+    return rows, _class_names(rows, source, options.classes)
 
 
 def from_csv(source: Path, root: Path) -> list[Row]:

@@ -20,7 +20,7 @@ from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
 from engrec.faces.picture import one_line, open_picture
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
-from engrec.importers.manifest import Row
+from engrec.importers.manifest import Options, Row
 
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
@@ -48,62 +48,45 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How pictures are looked at. every: seconds between the frames of a video."""
+class Settings(Options):
+    """How pictures are looked at, too. person_folders: a folder for each person is in that of the class. every: seconds
+    between the frames of a video. detect_size: pixels of the longer side given to the detector; default: 640, and 320
+    where all are videos."""
 
-    size: int
-    colour: str
-    every: float
-    detect_size: int
-    threshold: float
+    person_folders: bool = False
+    every: float = 1.0
+    detect_size: int | None = None
+    threshold: float = THRESHOLD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.01 <= self.every <= 3600:
+            raise ValueError(f"--every must be 0.01 to 3600 seconds, found {self.every:g}")
 
 
-def read(
-    sources: Sequence[Path],
-    name: str,
-    classes: Sequence[str] | None = None,
-    subject_regex: str | None = None,
-    size: int = 48,
-    colour: str = "grey",
-    root: Path | None = None,
-    ordered: bool = False,
-    person_folders: bool = False,
-    every: float = 1.0,
-    detect_size: int | None = None,
-    threshold: float = THRESHOLD,
-) -> tuple[dict[str, Any], list[Picture]]:
+def read(sources: Sequence[Path], settings: Settings) -> tuple[dict[str, Any], list[Picture]]:
     """Arguments of `Faces`, and all pictures, those that were left out too. The frames of a video are one clip.
 
     sources: a folder with a folder for each class, or a CSV of path,label[,subject][,split], or photographs and videos
-    whose folder is their class. person_folders: a folder for each person is in that of the class. every: seconds
-    between the frames of a video. detect_size: pixels of the longer side given to the detector; default: 640, and 320
-    where all are videos. The rest is as in `manifest.read`.
+    whose folder is their class.
     """
-    manifest.check_options(size, colour, classes, ordered)
-    if not 0.01 <= every <= 3600:
-        raise ValueError(f"--every must be 0.01 to 3600 seconds, found {every:g}")
-    rows, paths, below, notes = _rows(sources, root, person_folders)
-    rows, class_names = manifest.checked(rows, sources[0], classes, subject_regex)
+    rows, paths, below, notes = _rows(sources, settings)
+    rows, class_names = manifest.checked(rows, sources[0], settings)
     videos = sum(is_video(row.path) for row in rows)
     if videos and importlib.util.find_spec("av") is None:
         raise ValueError("videos need PyAV: pip install '.[use]'")
-    detect_size = detect_size or (VIDEO_SIZE if videos == len(rows) else SIZE)
-    settings = Settings(size, colour, every, detect_size, threshold)
+    detect_size = settings.detect_size or (VIDEO_SIZE if videos == len(rows) else SIZE)
+    settings = replace(settings, detect_size=detect_size)
     pictures = _looked_at(rows, paths, below, settings)
     taken = [picture for picture in pictures if picture.image is not None]
     _check_every_class(pictures, taken, class_names)
-    recipe = files.recipe(
+    recipe = settings.recipe(
         sources[0],
         "faces",
-        name,
-        size,
-        colour,
-        crop=Crop(detect_size=detect_size, threshold=threshold).as_dict(),
-        resize=files.RESIZE,
+        crop=Crop(detect_size=detect_size, threshold=settings.threshold).as_dict(),
         notes=notes + _notes(pictures, class_names),
         left_out=dict(Counter(picture.left_out.partition(":")[0] for picture in pictures if picture.left_out)),
-        **({"every": every} if videos else {}),
-        **({"ordered": True} if ordered else {}),
+        **({"every": settings.every} if videos else {}),
     )
     optional = {
         "subjects": [picture.row.subject for picture in taken],
@@ -140,11 +123,9 @@ def report(pictures: Sequence[Picture]) -> str:
     return text.getvalue()
 
 
-def _rows(
-    sources: Sequence[Path], root: Path | None, person_folders: bool
-) -> tuple[list[Row], dict[str, Path], Path | None, list[str]]:
+def _rows(sources: Sequence[Path], settings: Settings) -> tuple[list[Row], dict[str, Path], Path | None, list[str]]:
     """Rows, the file of each row by its path, the folder that no file may be outside of, and notes."""
-    source = sources[0]
+    source, root, person_folders = sources[0], settings.root, settings.person_folders
     for each in sources:
         if not each.exists():
             raise ValueError(f"{each} does not exist: give the path of a folder, a CSV or files")
@@ -207,9 +188,10 @@ def _from_file(path: Path) -> Row:
 
 def _looked_at(rows: Sequence[Row], paths: dict[str, Path], below: Path | None, settings: Settings) -> list[Picture]:
     pictures: list[Picture] = []
-    photos = Detector(settings.detect_size, settings.threshold)
+    size = settings.detect_size or SIZE
+    photos = Detector(size, settings.threshold)
     # A recording is upright, and the frames in which nobody is seen are many.
-    frames = Detector(settings.detect_size, settings.threshold, turned=False)
+    frames = Detector(size, settings.threshold, turned=False)
     for row in tqdm(rows, desc="faces", unit=" files", disable=None, delay=1, leave=False):
         path = paths[row.path]
         try:

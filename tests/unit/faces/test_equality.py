@@ -34,7 +34,7 @@ def prepared(photo, faces, folder):
     for label in "ab":
         (folder / label).mkdir()
         Image.fromarray(photo).save(folder / label / "1.png")
-    arguments, _ = photos.read([folder], "mine")
+    arguments, _ = photos.read([folder], photos.Settings("mine"))
     return difference(arguments["images"][1], crop(photo, faces["onnxruntime"]))
 
 

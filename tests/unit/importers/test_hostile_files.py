@@ -12,6 +12,7 @@ from mutations import ODD_TEXTS, damaged, drawn, in_one_line
 
 from engrec.datasets.prepared import Faces
 from engrec.importers import er, fer2013, ferplus, manifest, wacv2016
+from engrec.importers.manifest import Options
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 FER = [["emotion", "pixels", "Usage"]] + [
@@ -83,7 +84,7 @@ def test_the_tables_that_the_others_are_made_from_are_read(folder, encode):
     fer, votes = (write(folder / name, text_of(rows).encode()) for name, rows in (("fer.csv", FER), ("v.csv", VOTES)))
     assert len(imported(fer2013.read, fer)) == 16
     assert len(imported(ferplus.read, fer, votes)) == 16
-    assert len(imported(manifest.read, write(folder / "t.csv", text_of(TABLE).encode()), "mine")) == 8
+    assert len(imported(manifest.read, write(folder / "t.csv", text_of(TABLE).encode()), Options("mine"))) == 8
 
 
 @drawn()
@@ -104,7 +105,7 @@ def test_votes(folder, content, rule):
 @drawn()
 @given(content=tables(TABLE), name=st.sampled_from(["table.csv", "table.tsv"]))
 def test_manifest(folder, content, name):
-    imported(manifest.read, write(folder / name, content), "mine")
+    imported(manifest.read, write(folder / name, content), Options("mine"))
 
 
 LEVELS = [f"dataset/{level}/img{subject}_{frame}.jpg" for level in "123" for subject in (1, 12) for frame in (1, 2)]
@@ -136,7 +137,11 @@ def test_archives(pack, folder, picture, data):
     """Members that are damaged, missing, doubled or named oddly, then the archive itself damaged."""
     names, read = data.draw(
         st.sampled_from(
-            [(LEVELS, wacv2016.read), (CLASSES, lambda path: manifest.read(path, "mine")), (CLASSES, fer2013.read)]
+            [
+                (LEVELS, wacv2016.read),
+                (CLASSES, lambda path: manifest.read(path, Options("mine"))),
+                (CLASSES, fer2013.read),
+            ]
         )
     )
     content = {name: picture(number, "JPEG" if name.endswith("jpg") else "PNG") for number, name in enumerate(names)}
@@ -166,14 +171,14 @@ def test_a_member_with_a_password(pack, picture):
     content[content.index(b"PK\x01\x02") + 8] |= 1
     source.write_bytes(content)
     with pytest.raises(ValueError, match=r"faces\.zip cannot be unpacked .*password"):
-        manifest.read(source, "mine")
+        manifest.read(source, Options("mine"))
 
 
 def test_a_zip_whose_names_are_not_utf8(pack, picture):
     source = pack({name: picture(0) for name in [*CLASSES, "train/a/é.png"]}, "zip")
     source.write_bytes(source.read_bytes().replace("é".encode(), b"\xff\xfe"))
     with pytest.raises(ValueError, match=r"faces\.zip is truncated or damaged"):
-        manifest.read(source, "mine")
+        manifest.read(source, Options("mine"))
 
 
 ARRAYS = {"X": np.random.default_rng(0).integers(0, 256, (4, 48, 48), np.uint8), "Y": np.array([0, 1, 0, 1])}
@@ -252,16 +257,16 @@ def test_links_that_name_each_other(tmp_path):
     (tmp_path / "b.png").symlink_to("a.png")
     table = write(tmp_path / "faces.csv", b"path,label\na.png,x\nb.png,y\n")
     with pytest.raises(ValueError, match=r"line 2: a\.png is not in"):
-        manifest.read(table, "mine")
+        manifest.read(table, Options("mine"))
 
 
 def test_a_path_that_is_too_long(tmp_path):
     table = write(tmp_path / "faces.csv", b"path,label\n" + b"x" * 900 + b".png,x\nb.png,y\n")
     with pytest.raises(ValueError, match=r"line 2: x{900}\.png is not in"):
-        manifest.read(table, "mine")
+        manifest.read(table, Options("mine"))
     table.write_bytes(b"path,label\n" + b"x" * 5000 + b".png,x\nb.png,y\n")
     with pytest.raises(ValueError, match=r"line 2 has a cell of 5004 letters, allowed: 1000"):
-        manifest.read(table, "mine")
+        manifest.read(table, Options("mine"))
 
 
 def test_a_folder_with_a_name_that_is_not_utf8(tmp_path, picture):
@@ -270,11 +275,11 @@ def test_a_folder_with_a_name_that_is_not_utf8(tmp_path, picture):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture(1))
     with pytest.raises(ValueError, match=r"'a/\\udcff\.txt' is not a printable UTF-8 name"):
-        manifest.read(tmp_path / "faces", "mine")
+        manifest.read(tmp_path / "faces", Options("mine"))
     (tmp_path / "faces" / "a" / "\udcff.txt").rename(tmp_path / "faces" / "a" / ".\udcff")
-    assert len(imported(manifest.read, tmp_path / "faces", "mine")) == 2
+    assert len(imported(manifest.read, tmp_path / "faces", Options("mine"))) == 2
     renamed = (tmp_path / "faces").rename(tmp_path / "\udcff")
-    assert imported(manifest.read, renamed, "mine").recipe["source"] == "\\udcff"
+    assert imported(manifest.read, renamed, Options("mine")).recipe["source"] == "\\udcff"
 
 
 def test_a_class_for_each_image_is_not_compared_with_every_other(tmp_path):
@@ -284,7 +289,7 @@ def test_a_class_for_each_image_is_not_compared_with_every_other(tmp_path):
 
 def test_root_without_a_csv_names_the_source(tmp_path):
     with pytest.raises(ValueError, match=f"and {tmp_path.name} is not one"):
-        manifest.read(tmp_path, "mine", root=tmp_path)
+        manifest.read(tmp_path, Options("mine", root=tmp_path))
 
 
 @pytest.mark.parametrize("text", ["a{99999999999}", "(" * 5000 + ")" * 5000])
@@ -297,11 +302,11 @@ def test_a_zip_with_an_empty_name(pack, picture):
     source = pack({name: picture(0) for name in [*CLASSES, "EMPTYNAME"]}, "zip")
     source.write_bytes(source.read_bytes().replace(b"EMPTYNAME", b"\0MPTYNAME"))
     with pytest.raises(ValueError, match=r"faces\.zip: '' is not a printable UTF-8 name"):
-        manifest.read(source, "mine")
+        manifest.read(source, Options("mine"))
 
 
 def test_zip_directories_are_no_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.mkdir("train")
     with pytest.raises(ValueError, match=r"x\.zip contains no images"):
-        manifest.read(tmp_path / "x.zip", "mine")
+        manifest.read(tmp_path / "x.zip", Options("mine"))

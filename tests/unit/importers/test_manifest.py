@@ -7,6 +7,7 @@ import pytest
 
 from engrec.datasets.prepared import Faces
 from engrec.importers import manifest
+from engrec.importers.manifest import Options
 
 PACKINGS = ("folder", "zip", "tar", "tar.gz", "tar.xz", "tar.bz2")
 TABLE = """path,label,subject,split
@@ -49,8 +50,8 @@ def write(tmp_path, encode):
     ids=["comma", "semicolon", "tab", "case", "order", "aliases", "quotes", "backslash", "bom-crlf", "blank", "extra"],
 )
 def test_csv_variants_give_the_same_set(write, text, assert_same):
-    faces = manifest.read(write(text, "other.csv"), "mine")
-    reference = manifest.read(write(), "mine")
+    faces = manifest.read(write(text, "other.csv"), Options("mine"))
+    reference = manifest.read(write(), Options("mine"))
     faces["sources"] = np.char.replace(faces["sources"], "./", "")
     assert_same(faces, reference)
     assert reference["class_names"] == ("bored", "engaged")
@@ -62,13 +63,15 @@ def test_csv_variants_give_the_same_set(write, text, assert_same):
 
 
 def test_subject_and_split_are_optional(write):
-    faces = manifest.read(write("\n".join(",".join(line.split(",")[:2]) for line in TABLE.splitlines())), "mine")
+    faces = manifest.read(
+        write("\n".join(",".join(line.split(",")[:2]) for line in TABLE.splitlines())), Options("mine")
+    )
     assert "subjects" not in faces
     assert "splits" not in faces
 
 
 def test_options(write):
-    faces = manifest.read(write(), "mine", classes=["engaged", "bored"], size=20, colour="rgb")
+    faces = manifest.read(write(), Options("mine", classes=["engaged", "bored"], size=20, colour="rgb"))
     assert faces["images"].shape == (4, 3, 20, 20)
     assert faces["labels"].tolist() == [0, 1, 0, 1]
     assert faces["recipe"]["size"] == [20, 20]
@@ -79,14 +82,14 @@ def test_classes_may_be_levels_in_order(write):
     levels = ["engaged", "bored", "asleep"]
     source = write(TABLE.replace("bored", "asleep", 1))
     for ordered in (True, False):
-        assert Faces(**manifest.read(source, "mine", classes=levels, ordered=ordered)).ordered == ordered
+        assert Faces(**manifest.read(source, Options("mine", classes=levels, ordered=ordered))).ordered == ordered
 
 
 def test_paths_may_start_from_another_root(write, tmp_path):
     source = write()
     (tmp_path / "lists").mkdir()
     moved = source.rename(tmp_path / "lists" / "faces.csv")
-    assert manifest.read(moved, "mine", root=tmp_path)["labels"].tolist() == [1, 0, 1, 0]
+    assert manifest.read(moved, Options("mine", root=tmp_path))["labels"].tolist() == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,8 @@ def folders(encode):
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_class_folders_in_every_packing(pack, folders, packing, assert_same):
-    faces = manifest.read(pack(dict(reversed(folders.items())), packing), "mine", subject_regex=r"(s\d+)_")
-    assert_same(faces, manifest.read(pack(folders, name="reference"), "mine", subject_regex=r"(s\d+)_"))
+    faces = manifest.read(pack(dict(reversed(folders.items())), packing), Options("mine", subject_regex=r"(s\d+)_"))
+    assert_same(faces, manifest.read(pack(folders, name="reference"), Options("mine", subject_regex=r"(s\d+)_")))
     assert faces["class_names"] == ("bored", "engaged")
     assert faces["labels"].tolist() == [0] * 4 + [1] * 4
     assert faces["subjects"].tolist() == ["s1", "s1", "s2", "s2"] * 2
@@ -178,7 +181,7 @@ def test_class_folders_in_every_packing(pack, folders, packing, assert_same):
 @pytest.mark.parametrize("lead", ["", "faces_v2/"])
 def test_split_folders(pack, folders, lead):
     content = {f"{lead}{'train' if '/s1' in name else 'Validation'}/{name}": data for name, data in folders.items()}
-    faces = manifest.read(pack(content, "zip"), "mine", subject_regex=r"(s\d+)_")
+    faces = manifest.read(pack(content, "zip"), Options("mine", subject_regex=r"(s\d+)_"))
     assert np.unique(faces["splits"], return_counts=True)[1].tolist() == [4, 4]
     assert set(zip(faces["splits"].tolist(), faces["subjects"].tolist(), strict=True)) == {
         ("train", "s1"),
@@ -187,7 +190,7 @@ def test_split_folders(pack, folders, lead):
 
 
 def test_files_that_are_no_images_are_counted(pack, folders):
-    faces = manifest.read(pack({**folders, "bored/notes.txt": b"x"}), "mine")
+    faces = manifest.read(pack({**folders, "bored/notes.txt": b"x"}), Options("mine"))
     assert faces["recipe"]["notes"] == ["1 files are not images and were left out, such as bored/notes.txt"]
     assert len(faces["images"]) == 8
 
