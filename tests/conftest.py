@@ -22,10 +22,10 @@ LONGEST = (
     "test_paper_table_runs", "test_launchers", "test_real_data", "test_audit_real", "test_dashboard_browser",
     "test_try_browser",
 )  # fmt: skip
-# What needs Slurm, PostgreSQL, a browser or the real data sets, which few machines have: `make test-all`.
+# What needs Slurm, PostgreSQL, a browser, GPUs or the real data sets, which few machines have: `make test-all`.
 SYSTEMS = (
     "test_slurm", "test_search_slurm", "test_search_shared", "test_dashboard_browser", "test_report_browser",
-    "test_try_browser", "test_real_data", "test_audit_real",
+    "test_try_browser", "test_launchers", "test_real_data", "test_audit_real",
 )  # fmt: skip
 
 

@@ -162,6 +162,7 @@ def torchrun(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_torchrun_has_one_folder_and_goes_on_when_a_process_is_killed(folder):
     long = ["batch_size=8", "dataset.num_train=400", "max_epochs=4"]
     done = folder.command(*START, *long, "output_dir=whole")

@@ -99,7 +99,7 @@ def test_without_a_gpu_there_is_one_worker_and_nothing_is_set(machine):
     ("number", "everyone", "status"),
     [
         pytest.param(signal.SIGINT, True, 130, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, False, -signal.SIGTERM, id="kill", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, False, -signal.SIGTERM, id="kill"),
         pytest.param(signal.SIGKILL, False, -signal.SIGKILL, id="kill-9"),
     ],
 )

@@ -60,6 +60,7 @@ def test_other_settings_in_the_same_folder_are_refused_on_one_line(made, folder)
     assert "with max_epochs=1 and not 2" in other.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_run_in_hand_and_the_same_command_goes_on(folder):
     """The signal reaches the command alone; its run keeps the last whole epoch, and ends as if it had never stopped."""
     arguments = [*COMMAND, "--rows", "vgg_scratch", "max_epochs=8"]
