@@ -6,8 +6,6 @@ PYTEST := $(BIN)/python -m pytest --durations=10
 PARALLEL := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 # By itself, as it measures how fast the machine is.
 TIMED := tests/integration/test_benchmark_runs.py
-# Beside the others, as it mostly waits for a scheduler.
-WAITING := tests/integration/test_slurm.py
 
 .PHONY: demo test test-all checks docs setup web clean
 
@@ -18,9 +16,7 @@ test: checks
 	$(PARALLEL) -m "not slow"
 
 test-all: checks
-	$(PYTEST) $(WAITING) & waiting=$$!; \
-	DRAWS=300 $(PARALLEL) --ignore $(TIMED) --ignore $(WAITING); status=$$?; \
-	wait $$waiting && exit $$status
+	DRAWS=300 $(PARALLEL) --ignore $(TIMED)
 	$(PYTEST) $(TIMED)
 
 checks: .venv/installed
