@@ -72,7 +72,7 @@ MEASURED = {
     "a prepared photograph, and the crop of the same file": prepared,
     "a picture as an array, as a PIL image, and already grey": kinds,
     "the crop, and Pillow's resize of that part of the whole grey picture": pillow,
-    "a face at the border, and in a picture enlarged by its border": border,
+    "a face at the border, and the same face after the border's pixels were repeated around the picture": border,
     "boxes by torch and by onnxruntime": boxes,
     "crops of the boxes by torch and by onnxruntime": engines,
 }
