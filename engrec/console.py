@@ -17,6 +17,7 @@ from engrec.machine import cluster
 from engrec.modules.classifier import Classifier
 from engrec.plan import Backbone, Plan, Resume
 from engrec.splits import Undivided
+from engrec.words import counted
 
 log = logging.getLogger(__name__)
 REAL_DATA = {
@@ -45,9 +46,9 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     if isinstance(plan.start, Resume):
         log.info("resuming from %s", plan.start.path)
     faces, split = data.faces, data.split
-    people = "" if faces.subjects is None else f" of {len(set(faces.subjects.tolist()))} people"
+    people = "" if faces.subjects is None else f" of {counted(len(set(faces.subjects.tolist())), 'person', 'people')}"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
-    log.info("%s: %s, %s images%s (%s)", plan.stage, faces.name, f"{len(faces):,}", people, sizes)
+    log.info("%s: %s, %s%s (%s)", plan.stage, faces.name, counted(len(faces), "image"), people, sizes)
     log.info("split: %s", describe_split(plan, data))
     if plan.leaks:
         log.warning(plan.strategy.caution)

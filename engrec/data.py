@@ -22,6 +22,7 @@ from engrec.faces.crop import crop_of
 from engrec.machine.hardware import memory_of
 from engrec.splits import Split, Strategy
 from engrec.transforms import Batch, Mixup, Progressive, epoch_seed, mirrored_at_first, standardize, to_float
+from engrec.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +263,8 @@ class DataModule(pl.LightningDataModule):
         if len(index) < world_size:
             fewer = max(1, len(index))
             raise ValueError(
-                f"{len(index)} images for {world_size} devices leave one idle: set trainer.devices={fewer}"
+                f"{counted(len(index), 'image')} for {world_size} devices, so that one is idle: "
+                f"set trainer.devices={fewer}"
             )
         settings = (index, batch_size, shuffle, self.seed, rank, world_size, self.device)
         balanced = shuffle and self.balance == "subject"

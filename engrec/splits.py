@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from engrec.ranges import Count, Seed
+from engrec.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,8 @@ class KFold(Strategy):
         if not 2 <= self.num_folds <= num_subjects:
             advice = f": set split.num_folds={min(num_subjects, 5)}" if num_subjects > 1 else ""
             raise ValueError(
-                f"split.num_folds={self.num_folds} for {num_subjects} subjects must be from 2 to {num_subjects}{advice}"
+                f"split.num_folds={self.num_folds} for {counted(num_subjects, 'subject')} must be from 2 to "
+                f"{num_subjects}{advice}"
             )
         check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
@@ -234,7 +236,7 @@ def check(split: Split, labels: np.ndarray, subjects: np.ndarray | None, num_cla
         classes = np.unique(labels[sides[name]])
         if len(classes) > 1:
             continue
-        message = f"all {len(sides[name])} images of {name} are of class {classes[0]}: AUC is undefined there"
+        message = f"{name} has images of class {classes[0]} only, {len(sides[name])} in all: AUC is undefined there"
         if name == "test" and subjects is not None and len(np.unique(subjects[split.test])) == 1:
             warnings.warn(f"{message}; pool the predictions of all folds before scoring", stacklevel=2)
         else:

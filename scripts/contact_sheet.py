@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from engrec.machine.signals import ctrl_c_exits
+from engrec.words import counted
 
 with ctrl_c_exits():
     from engrec.errors import errors_in_one_line
@@ -27,13 +28,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: 0)")
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset(options.overrides)
-    people = "" if faces.subjects is None else f" of {len(set(faces.subjects)):,} people"
+    people = "" if faces.subjects is None else f" of {counted(len(set(faces.subjects)), 'person', 'people')}"
     path = contact_sheet(
         faces.images,
         faces.labels,
         faces.class_names,
         options.out or ROOT / "outputs" / "contact_sheets" / f"{faces.file_name}.png",
-        title=f"{faces.title}: {len(faces):,} faces{people}",
+        title=f"{faces.title}: {counted(len(faces), 'face')}{people}",
         per_class=options.per_class,
         captions=faces.subjects,
         seed=options.seed,

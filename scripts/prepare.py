@@ -29,6 +29,7 @@ with ctrl_c_exits():
         wacv2016,
     )
     from engrec.machine.files import write_text
+    from engrec.words import counted
 
 EXAMPLES = {
     "fer2013": """\
@@ -263,7 +264,7 @@ def _summary(faces: Faces) -> str:
         counts = [int((mask & (faces.splits == split)).sum()) for split in splits] + [int(mask.sum())]
         lines.append("".join([name.ljust(width), *(f"{count:>8}" for count in counts)]))
     _, channels, height, pixel_width = faces.images.shape
-    lines.append(f"\n{faces.name}: {len(faces)} images, {channels} × {height} × {pixel_width}")
+    lines.append(f"\n{faces.name}: {counted(len(faces), 'image')}, {channels} × {height} × {pixel_width}")
     if faces.clips is not None:
         lines.append(f"clips: {len(np.unique(faces.clips)):,}, of which each is one observation")
     lines.append(f"subjects: {'unknown' if faces.subjects is None else len(np.unique(faces.subjects))}")
@@ -299,7 +300,7 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     people = 0 if faces.subjects is None else len(np.unique(faces.subjects))
     if people < 3:  # to train, to validate, to test
         why = (
-            f"there are {people} people"
+            f"there {'is' if people == 1 else 'are'} {counted(people, 'person', 'people')}"
             if people
             else "the subjects are unknown: use --subject-regex or a subject column"
         )

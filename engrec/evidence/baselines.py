@@ -30,6 +30,7 @@ from engrec.runs import pictures
 from engrec.runs.folder import write_config
 from engrec.runs.record import environment, without_nan, write_controls, write_predictions, write_result
 from engrec.splits import Split
+from engrec.words import counted
 
 ORIENTATIONS, CELL, BLOCK = 9, 8, 2  # bins of 20 degrees, pixels of a cell's side, cells of a block's side
 CS = (1e-5, 1e-4, 1e-3, 1e-2)  # 0.1 takes as long again as these together, on FER-2013
@@ -154,9 +155,11 @@ def folds_of(cfg: DictConfig, faces: Faces, folder: Path, chosen: bool) -> list[
 
 
 def announce(plan: Baseline, faces: Faces) -> None:
-    people = "" if faces.subjects is None else f" of {len(np.unique(faces.subjects))} people"
+    people = "" if faces.subjects is None else f" of {counted(len(np.unique(faces.subjects)), 'person', 'people')}"
     folds = f", {len(plan.folds)} folds" if len(plan.folds) > 1 else ""
-    print(f"{plan.method.row}: {faces.name}, {len(faces):,} images{people}, split={plan.choices['split']}{folds}")
+    print(
+        f"{plan.method.row}: {faces.name}, {counted(len(faces), 'image')}{people}, split={plan.choices['split']}{folds}"
+    )
     strategy = get_object(plan.cfg.split["_target_"])
     if strategy.leaks:
         print(strategy.caution)

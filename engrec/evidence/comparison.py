@@ -14,6 +14,7 @@ from engrec.evidence.people import PeopleScore, people_scores
 from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
 from engrec.metrics import METRICS, auc, compared, logits_of
 from engrec.splits import LEAKING
+from engrec.words import counted
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Comparison:
     @cached_property
     def title(self) -> str:
         group = self.groups[0]
-        people = f" of {len(set(group.people)):,} people" if group.by_subject else ""
+        people = f" of {counted(len(set(group.people)), 'person', 'people')}" if group.by_subject else ""
         check = f" ({LEAKING[group.name['split']].mark})" if group.leaks else ""
         check += " (transductive: beside the results, not one of them)" if group.transductive else ""
         data = " and ".join(dict.fromkeys(g.name["data"] for g in self.groups))

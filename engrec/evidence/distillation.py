@@ -11,6 +11,7 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence.out_of_fold import OutOfFold, out_of_fold
 from engrec.ranges import Positive, Share, check
 from engrec.splits import Split
+from engrec.words import counted
 
 TEACHERS = "engrec.splits.Teachers"
 
@@ -67,7 +68,7 @@ def check_teachers(found: OutOfFold, faces: Faces, split: Split) -> None:
         )
     if len(held := np.setdiff1d(found.index, split.train)):
         raise ValueError(
-            f"the teachers predicted {len(held):,} images that are not trained on here, such as "
+            f"the teachers predicted {counted(len(held), 'image')} that training leaves out here, such as "
             f"{faces.sources[held[0]]}: set split=official, and dataset.exclude as for the teachers"
         )
     if len(lacking := np.setdiff1d(split.train, found.index)):

@@ -10,6 +10,7 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence.groups import Group, read_groups
 from engrec.runs.record import Run, find_runs
 from engrec.splits import LEAKING
+from engrec.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,8 @@ def _index_of(group: Group, faces: Faces) -> np.ndarray:
         raise ValueError(f"{faces.name} has two images of one source, so that no prediction can be joined with them")
     if foreign := [source for source in group.sources.tolist() if source not in where]:
         raise ValueError(
-            f"the runs in {folder} predicted {len(foreign):,} images that {faces.name} does not have, such as "
+            f"the runs in {folder} predicted {counted(len(foreign), 'image')} that {faces.name} does not have, "
+            "such as "
             f"{foreign[0]}: set dataset.path and dataset.exclude as in these runs"
         )
     index = np.array([where[source] for source in group.sources.tolist()])

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from engrec.machine.files import atomic_write
+from engrec.words import counted
 
 # Containers by the names of FFmpeg's readers. Not its pictures, and not its playlists, which can name other addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg,mjpeg"
@@ -157,7 +158,7 @@ class Video:
             yield from frames
 
     def _judge(self, number: int, seconds: float) -> None:
-        read = f"read {number} frames, {seconds:.1f} s"
+        read = f"read {counted(number, 'frame')}, {seconds:.1f} s"
         start = (self.container.start_time or 0) / 1e6
         missing = (self.duration or 0) - (self._reached - max(start, 0))
         if self._end is not None:
@@ -165,7 +166,7 @@ class Video:
         elif self.duration and missing > max(MISSING_SECONDS, MISSING_SHARE * self.duration):
             self.damage = f"{read}, then: it ends before the {self.duration:.1f} s that its header states"
         elif self._broken:
-            self.damage = f"{read}, without {len(self._broken)} damaged parts: {self._broken[0]}"
+            self.damage = f"{read}, without {counted(len(self._broken), 'damaged part')}: {self._broken[0]}"
 
     def _reason(self) -> str:
         reason = self._end or next(iter(self._broken), None)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engrec.importers import fer2013, files, table
+from engrec.words import counted
 
 CLASS_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COLUMNS = (*CLASS_NAMES, "unknown", "nf")
@@ -114,7 +115,8 @@ def _join(
         )
     lost = int(((by_name < 0) & (names != "")).sum())
     return by_name, [
-        f"joined by image name, because the rows are in another order; left out {lost} images of unclear name or Usage"
+        f"joined by image name, because the rows are in another order; left out "
+        f"{counted(lost, 'image')} of unclear name or Usage"
     ]
 
 
@@ -137,7 +139,7 @@ def _votes(path: Path, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     rows = [_row(*found) for found in table.read(path, ("usage", "image name", *map(str.lower, COLUMNS)))]
     if len(rows) != num_rows:
         raise ValueError(
-            f"{path.name} has {len(rows)} rows and FER-2013 has {num_rows}: "
+            f"{path.name} has {counted(len(rows), 'row')} and FER-2013 has {num_rows}: "
             "both must be complete and in their original order"
         )
     counts, names, usages = zip(*rows, strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engrec.importers import files, table
+from engrec.words import counted
 
 COLOURS = ("grey", "rgb")
 
@@ -148,7 +149,7 @@ def _from_folders(source: Path, size: int, colour: str) -> tuple[list[Row], list
     return (
         rows,
         images,
-        [f"{len(others)} files are not images and were left out, such as {others[0]}"] if others else [],
+        [f"files that are not images, left out: {len(others)}, such as {others[0]}"] if others else [],
     )
 
 
@@ -183,7 +184,8 @@ def subject_pattern(subject_regex: str) -> re.Pattern[str]:
         raise ValueError(f"--subject-regex {subject_regex!r} is not a regular expression: {error}") from error
     if pattern.groups != 1:
         raise ValueError(
-            f"--subject-regex {subject_regex!r} has {pattern.groups} groups, expected 1: put only the subject "
+            f"--subject-regex {subject_regex!r} has {counted(pattern.groups, 'group')}, expected 1: put only the "
+            "subject "
             r"in parentheses, as in '(s\d+)_'"
         )
     return pattern
@@ -229,7 +231,7 @@ def _check_lookalikes(rows: list[Row]) -> None:
         if alike and 10 * counts[rare] <= counts[frequent]:
             row = next(row for row in rows if row.label == rare)
             raise ValueError(
-                f"{row.where} has label {rare!r}, found in {counts[rare]} images: did you mean "
+                f"{row.where} has label {rare!r}, found in {counted(counts[rare], 'image')}: did you mean "
                 f"{frequent!r}? If not, name all classes: --classes {','.join(sorted(counts))}"
             )
 

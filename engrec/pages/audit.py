@@ -10,6 +10,7 @@ from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound,
 from engrec.evidence.suspicious import Suspicious
 from engrec.pages import page, tables
 from engrec.pages.panels import Panels, look, text
+from engrec.words import counted
 
 Section = tuple[str, list[str], list[list[list[str]]]]  # heading, remarks, tables
 
@@ -80,7 +81,7 @@ def _identical_section(audit: Audit) -> Section:
     if not len(same):
         return "Identical images", ["No two images are identical, pixel for pixel."], []
     remark = (
-        f"{len(same.images):,} images in {len(same):,} groups: {len(same.images) - len(same):,} repeat another one; "
+        f"{len(same.images):,} images in {counted(len(same), 'group')}: {len(same.images) - len(same):,} superfluous; "
         f"the largest group has {largest:,}."
     )
     return "Identical images", [remark], [[["", "groups"], ["identical", f"{len(same):,}"], *_across([same])]]
@@ -154,8 +155,10 @@ def _people_section(audit: Audit) -> Section:
     images, classes = audit.subject_counts.sum(1), (audit.subject_counts > 0).sum(1)
     lacking, alone = (classes < len(audit.class_names)).sum(), (classes == 1).sum()
     remarks = [
-        f"{len(images):,} people with {images.min():,} to {images.max():,} images (median {np.median(images):g}).",
-        f"{lacking:,} lack a class, {alone:,} have one only: for these, recognising the person gives the label."
+        f"{counted(len(images), 'person', 'people')} with {images.min():,} to {images.max():,} images "
+        f"(median {np.median(images):g}).",
+        f"People who lack a class: {lacking:,}; who have one only: {alone:,}. For these, recognising the person gives "
+        "the label."
         if lacking
         else "Every person has images of every class.",
     ]
@@ -295,7 +298,7 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, most).round().astype(int))]
     blocks = "".join(_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
     across = ", across splits or people" if marked and not only else ""
-    what = page.note(f"{name}{across}: {len(spread)} of {len(numbers):,} groups.")
+    what = page.note(f"{name}{across}: {len(spread)} of {counted(len(numbers), 'group')}.")
     return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
 
 

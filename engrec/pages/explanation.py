@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from engrec.pages.contact_sheet import Sheet
 from engrec.runs.pictures import write
 from engrec.use.explain import RANKINGS, Deletion, Explanation, Shown
+from engrec.words import counted
 
 SIDE, GAP, LEFT = 0.95, 0.1, 1.45  # inches
 TABLE = (0.2, 3.0, 3.85, 4.65, 5.8)  # where its columns start
@@ -41,7 +42,7 @@ def table(explanation: Explanation) -> list[list[str]]:
     """The deletion scores in words: a heading, and a row for each share of blurred pixels."""
     drawn = "people" if explanation.by_person else "images"
     heading = [
-        f"Fall of the answer's probability, {explanation.num_images} images",
+        f"Fall of the answer's probability, {counted(explanation.num_images, 'image')}",
         "by the map",
         "at random",
         "by another's map",

@@ -57,7 +57,7 @@ def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
         raise ValueError(f"{out}: no row has all folds: leave out --table-only")
     folds = max((run.settings.get("split.num_folds", 0) for runs in found.values() for run in runs), default=0)
     if len(every) < folds and every != {None}:
-        notes.append(f"only {len(every)} of {folds} folds have been run: the other people are not tested")
+        notes.append(f"folds that have been run: {len(every)} of {folds}; the other people are not tested")
     return groups, notes
 
 

@@ -14,6 +14,7 @@ from engrec.pages.faces import SIDE, mistakes, prepared_faces
 from engrec.pages.figures import intervals, learning, of_test
 from engrec.pages.panels import PALE, WARNING, Chart, Look, assign_looks, text
 from engrec.runs.record import Run
+from engrec.words import counted
 
 MOST_PICTURES, PICTURES_EACH = 144, 24  # on the page, of a model
 STYLE = f"""<style>
@@ -50,16 +51,12 @@ def _lead(blocks: Sequence[Comparison], runs: Sequence[Run]) -> str:
     groups = sum(len(block.groups) for block in blocks)
     days = sorted({found[0] for run in runs if (found := re.match(r"\d{4}-\d\d-\d\d", str(run.settings.get("run"))))})
     when = f", started {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
-    what = " in ".join((_counted(len(runs), "run"), _counted(groups, "group")))
+    what = " in ".join((counted(len(runs), "run"), counted(groups, "group")))
     return page.note(
-        f"{what} over {_counted(len(blocks), 'set')} of test images{when}. Runs that differ only in fold and seed are "
+        f"{what} over {counted(len(blocks), 'set')} of test images{when}. Runs that differ only in fold and seed are "
         "one group: folds are pooled, seeds averaged. "
         f"Page written {datetime.now():%Y-%m-%d, %H:%M}."
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def _section(block: Comparison, looks: Mapping[str, Look], pictures_each: int, anchor: str) -> str:

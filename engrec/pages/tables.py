@@ -13,6 +13,7 @@ import numpy as np
 
 from engrec.machine.files import write_text
 from engrec.metrics import ERRORS_IN_TABLES, METRICS
+from engrec.words import counted
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
@@ -153,22 +154,21 @@ def people_legend(block: "Comparison") -> list[str]:
         "worst_people": "mean over the {}, a quarter of all, for whom that of the nearest neighbour is lowest.",
     }
     return [
-        f"{label[0].upper()}{label[1:]}: {meaning[key].format(_people(score.num_people))}"
+        f"{label[0].upper()}{label[1:]}: {meaning[key].format(counted(score.num_people, 'person', 'people'))}"
         for key, label in ((key, METRICS[key].label) for key in meaning)
         if (score := block.people_scores.get(label))
     ]
 
 
-def _people(number: int) -> str:
-    return f"{number:,} people" if number != 1 else "one person"
-
-
 def interval_legend(block: "Comparison", of_seeds: str = "") -> str:
     """of_seeds: what to say of several."""
-    people = f"{block.draws.num_groups:,} people"
     group = block.groups[0]
     unit = group.unit if group.clips is None else "clips"
-    over = people if group.by_subject else f"{unit} (the data set has no subject ids)"
+    over = (
+        counted(block.draws.num_groups, "person", "people")
+        if group.by_subject
+        else f"{unit} (the data set has no subject ids)"
+    )
     several = any(len(group.seeds) > 1 for group in block.groups)
     seeds = f"; ± is the standard deviation over seeds{of_seeds}" if several else ""
     return f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{seeds}."

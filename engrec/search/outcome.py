@@ -68,7 +68,7 @@ def importances(study: optuna.Study, sweep: Sweep) -> Importances:
     """By PED-ANOVA. Raises ValueError for few trials."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < LEAST:
-        raise ValueError(f"{len(complete)} complete trials are too few for importances: {LEAST} are needed")
+        raise ValueError(f"importances need {LEAST} complete trials, found {len(complete)}")
     evaluated = {}
     for index, objective in enumerate(sweep.objectives):
         if len({trial.values[index] for trial in complete}) == 1:

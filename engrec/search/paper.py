@@ -26,6 +26,7 @@ from engrec.runs.settings import differences
 from engrec.search.local import Job, Launcher
 from engrec.search.progress import span
 from engrec.weights_file import located
+from engrec.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {"hog_svm": "HOG + SVM", "cnn": "CNN", "vgg_scratch": "VGG from scratch", "engagement": "Engagement model"}
@@ -218,7 +219,7 @@ def check_folds(runs: Iterable[Run], faces: Faces) -> None:
     people, loso = len(np.unique(faces.subjects)), any("split=loso" in run.overrides for run in runs)
     if len(folds) not in ([people] if loso else range(2, people + 1)):
         number = f"--folds {people}" if loso else f"--folds from 2 to {people}"
-        raise ValueError(f"--folds {len(folds)}: {faces.name} has {people} people; set {number}")
+        raise ValueError(f"--folds {len(folds)}: {faces.name} has {counted(people, 'person', 'people')}; set {number}")
 
 
 def check_settings(run: Run) -> None:
@@ -277,7 +278,7 @@ def run_all(runs: Sequence[Run], launcher: Launcher, may_diverge: bool = False) 
         if run.state == "done":
             clock.add(run, run.seconds)
     if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already", flush=True)
+        print(f"{len(runs) - len(waiting)} of {len(runs)} runs done already", flush=True)
     launcher.left_over([run.folder for run in waiting])
     alone = len(launcher.slots) == 1
     try:

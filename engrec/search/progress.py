@@ -16,6 +16,7 @@ from engrec.search.arguments import Options
 from engrec.search.outcome import scores, short
 from engrec.search.search import RunningTrial, Search
 from engrec.search.trial import Phase
+from engrec.words import counted
 
 
 def announce(options: Options, search: Search) -> None:
@@ -46,10 +47,6 @@ def _in_slurm(search: Search, options: slurm.Options) -> str:
     number, gpus = counted(len(search.launcher.slots), "Slurm job"), options.gpus_per_node
     found = counted(gpus, "GPU") if gpus else "no GPU (slurm.gpus_per_node=1 asks for one)"
     return f"{number} in parallel, each with {counted(options.cpus_per_task, 'CPU')} and {found}"
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def conclude(options: Options, search: Search, summary: str, paths: Sequence[Path]) -> None:

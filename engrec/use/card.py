@@ -20,6 +20,7 @@ from engrec.runs.record import Run
 from engrec.use import onnx
 from engrec.use.int8 import Agreement
 from engrec.use.measured import Measured, differences, has_tested, why_none
+from engrec.words import counted
 
 KAGGLE = "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge"
 FER2013 = (
@@ -170,7 +171,7 @@ def opening(about: About) -> str:
     ]
     if about.task == "engagement":
         number = None if about.trained is None else (about.trained.result.get("num_people") or {}).get("train")
-        people = "few people" if number is None else f"{number} people"
+        people = "few people" if number is None else counted(number, "person", "people")
         lines.append(
             f"**Research demonstration.** It has learned from {people}. Nothing is known about people unlike them: "
             "their age, skin colour, disabilities and culture are not recorded. It is not fit for any use on learners."

@@ -117,7 +117,7 @@ def summary(done: Recorded) -> list[str]:
     lines = [_of(one) for one in done.counted if one.read]
     if small := sum(one.small for one in done.counted):
         number = sum(one.faces for one in done.counted)
-        lines.append(f"{small:,} of {number:,} faces are smaller than {SMALL} pixels: trust those rows less")
+        lines.append(f"{small:,} of {number:,} faces under {SMALL} pixels: trust those rows less")
     if done.num_rows:
         lines += [f"{done.folder}: {', '.join(done.files)}", LIMITS]
     return lines

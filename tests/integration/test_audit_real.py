@@ -46,7 +46,7 @@ def test_fer2013_has_its_known_faults(fer):
     same = found.identical
     assert len(same) == len(groups) == 1503
     assert len(same.images) - len(same) == sum(map(len, groups)) - len(groups) == 1840
-    assert "3,343 images in 1,503 groups: 1,840 repeat another one" in text
+    assert "3,343 images in 1,503 groups: 1,840 superfluous" in text
     assert same.across_splits.sum() == sum(n for side, n in sides.items() if len(side) > 1) == 546
     assert same.joined["train", "test"] == sum(n for side, n in sides.items() if {"train", "test"} <= side) == 275
     assert same.joined == {("train", "val"): 264, ("train", "test"): 275, ("val", "test"): 41}

@@ -18,7 +18,7 @@ from engrec.modules.expression import ExpressionModule
 from engrec.runs import record
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge", "ignore:all .* of test are of class")
+pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge", "ignore:test has images of class")
 
 
 @pytest.fixture

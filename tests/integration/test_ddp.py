@@ -91,7 +91,7 @@ def test_fewer_images_than_processes_is_an_error_that_says_what_to_type(folder):
     few = ["trainer.devices=3", "dataset.num_val=2", "dataset.num_test=21", "max_epochs=1"]
     done = folder.command(*START, *few, "output_dir=few")
     assert done.status == 1
-    assert "error: 2 images for 3 devices leave one idle: set trainer.devices=2" in done.stderr
+    assert "error: 2 images for 3 devices, so that one is idle: set trainer.devices=2" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder.path / "few" / "result.json").exists()
 

@@ -65,8 +65,8 @@ def test_each_fold_is_trained_with_what_was_chosen_for_it_and_pooled(chosen, fol
 
 def test_the_same_command_again_runs_nothing(chosen, folder):
     again = nested(folder, "--out", "chosen")
-    assert "8 of 8 runs are done already" in again.stdout
-    assert "2 of 2 runs are done already" in again.stdout
+    assert "8 of 8 runs done already" in again.stdout
+    assert "2 of 2 runs done already" in again.stdout
 
 
 def test_the_test_people_of_a_fold_have_no_influence_on_its_choice(chosen, folder):

@@ -48,7 +48,7 @@ def test_the_same_command_again_runs_nothing(made, folder):
     before = {path: path.stat().st_mtime_ns for path in results}
     again = paper_table(folder, *COMMAND, "--rows", "hog_svm,engagement", "max_epochs=1")
     assert again.status == 0, again.stderr[-3000:]
-    assert "3 of 3 runs are done already" in again.stdout
+    assert "3 of 3 runs done already" in again.stdout
     assert "] engagement" not in again.stdout
     assert {path: path.stat().st_mtime_ns for path in sorted((folder.path / "table").rglob("result.json"))} == before
 

@@ -263,8 +263,8 @@ def sides(train, val, test):
         (sides([0, 1, 2, 3], [3, 4, 5], [6, 7]), "image 3 is used 2 times"),
         (sides([0, 1, 2], [4, 5], [3, 6, 7]), r"train and test share subjects \(1, such as p1\)"),
         (sides([0, 2], [4, 5], [6, 7]), "no image of class 1 in train"),
-        (sides([0, 1], [4], [6, 7]), r"all 1 images of val are of class 0.*larger split\.val_fraction"),
-        (sides([0, 1], [2, 3], [4, 6]), r"all 2 images of test are of class 0"),
+        (sides([0, 1], [4], [6, 7]), r"val has images of class 0 only, 1 in all.*larger split\.val_fraction"),
+        (sides([0, 1], [2, 3], [4, 6]), r"test has images of class 0 only, 2 in all"),
     ],
 )
 def test_check_refuses(split, message):
@@ -275,5 +275,5 @@ def test_check_refuses(split, message):
 
 def test_one_test_subject_of_one_class_only_warns():
     labels, subjects = np.array([0, 1, 0, 1, 0, 0]), np.repeat(["p0", "p1", "p2"], 2)
-    with pytest.warns(UserWarning, match="of test are of class 0: AUC is undefined there; pool"):
+    with pytest.warns(UserWarning, match="test has images of class 0 only, .*: AUC is undefined there; pool"):
         check(sides([0, 1], [2, 3], [4, 5]), labels, subjects, 2, leaks=False)

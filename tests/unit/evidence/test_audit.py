@@ -251,7 +251,7 @@ def test_people_and_classes_are_counted(make_faces):
     assert found.class_counts.tolist() == [[3, 2], [1, 2]]
     assert found.in_several_splits == 1
     text = markdown(found)
-    assert "1 lack a class, 1 have one only" in text
+    assert "People who lack a class: 1; who have one only: 1." in text
     assert "People in several official splits: 1." in text
 
 

@@ -118,7 +118,7 @@ def test_a_training_image_without_a_teacher_is_named(images, faces, tmp_path):
 @pytest.mark.parametrize("number", [TRAIN, 30])  # of validation, of test
 def test_predictions_for_validation_or_test_images_are_refused(images, faces, tmp_path, number):
     folder = teach(tmp_path / "all", images, [range(8), [*range(8, 24), number]])
-    message = rf"predicted 1 images that are not trained on here, such as image00{number}\.png: set split=official"
+    message = rf"predicted 1 image that training leaves out here, such as image00{number}\.png: set split=official"
     with pytest.raises(ValueError, match=message):
         Distillation(str(folder))(faces, official(faces))
 
@@ -126,7 +126,7 @@ def test_predictions_for_validation_or_test_images_are_refused(images, faces, tm
 def test_a_student_that_tests_what_its_teachers_know_is_refused(faces, teachers):
     every = official(faces)
     split = Split(every.train[2:], every.val, every.train[:2])
-    with pytest.raises(ValueError, match="2 images that are not trained on here"):
+    with pytest.raises(ValueError, match="2 images that training leaves out here"):
         Distillation(str(teachers))(faces, split)
 
 

@@ -191,7 +191,7 @@ def test_split_folders(pack, folders, lead):
 
 def test_files_that_are_no_images_are_counted(pack, folders):
     faces = manifest.read(pack({**folders, "bored/notes.txt": b"x"}), Options("mine"))
-    assert faces["recipe"]["notes"] == ["1 files are not images and were left out, such as bored/notes.txt"]
+    assert faces["recipe"]["notes"] == ["files that are not images, left out: 1, such as bored/notes.txt"]
     assert len(faces["images"]) == 8
 
 

@@ -58,7 +58,7 @@ def test_few_trials_have_no_importances_and_the_page_says_so(tmp_path):
     searching = searched(tmp_path, parsed(tmp_path), n_trials=3)
     search.write_summary(searching.sweep, searching.study, tmp_path, "the command")
     page = (tmp_path / "summary.html").read_text()
-    assert "3 complete trials are too few for importances: 10 are needed." in page
+    assert "importances need 10 complete trials, found 3." in page
 
 
 def test_importances_in_the_figure_are_those_of_the_text(of_two):
