@@ -7,7 +7,7 @@ YuNet: Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intel
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ SIZE, LEAST, THRESHOLD, MOST_OVERLAP = 640, 128, 0.6, 0.3
 ENGINES = ("auto", "onnxruntime", "torch")
 STRIDES = (8, 16, 32)  # of the network's three grids of places
 ANGLES = (-90, -45, 45, 90)  # degrees by which a picture without a face is turned
+TURNED_THRESHOLD = 0.85  # the least score in a turned picture, in which more things resemble a face
 
 Point = tuple[float, float]
 Network = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -30,12 +31,14 @@ class Face:
     """A face in a picture, in pixels from its top left corner.
 
     box: x, y of the top left corner, width, height. score: from 0 to 1. landmarks: the person's right eye and left eye,
-    the tip of the nose, the right and the left corner of the mouth.
+    the tip of the nose, the right and the left corner of the mouth. turned: whether it was found only after the picture
+    was turned.
     """
 
     box: tuple[float, float, float, float]
     score: float = 1.0
     landmarks: tuple[Point, Point, Point, Point, Point] | None = None
+    turned: bool = False
 
     @property
     def roll(self) -> float:
@@ -62,7 +65,8 @@ class Detector:
     size: pixels of the longer side given to the network, to which larger pictures are reduced; pictures under LEAST
     are enlarged to that, as the network misses faces that fill such a small one. threshold: the least
     score of a face. engine: "onnxruntime", "torch", or "auto", onnxruntime where it is installed. turned: whether a
-    picture in which nothing is found is turned by 45° and 90° to both sides, which takes four times as long.
+    picture in which nothing is found is turned by 45° and 90° to both sides, which takes four times as long; a face
+    in it must have TURNED_THRESHOLD too.
 
     Raises ValueError for a setting out of its range, and for onnxruntime where it is not installed.
     """
@@ -83,22 +87,22 @@ class Detector:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(f"a picture must be uint8 (H, W, 3), found {rgb.dtype} {rgb.shape}")
         resized, scales = _resized(rgb, self.size)
-        faces = self._found(resized) or (self._turned(resized) if self.turned else [])
+        faces = self._found(resized, self.threshold) or (self._turned(resized) if self.turned else [])
         return [_scaled(face, *scales) for face in faces]
 
-    def _found(self, rgb: np.ndarray) -> list[Face]:
+    def _found(self, rgb: np.ndarray, threshold: float) -> list[Face]:
         height, width = rgb.shape[:2]
         padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
         padded[0, :, :height, :width] = rgb.transpose(2, 0, 1)[::-1]  # BGR
-        return decoded(self.network(padded), padded.shape[3] // 8, self.threshold)
+        return decoded(self.network(padded), padded.shape[3] // 8, threshold)
 
     def _turned(self, rgb: np.ndarray) -> list[Face]:
         """The faces that are found at the angle with the highest score."""
-        image = Image.fromarray(rgb)
+        image, threshold = Image.fromarray(rgb), max(self.threshold, TURNED_THRESHOLD)
         found: list[list[Face]] = []
         for angle in ANGLES:
             turned = image.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-            faces = self._found(np.asarray(turned))
+            faces = self._found(np.asarray(turned), threshold)
             found.append([turned_back(face, angle, turned.size, image.size) for face in faces])
         return max(found, key=lambda faces: max((face.score for face in faces), default=0.0))
 
@@ -217,11 +221,11 @@ def turned_back(face: Face, angle: float, turned: tuple[int, int], size: tuple[i
     centre = back(x + width / 2, y + height / 2)
     width, height = (height, width) if angle % 90 == 0 else (face.px, face.px)
     box = (centre[0] - width / 2, centre[1] - height / 2, width, height)
-    return _with_points(box, face, back)
+    return _with_points(box, replace(face, turned=True), back)
 
 
 def _with_points(box: tuple[float, float, float, float], face: Face, moved: Callable[[float, float], Point]) -> Face:
     if face.landmarks is None:
-        return Face(box, face.score)
+        return replace(face, box=box)
     eye, other_eye, nose, corner, other_corner = (moved(x, y) for x, y in face.landmarks)
-    return Face(box, face.score, (eye, other_eye, nose, corner, other_corner))
+    return replace(face, box=box, landmarks=(eye, other_eye, nose, corner, other_corner))

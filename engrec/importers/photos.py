@@ -27,7 +27,7 @@ TABLES = (".csv", ".tsv")
 NO_FACE = "no face"
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",
-    "small", "roll",
+    "small", "roll", "turned",
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def report(pictures: Sequence[Picture]) -> str:
         row, face = picture.row, picture.face
         about = [picture.source, row.label, row.subject, row.split, picture.left_out]
         box = [f"{value:.1f}" for value in face.box] if face else [""] * 4
-        found = [f"{face.px:.1f}", int(face.px < SMALL), f"{face.roll:.1f}"] if face else [""] * 3
+        found = [f"{face.px:.1f}", int(face.px < SMALL), f"{face.roll:.1f}", int(face.turned)] if face else [""] * 4
         writer.writerow([*about, picture.num_faces, f"{face.score:.3f}" if face else "", *box, *found])
     return text.getvalue()
 
@@ -259,6 +259,7 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
     without = Counter(picture.row.label for picture in seen if picture.face is None)
     several, unreadable = sum(picture.num_faces > 1 for picture in taken), sum(map(is_unreadable, pictures))
     small = sum(picture.face.px < SMALL for picture in taken if picture.face is not None)
+    turned = sum(picture.face.turned for picture in taken if picture.face is not None)
     notes = []
     if without:
         all_of = Counter(picture.row.label for picture in seen)
@@ -271,6 +272,8 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
         notes.append(f"files that could not be read, or only in part: {unreadable}")
     if several:
         notes.append(f"pictures with more than one face, of which the largest was taken: {several}")
+    if turned:
+        notes.append(f"faces found only after turning the picture: {turned}; look at them, as things may be among them")
     if small:
         notes.append(f"faces smaller than {SMALL} pixels: {small}")
     return notes

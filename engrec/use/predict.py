@@ -48,7 +48,7 @@ class Predictor:
 
     @cached_property
     def in_videos(self) -> Detect:
-        return Detector(VIDEO_SIZE)
+        return Detector(VIDEO_SIZE, turned=False)  # a recording is upright
 
     def pictures(self, pictures: Iterator[tuple[str, Image.Image]], boxes: Boxes | None = None) -> Iterator[Seen]:
         """Answers for pictures, each with its name, in their order. boxes: own ones, instead of those detected."""

@@ -3,6 +3,7 @@
 import { resized } from "./crop.js";
 
 const THRESHOLD = 0.6;
+const TURNED_THRESHOLD = 0.85; // in a turned picture, in which more things resemble a face
 const LEAST = 128; // pixels of the longer side: the network misses faces that fill a smaller picture
 const MOST_OVERLAP = 0.3;
 const STRIDES = [8, 16, 32]; // of the network's three grids of places
@@ -13,7 +14,7 @@ const ANGLES = [-90, -45, 45, 90]; // degrees by which a picture without a face 
    picture in which nothing is found. */
 export async function detect(run, picture, size, turned) {
   const { fitting, scales } = fitted(picture, size);
-  let faces = await found(run, fitting);
+  let faces = await found(run, fitting, THRESHOLD);
   if (!faces.length && turned) faces = await foundTurned(run, fitting);
   const scaled = (x, y) => [x * scales[0], y * scales[1]];
   return faces.map(({ box: [x, y, width, height], ...face }) =>
@@ -38,7 +39,7 @@ function rounded(value) {
   return value - floor === 0.5 ? floor + (floor % 2) : Math.round(value);
 }
 
-async function found(run, { data, width, height }) {
+async function found(run, { data, width, height }, threshold) {
   const [w, h] = [Math.ceil(width / 32) * 32, Math.ceil(height / 32) * 32];
   const padded = new Float32Array(3 * w * h);
   for (let y = 0; y < height; y++) {
@@ -47,12 +48,12 @@ async function found(run, { data, width, height }) {
       for (let channel = 0; channel < 3; channel++) padded[channel * w * h + y * w + x] = data[from + 2 - channel];
     }
   }
-  return decoded(await run(padded, h, w), w / 8);
+  return decoded(await run(padded, h, w), w / 8, threshold);
 }
 
 /* The faces in the network's outputs. columns: of the grid with stride 8. */
-export function decoded(outputs, columns) {
-  const all = STRIDES.flatMap((stride) => places(outputs, stride, (columns * 8) / stride));
+export function decoded(outputs, columns, threshold) {
+  const all = STRIDES.flatMap((stride) => places(outputs, stride, (columns * 8) / stride, threshold));
   all.sort((one, other) => other.score - one.score);
   const kept = [];
   for (const face of all) {
@@ -61,12 +62,12 @@ export function decoded(outputs, columns) {
   return kept;
 }
 
-function places(outputs, stride, columns) {
+function places(outputs, stride, columns, threshold) {
   const [cls, obj, box, kps] = ["cls", "obj", "bbox", "kps"].map((name) => outputs[`${name}_${stride}`]);
   const faces = [];
   for (let place = 0; place < cls.length; place++) {
     const score = Math.sqrt(limited(cls[place]) * limited(obj[place]));
-    if (score < THRESHOLD) continue;
+    if (score < threshold) continue;
     const [x, y] = [place % columns, Math.floor(place / columns)];
     const [dx, dy, logWidth, logHeight] = box.subarray(4 * place, 4 * place + 4);
     const [width, height] = [logWidth, logHeight].map((log) => Math.exp(Math.max(-20, Math.min(20, log))));
@@ -93,7 +94,7 @@ async function foundTurned(run, picture) {
   let best = [];
   for (const angle of ANGLES) {
     const { turned, back } = rotated(picture, angle);
-    const faces = (await found(run, turned)).map((face) => {
+    const faces = (await found(run, turned, TURNED_THRESHOLD)).map((face) => {
       const [x, y, width, height] = face.box;
       const [cx, cy] = back(x + width / 2, y + height / 2);
       const longer = Math.max(width, height);

@@ -61,12 +61,29 @@ def test_a_picture_that_lies_on_its_side_has_the_same_face(photo, angle):
     small = np.pad(photo[::3, ::3], ((20, 20), (20, 20), (0, 0)), mode="edge")  # so small that -90 must be turned
     upright, lying = Detector()(small)[0], turned(small, angle)
     face = Detector()(lying)[0]
+    assert (upright.turned, face.turned) == (False, angle == -90)
     middle = np.array([upright.box[0] + upright.box[2] / 2, upright.box[1] + upright.box[3] / 2])
     turn = np.radians(angle)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     expected = rotation @ (middle - np.array(small.shape[1::-1]) / 2) + np.array(lying.shape[1::-1]) / 2
     found = np.array([face.box[0] + face.box[2] / 2, face.box[1] + face.box[3] / 2])
     assert found == pytest.approx(expected, abs=0.15 * upright.px)
+
+
+@pytest.mark.parametrize("size", [320, 640])
+@pytest.mark.parametrize("thing", ["coffee", "moon", "colorwheel"])
+def test_a_thing_is_no_face_however_it_is_turned(thing, size):
+    picture = getattr(skimage.data, thing)()
+    rgb = np.ascontiguousarray(np.broadcast_to(picture.reshape(*picture.shape[:2], -1), (*picture.shape[:2], 3)))
+    for seen in (rgb, np.ascontiguousarray(rgb[:, ::-1])):
+        assert Detector(size)(seen) == []
+
+
+def test_the_user_s_threshold_counts_where_it_is_higher(photo):
+    small = np.pad(photo[::3, ::3], ((20, 20), (20, 20), (0, 0)), mode="edge")
+    score = Detector()(turned(small, -90))[0].score
+    assert Detector(threshold=score - 0.001)(turned(small, -90))
+    assert Detector(threshold=score + 0.001)(turned(small, -90)) == []
 
 
 @pytest.mark.parametrize("angle", detect.ANGLES)

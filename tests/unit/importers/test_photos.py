@@ -42,41 +42,45 @@ def rows_of(out):
 def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_path, capsys):
     both = np.concatenate([portrait, portrait[:, ::-1]], axis=1)
     small = np.asarray(Image.fromarray(portrait).resize((64, 64)))
+    lying = np.rot90(np.pad(small, ((20, 20), (20, 20), (0, 0)), mode="edge"))
     source = pack(
         {
             "bored/s1_1.png": encode(portrait),
             "bored/s1_2.png": encode(nobody),
             "engaged/s1_1.jpg": jpeg(both),
             "engaged/s2_2.png": encode(small),
+            "engaged/s2_3.png": encode(lying),
             "engaged/notes.txt": b"x",
         }
     )
     out = tmp_path / "data" / "mine.npz"
     assert run(out, source, "--subject-regex", r"(s\d)_") == 0
     faces, printed = load(out), capsys.readouterr().out
-    assert faces.sources.tolist() == ["bored/s1_1.png", "engaged/s1_1.jpg", "engaged/s2_2.png"]
+    assert faces.sources.tolist() == ["bored/s1_1.png", "engaged/s1_1.jpg", "engaged/s2_2.png", "engaged/s2_3.png"]
     assert faces.class_names == ("bored", "engaged")
-    assert faces.subjects.tolist() == ["s1", "s1", "s2"]
+    assert faces.subjects.tolist() == ["s1", "s1", "s2", "s2"]
     assert faces.clips is None
-    assert faces.formats.tolist() == ["PNG RGB 220x220", "JPEG RGB 440x220", "PNG RGB 64x64"]
+    assert faces.formats.tolist() == ["PNG RGB 220x220", "JPEG RGB 440x220", "PNG RGB 64x64", "PNG RGB 104x104"]
     assert np.array_equal(faces.images[0], crop(portrait, Detector()(portrait)[0]))
     assert faces.recipe["importer"] == "faces"
     assert Crop.from_dict(faces.recipe["crop"]) == STANDARD
     assert faces.recipe["crop"]["detect_size"] == 640
     assert faces.recipe["left_out"] == {"no face": 1}
-    assert "no face was found in 1 of 4 pictures, which were left out: bored 1 of 2, engaged 0 of 2" in printed
+    assert "no face was found in 1 of 5 pictures, which were left out: bored 1 of 2, engaged 0 of 3" in printed
     assert "pictures with more than one face, of which the largest was taken: 1" in printed
-    assert "faces smaller than 40 pixels: 1" in printed
+    assert "faces smaller than 40 pixels: 2" in printed
+    assert "faces found only after turning the picture: 1; look at them" in printed
     assert "files that are neither photographs nor videos, left out: 1, such as engaged/notes.txt" in printed
     assert "left out: no face: bored/s1_2.png" in printed
     assert f"dataset.path={out} split=random\n  (a leakage check only, because there are 2 people)" in printed
     rows = rows_of(out)
     assert [row["source"] for row in rows] == [
-        "bored/s1_1.png", "bored/s1_2.png", "engaged/s1_1.jpg", "engaged/s2_2.png"
+        "bored/s1_1.png", "bored/s1_2.png", "engaged/s1_1.jpg", "engaged/s2_2.png", "engaged/s2_3.png"
     ]  # fmt: skip
-    assert [row["left_out"] for row in rows] == ["", "no face", "", ""]
-    assert [row["small"] for row in rows] == ["0", "", "0", "1"]
-    assert [row["faces"] for row in rows] == ["1", "0", "2", "1"]
+    assert [row["left_out"] for row in rows] == ["", "no face", "", "", ""]
+    assert [row["small"] for row in rows] == ["0", "", "0", "1", "1"]
+    assert [row["turned"] for row in rows] == ["0", "", "0", "0", "1"]
+    assert [row["faces"] for row in rows] == ["1", "0", "2", "1", "1"]
     assert [path.name for path in sorted(out.parent.iterdir())] == ["mine.npz", "mine_pictures.csv"]
 
 

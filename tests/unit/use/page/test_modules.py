@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.data import astronaut
+from skimage.data import astronaut, coffee
 from tiny_networks import fake, faking, picture
 
 from engrec.faces import detect
@@ -86,10 +86,11 @@ def test_the_crop_is_that_of_python_bit_for_bit(tmp_path, size, colour):
 
 
 def test_faces_are_found_where_python_finds_them(tmp_path):
-    """With outputs of the same network; in pictures that are reduced first, also of a face that lies on its side."""
+    """With outputs of the same network; in pictures that are reduced first, of a face that lies on its side too."""
     upright = np.ascontiguousarray(astronaut()[:300, 60:361])
     small = np.ascontiguousarray(upright[50:160, 110:210])  # which is enlarged
-    pictures = (upright, np.ascontiguousarray(np.rot90(upright)), small)
+    cup = np.ascontiguousarray(coffee()[:, ::-1])
+    pictures = (upright, np.ascontiguousarray(np.rot90(upright)), small, cup)
     network, asked = detect.Detector(200, engine="onnxruntime").network, []
 
     def answered(images):
@@ -115,8 +116,8 @@ def test_faces_are_found_where_python_finds_them(tmp_path):
         console.log(JSON.stringify({ faces, seen }));"""
     found = node(tmp_path, code, outputs, pictures)
     assert found["seen"][:2] == images[:2]  # as they are, not turned
-    for faces, theirs in zip(expected, found["faces"], strict=True):
-        assert len(faces) == len(theirs) == 1
+    assert [len(faces) for faces in expected] == [len(faces) for faces in found["faces"]] == [1, 1, 1, 0]
+    for faces, theirs in zip(expected[:3], found["faces"], strict=False):
         face, [other] = faces[0], theirs
         np.testing.assert_allclose([*face.box, face.score, face.roll, face.px],
                                    [*other["box"], other["score"], other["roll"], other["px"]], rtol=1e-5)  # fmt: skip
