@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     for own in (crops, raw):
         _add_own(own)
     raw.add_argument(
-        "--person-folders", action="store_true", help="the folder of a class has one for each person, its subject"
+        "--person-folders", action="store_true", help="CLASS/PERSON/photo.jpg, or with --classes PERSON/CLASS/photo.jpg"
     )
     raw.add_argument("--every", type=float, default=1.0, help="seconds between the frames of a video (default: 1)")
     raw.add_argument(

@@ -22,6 +22,7 @@ from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
 
+NAMED = 5  # of folders and clips, so many by name
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
 NO_FACE = "no face"
@@ -49,7 +50,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Settings(Options):
-    """How pictures are looked at, too. person_folders: a folder for each person is in that of the class. every: seconds
+    """How pictures are looked at, too. person_folders: a folder for each person is in that of the class, or
+    around it where `classes` names the inner ones. every: seconds
     between the frames of a video. detect_size: pixels of the longer side given to the detector; default: 640, and 320
     where all are videos."""
 
@@ -141,7 +143,7 @@ def _rows(sources: Sequence[Path], settings: Settings) -> tuple[list[Row], dict[
         rows = manifest.from_csv(source, below)
         return rows, {row.path: below / row.path for row in rows}, below, []
     if is_folder:
-        rows, notes = _from_folder(source, person_folders)
+        rows, notes = _from_folder(source, settings)
         return rows, {row.path: source / row.path for row in rows}, source, notes
     rows = [_from_file(path) for path in sources]
     if twice := next((path for path, number in Counter(row.path for row in rows).items() if number > 1), None):
@@ -149,31 +151,49 @@ def _rows(sources: Sequence[Path], settings: Settings) -> tuple[list[Row], dict[
     return rows, dict(zip((row.path for row in rows), sources, strict=True)), None, []
 
 
-def _from_folder(source: Path, person_folders: bool) -> tuple[list[Row], list[str]]:
-    rows, others, lead = [], [], {}
+def _from_folder(source: Path, settings: Settings) -> tuple[list[Row], list[str]]:
+    names, others = [], []
     for name in files.names_below(source):
-        where = files.place(source, name)
         if not name.isprintable():
             raise ValueError(f"{source.name}: {name!r} is not a printable UTF-8 name: rename the file")
-        if files.is_image(name) or is_video(name):
-            rows.append(_of_person(name, where, lead) if person_folders else manifest.placed(name, where, lead))
-        else:
-            others.append(name)
-    if not rows:
+        (names if files.is_image(name) or is_video(name) else others).append(name)
+    if not names:
         raise ValueError(f"{source.name} contains no photographs or videos: expected CLASS/photo.jpg")
-    if not person_folders:
+    lead: dict[tuple[str, ...], str] = {}
+    if settings.person_folders:
+        of_class = set(settings.classes or ())
+        swapped = all(PurePosixPath(name).parent.name in of_class for name in names)
+        rows = [_of_person(name, files.place(source, name), lead, swapped) for name in names]
+    else:
+        _check_no_people(source, names)
+        rows = [manifest.placed(name, files.place(source, name), lead) for name in names]
         manifest.check_no_empty_folder(source, rows)
     if not others:
         return rows, []
     return rows, [f"files that are neither photographs nor videos, left out: {len(others)}, such as {others[0]}"]
 
 
-def _of_person(name: str, where: str, lead: dict[tuple[str, ...], str]) -> Row:
-    """The row of CLASS/PERSON/photo.jpg."""
-    *above, person, file = PurePosixPath(name).parts if name.count("/") > 1 else ("", "", name)
-    if not person:
+def _check_no_people(source: Path, names: Sequence[str]) -> None:
+    """Raise ValueError for folders in several folders, which are those of people: without --person-folders, an image
+    is in the folder of its class."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    outer = {folder[-2] if len(folder) > 1 else "" for folder in folders}
+    if "" in outer or len(outer) == 1 or all(name.lower() in files.SPLIT_ALIASES for name in outer):
+        return
+    listed = [", ".join(sorted(some)[:NAMED]) for some in (outer, {folder[-1] for folder in folders})]
+    raise ValueError(
+        f"{source.name} has folders in folders, {listed[1]} in {listed[0]}: if they are CLASS/PERSON, set "
+        "--person-folders; if they are PERSON/CLASS, set --person-folders and name the classes by --classes"
+    )
+
+
+def _of_person(name: str, where: str, lead: dict[tuple[str, ...], str], swapped: bool) -> Row:
+    """The row of CLASS/PERSON/photo.jpg, or of PERSON/CLASS/photo.jpg where that is swapped."""
+    *above, outer, inner, file = PurePosixPath(name).parts if name.count("/") > 1 else ("", "", name)
+    if not inner:
         raise ValueError(f"{where} is not in the folder of a person: expected CLASS/PERSON/photo.jpg")
-    return replace(manifest.placed("/".join([*above, file]), where, lead), path=name, subject=person)
+    label, person = (inner, outer) if swapped else (outer, inner)
+    return replace(manifest.placed("/".join([*above, label, file]), where, lead), path=name, subject=person)
 
 
 def _from_file(path: Path) -> Row:

@@ -115,6 +115,31 @@ def test_a_folder_for_each_person(pack, encode, portrait, tmp_path):
     assert faces.labels.tolist() == [0, 0, 1]
 
 
+def test_the_folders_of_classes_may_be_in_those_of_people(pack, encode, portrait, tmp_path):
+    image = encode(portrait)
+    source = pack({"ann/a/1.png": image, "ann/b/1.png": image, "bob/a/1.png": image})
+    assert run(tmp_path / "mine.npz", source, "--person-folders", "--classes", "b,a") == 0
+    faces = load(tmp_path / "mine.npz")
+    assert faces.subjects.tolist() == ["ann", "ann", "bob"]
+    assert faces.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("above", ["", "all/", "train/"])
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["bored/ann/1.png", "engaged/ann/1.png"], "has folders in folders, ann in bored, engaged: if"),
+        (["ann/bored/1.png", "bob/bored/1.png"], "has folders in folders, bored in ann, bob: if"),
+    ],
+)
+def test_folders_of_people_name_the_option(pack, refused, names, found, above):
+    message = refused("faces", pack({above + name: b"x" for name in names}), "--name", "mine")
+    assert found in message
+    assert (
+        "if they are CLASS/PERSON, set --person-folders; if they are PERSON/CLASS, set --person-folders and" in message
+    )
+
+
 def test_what_cannot_be_read_is_left_out_with_a_line_each(pack, encode, jpeg, portrait, tmp_path, capsys):
     image = encode(portrait)
     source = pack(
