@@ -65,8 +65,8 @@ EXAMPLES = {
   python scripts/prepare.py faces photos.csv --name mine                      (path,label[,subject][,split])
   python scripts/prepare.py faces engaged/*.mp4 disengaged/*.mp4 --name mine --every 2
 
-  The largest face of each photograph, and of a frame of each second of a video, becomes an image. What was found in
-  each picture, and what was left out, is written to a CSV beside the data set.""",
+  The largest face of each photograph, and one person's of a frame of each second of a video, becomes an image. What
+  was found in each picture, and what was left out, is written to a CSV beside the data set.""",
 }
 FINETUNE = ("stage=finetune", "init_from=engrec:expressions")
 RECIPES = {  # of conf/experiment

@@ -1,4 +1,5 @@
-"""Raw photographs and videos with labels: the largest face of each picture, cropped as networks see it."""
+"""Raw photographs and videos with labels: the largest face of a photograph, one person's in a video, cropped
+as networks see it."""
 
 import csv
 import hashlib
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
 from engrec.faces.picture import one_line, open_picture
+from engrec.faces.track import Tracker, is_cut
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
@@ -25,10 +27,11 @@ from engrec.importers.manifest import Options, Row
 NAMED = 5  # of folders and clips, so many by name
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
-NO_FACE = "no face"
+NO_FACE, OTHERS = "no face", "only faces of others"
+CANDIDATES = 5  # faces of a frame, the largest ones, of which one may be taken
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",
-    "small", "roll", "turned",
+    "small", "roll", "turned", "face_id",
 )  # fmt: skip
 
 
@@ -36,7 +39,8 @@ COLUMNS = (
 class Picture:
     """A photograph or a frame of a video, and the face that was taken from it.
 
-    source: its file, and the second of a frame. image: uint8 (C, size, size), None where `left_out` says why.
+    source: its file, and the second of a frame. image: uint8 (C, size, size), None where `left_out` says why. face_id:
+    of a frame, the number of the face in its clip.
     """
 
     row: Row
@@ -46,6 +50,7 @@ class Picture:
     format: str = ""
     face: Face | None = None
     num_faces: int = 0
+    face_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def read(sources: Sequence[Path], settings: Settings) -> tuple[dict[str, Any], l
 
 def is_unreadable(picture: Picture) -> bool:
     """Whether it was left out, or is only a part, because of damage."""
-    return picture.left_out not in ("", NO_FACE)
+    return picture.left_out not in ("", NO_FACE, OTHERS)
 
 
 def report(pictures: Sequence[Picture]) -> str:
@@ -121,7 +126,7 @@ def report(pictures: Sequence[Picture]) -> str:
         about = [picture.source, row.label, row.subject, row.split, picture.left_out]
         box = [f"{value:.1f}" for value in face.box] if face else [""] * 4
         found = [f"{face.px:.1f}", int(face.px < SMALL), f"{face.roll:.1f}", int(face.turned)] if face else [""] * 4
-        writer.writerow([*about, picture.num_faces, f"{face.score:.3f}" if face else "", *box, *found])
+        writer.writerow([*about, picture.num_faces, f"{face.score:.3f}" if face else "", *box, *found, picture.face_id])
     return text.getvalue()
 
 
@@ -240,15 +245,47 @@ def _photo(row: Row, path: Path, detector: Detector, settings: Settings) -> Pict
 
 
 def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Iterator[Picture]:
+    # A face that is missed in one frame is still the same in the next.
+    tracker, before = Tracker(max(1.5, 2.5 * settings.every)), None
+    seen: list[tuple[Picture, dict[int, tuple[Face, np.ndarray]]]] = []
     with Video(path) as video:
         total = None if video.duration is None else math.ceil(video.duration / settings.every)
         frames = video.frames(settings.every)
         for seconds, rgb in tqdm(frames, path.name, total, unit=" frames", disable=None, delay=1, leave=False):
+            if before is not None and is_cut(before, rgb):
+                tracker.cut()
+            before, faces = rgb, sorted(detector(rgb), key=lambda face: face.px, reverse=True)
+            ids = tracker(faces, seconds)
+            crops = {
+                number: (face, crop(rgb, face, settings.size, settings.colour))
+                for number, face in list(zip(ids, faces, strict=True))[:CANDIDATES]
+            }
             found = f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}"
-            image = Image.fromarray(rgb)
-            yield _taken(row, f"{row.path}@{seconds:.3f}", image, found, detector, settings)
+            seen.append((Picture(row, f"{row.path}@{seconds:.3f}", format=found, num_faces=len(faces)), crops))
+        yield from _of_one_person(seen)
         if video.damage is not None:
             yield Picture(row, row.path, f"damaged: {row.path}: {video.damage}")
+
+
+def _of_one_person(seen: Sequence[tuple[Picture, dict[int, tuple[Face, np.ndarray]]]]) -> Iterator[Picture]:
+    """The frames of a clip with the face of one person: the one who is seen longest and largest.
+
+    seen: each frame, and its faces by number. Whoever is seen beside that person is somebody else. Nobody is
+    recognised: a face that was out of sight for longer has another number, and may be the same person's.
+    """
+    sizes, kept = Counter[int](), set[int]()
+    for _, faces in seen:
+        sizes.update({number: face.px for number, (face, _) in faces.items()})
+    for number, _ in sizes.most_common():
+        if not any(number in faces and kept & faces.keys() for _, faces in seen):
+            kept.add(number)
+    for picture, faces in seen:
+        number = next(iter(kept & faces.keys()), None)
+        if number is None:
+            yield replace(picture, left_out=OTHERS if faces else NO_FACE)
+        else:
+            face, image = faces[number]
+            yield replace(picture, image=image, face=face, face_id=number)
 
 
 def _taken(row: Row, source: str, picture: Image.Image, found: str, detector: Detector, settings: Settings) -> Picture:
@@ -276,8 +313,9 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
     """What the user must know about what was left out and what was taken."""
     seen = [picture for picture in pictures if not is_unreadable(picture)]
     taken = [picture for picture in seen if picture.face is not None]
-    without = Counter(picture.row.label for picture in seen if picture.face is None)
-    several, unreadable = sum(picture.num_faces > 1 for picture in taken), sum(map(is_unreadable, pictures))
+    without = Counter(picture.row.label for picture in seen if picture.left_out == NO_FACE)
+    several = sum(picture.num_faces > 1 and picture.face_id is None for picture in taken)
+    unreadable = sum(map(is_unreadable, pictures))
     small = sum(picture.face.px < SMALL for picture in taken if picture.face is not None)
     turned = sum(picture.face.turned for picture in taken if picture.face is not None)
     notes = []
@@ -291,12 +329,37 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
     if unreadable:
         notes.append(f"files that could not be read, or only in part: {unreadable}")
     if several:
-        notes.append(f"pictures with more than one face, of which the largest was taken: {several}")
+        notes.append(f"photographs with more than one face, of which the largest was taken: {several}")
+    notes += _notes_on_people(seen)
     if turned:
         notes.append(f"faces found only after turning the picture: {turned}; look at them, as things may be among them")
     if small:
         notes.append(f"faces smaller than {SMALL} pixels: {small}")
     return notes
+
+
+def _notes_on_people(seen: Sequence[Picture]) -> list[str]:
+    """What the user must know about clips that show several people."""
+    frames = [picture for picture in seen if is_video(picture.row.path)]
+    beside = [picture.row.path for picture in frames if picture.num_faces > 1]
+    others = sum(picture.left_out == OTHERS for picture in frames)
+    ids = {(picture.row.path, picture.face_id) for picture in frames if picture.face_id is not None}
+    changing = [path for path, number in sorted(Counter(path for path, _ in ids).items()) if number > 1]
+    notes = []
+    if beside:
+        notes.append(
+            f"videos with several people, of whom the one was taken who is seen longest and largest: {_named(beside)}; "
+            f"frames without that person, left out: {others}"
+        )
+    if changing:
+        notes.append(f"videos in which one face follows another, perhaps another person's: {_named(changing)}")
+    return notes
+
+
+def _named(paths: Sequence[str]) -> str:
+    """How many these are, and the first by name."""
+    each = list(dict.fromkeys(paths))
+    return f"{len(each)} ({', '.join([*each[:NAMED], *(['…'] if len(each) > NAMED else [])])})"
 
 
 def _origin(sources: Sequence[Path]) -> dict[str, Any]:

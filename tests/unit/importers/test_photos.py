@@ -67,7 +67,7 @@ def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_
     assert faces.recipe["crop"]["detect_size"] == 640
     assert faces.recipe["left_out"] == {"no face": 1}
     assert "no face was found in 1 of 5 pictures, which were left out: bored 1 of 2, engaged 0 of 3" in printed
-    assert "pictures with more than one face, of which the largest was taken: 1" in printed
+    assert "photographs with more than one face, of which the largest was taken: 1" in printed
     assert "faces smaller than 40 pixels: 2" in printed
     assert "faces found only after turning the picture: 1; look at them" in printed
     assert "files that are neither photographs nor videos, left out: 1, such as engaged/notes.txt" in printed
@@ -228,6 +228,45 @@ def test_videos_whose_folder_is_their_class(videos, tmp_path, capsys):
     assert faces.clips.tolist() == ["bored/bored.mp4"] * 4 + ["engaged/engaged.mp4"] * 4
     assert "left out: bored 2 of 6, engaged 0 of 4" in printed
     assert [row["left_out"] for row in rows_of(out)] == [""] * 4 + ["no face"] * 2 + [""] * 4
+
+
+def test_the_face_of_one_person_is_followed_through_a_video(videos, portrait, tmp_path, capsys):
+    """Of the one who is seen longest, not of the one who passes in front."""
+    from engrec.faces.video import write_video
+
+    def scene(*sides):
+        wide = np.zeros((220, 440, 3), np.uint8)
+        for place, side in enumerate(sides):
+            if side:
+                wide[:side, 220 * place : 220 * place + side] = Image.fromarray(portrait).resize((side, side))
+        return wide
+
+    frames = [scene(160, 0)] * 5 + [scene(160, 220)] * 3 + [scene(0, 220)] * 2 + [scene(160, 0)] * 2
+    write_video(tmp_path / "bored" / "class.mp4", frames, rate=1)
+    out = tmp_path / "mine.npz"
+    assert run(out, *videos, tmp_path / "bored" / "class.mp4") == 0
+    rows = [row for row in rows_of(out) if row["source"].startswith("bored/class.mp4")]
+    assert [row["left_out"] for row in rows] == [""] * 8 + ["only faces of others"] * 2 + [""] * 2
+    assert [row["face_id"] for row in rows] == ["0"] * 8 + [""] * 2 + [rows[-1]["face_id"]] * 2
+    assert all(float(row["x"]) < 160 for row in rows if row["x"])
+    printed = capsys.readouterr().out
+    assert (
+        "videos with several people, of whom the one was taken who is seen longest and largest: 1 (bored/class.mp4)"
+        in (printed)
+    )
+    assert "frames without that person, left out: 2" in printed
+
+
+def test_a_face_that_follows_another_in_a_video_is_reported(videos, portrait, tmp_path, capsys):
+    from engrec.faces.video import write_video
+
+    scene = np.ascontiguousarray(portrait[:160])
+    frames = [scene] * 4 + [np.zeros_like(scene)] * 4 + [scene] * 4
+    write_video(tmp_path / "bored" / "away.mp4", frames, rate=1)
+    assert run(tmp_path / "mine.npz", *videos, tmp_path / "bored" / "away.mp4") == 0
+    printed = capsys.readouterr().out
+    assert "videos in which one face follows another, perhaps another person's: 1 (bored/away.mp4)" in printed
+    assert "videos with several people" not in printed
 
 
 def test_a_truncated_video_is_used_as_far_as_it_goes(videos, tmp_path, capsys):
