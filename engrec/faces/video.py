@@ -1,6 +1,8 @@
 """Frames of a video with their times: upright, one at a time, damage in words; and a writer. Needs PyAV."""
 
+import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path, PurePath
@@ -33,6 +35,10 @@ MOST_PIXELS = 2**26  # of a frame: four times 4K in each direction
 MOST_STRETCH = 4  # of the pixels' shape; beyond, the header is wrong
 CLOSE = 5e-4  # seconds: half of the unit that WebM and AVI round times to
 MISSING_SHARE, MISSING_SECONDS = 0.05, 0.5  # less than this at the end may be rounding of the header
+MISSING_FRAMES = 1.5  # of AVI, whose header has the number of frames
+TS_PACKETS = (188, 192, 204)  # bytes
+FIRST_FRAMES = 5  # if these have one timestamp, all have
+MOST_RATE = 1000  # frames a second; beyond, the header is wrong
 
 
 def is_video(name: str) -> bool:
@@ -64,8 +70,11 @@ class Video:
         length = self.container.duration  # in microseconds
         self.duration: float | None = length / 1e6 if length and length > 0 else None
         self.num_frames: int | None = self.stream.frames or None
-        if self.num_frames is None and self.duration and self.stream.average_rate:
-            self.num_frames = round(self.duration * float(self.stream.average_rate))
+        rate = self.stream.average_rate
+        if self.num_frames and rate and self.container.format.name == "avi":
+            self.duration = float(self.num_frames / rate)  # the other one is guessed from the size of the file
+        elif self.num_frames is None and self.duration and rate:
+            self.num_frames = round(self.duration * float(rate))
 
     def __enter__(self) -> Self:
         return self
@@ -117,11 +126,15 @@ class Video:
 
     def _timed(self) -> Iterator[tuple[float, Any]]:
         """Each frame and its seconds since the first; a frame without a time follows the last one at the usual rate."""
+        frames = self._decoded()
+        head = list(itertools.islice(frames, FIRST_FRAMES))
+        untimed = len(head) > 1 and len({frame.time for frame in head} - {None}) == 1
         first: float | None = None
-        step = 1 / float(self.stream.average_rate or 25)
+        rate = self._rate_without_times() if untimed else float(self.stream.average_rate or 25)
+        step = 1 / rate
         seconds, number = 0.0, 0
-        for frame in self._decoded():
-            if frame.time is not None:
+        for frame in itertools.chain(head, frames):
+            if frame.time is not None and not untimed:
                 first = frame.time - (seconds + step if number else 0.0) if first is None else first
                 seconds = max(frame.time - first, seconds)
             elif number:
@@ -131,6 +144,20 @@ class Video:
         if number == 0:
             raise ValueError(f"{self.path.name} contains no frame that can be read{self._reason()}: remove it")
         self._judge(number, seconds)
+        if untimed and self.damage is None:
+            self.damage = (
+                f"read {counted(number, 'frame')}, whose timestamps are all the same: counted at {rate:g} a second"
+            )
+
+    def _rate_without_times(self) -> float:
+        """Frames a second, as the codec or the container states them; FFmpeg computes that of MP4 from timestamps."""
+        container = 0 if "mp4" in self.container.format.name else self.stream.average_rate
+        rate = float(self.stream.codec_context.framerate or container or 0)
+        if not 0 < rate <= MOST_RATE:
+            raise ValueError(
+                f"{self.path.name} has one timestamp for all frames and states no frame rate: save it with timestamps"
+            )
+        return rate
 
     def _decoded(self) -> Iterator[Any]:
         """Frames; what cannot be decoded is left out and counted, what cannot be read ends them."""
@@ -146,10 +173,13 @@ class Video:
                 return
             if packet is None:
                 return
-            if packet.pts is not None and packet.time_base:
-                self._reached = max(self._reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None and packet.time_base:
+                self._reached = max(self._reached, float((time + (packet.duration or 0)) * packet.time_base))
             if packet.stream is not self.stream:
                 continue
+            if packet.is_corrupt:
+                self._broken.append("it is incomplete")
             try:
                 frames = packet.decode()
             except self.av.error.FFmpegError as error:
@@ -161,10 +191,17 @@ class Video:
         read = f"read {counted(number, 'frame')}, {seconds:.1f} s"
         start = (self.container.start_time or 0) / 1e6
         missing = (self.duration or 0) - (self._reached - max(start, 0))
+        allowed = max(MISSING_SECONDS, MISSING_SHARE * (self.duration or 0))
+        if self.container.format.name == "avi" and self.stream.average_rate:
+            allowed = MISSING_FRAMES / float(self.stream.average_rate)
         if self._end is not None:
             self.damage = f"{read}, then: {self._end}"
-        elif self.duration and missing > max(MISSING_SECONDS, MISSING_SHARE * self.duration):
+        elif self.duration and missing > allowed:
             self.damage = f"{read}, then: it ends before the {self.duration:.1f} s that its header states"
+        elif self.container.format.name == "mpegts" and all(
+            os.fstat(self.file.fileno()).st_size % n for n in TS_PACKETS
+        ):
+            self.damage = f"{read}, then: it ends in the middle of a packet"
         elif self._broken:
             self.damage = f"{read}, without {counted(len(self._broken), 'damaged part')}: {self._broken[0]}"
 

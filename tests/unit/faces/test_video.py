@@ -117,6 +117,62 @@ def test_a_truncated_file_says_how_much_was_read(clip, suffix):
     assert video.damage.startswith(f"read {len(seconds)} frames, {seconds[-1]:.1f} s, then: ")
 
 
+def muxed(path, codec, number=20, rate=10, **changed):
+    """A video whose packets have these times instead of their own."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(number)]
+        for packet in [packet for frame in [*frames, None] for packet in stream.encode(frame)]:
+            for name, value in changed.items():
+                setattr(packet, name, value)
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6])
+def test_an_avi_without_its_end_is_held_against_the_number_of_frames_in_its_header(clip, share):
+    path = clip(".avi", 30)
+    content = path.read_bytes()
+    assert read(path)[2].damage is None
+    start, end = content.index(b"movi"), content.rindex(b"idx1")
+    path.write_bytes(content[: start + int(share * (end - start))])
+    seconds, _, video = read(path)
+    assert 0 < len(seconds) < 30
+    assert (video.duration, video.num_frames) == (3, 30)
+    assert (
+        video.damage
+        == f"read {len(seconds)} frames, {seconds[-1]:.1f} s, then: it ends before the 3.0 s that its header states"
+    )
+
+
+def test_a_transport_stream_that_ends_in_a_packet_or_lacks_some_says_so(tmp_path):
+    path = muxed(tmp_path / "a.ts", "mpeg2video")
+    content = path.read_bytes()
+    assert read(path)[2].damage is None
+    path.write_bytes(content[: len(content) * 6 // 10 // 188 * 188 + 100])
+    assert read(path)[2].damage.endswith(" s, then: it ends in the middle of a packet")
+    middle = len(content) // 2 // 188 * 188
+    path.write_bytes(content[:middle] + content[middle + 188 :])
+    assert "without 1 damaged part: it is incomplete" in read(path)[2].damage
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "mpeg4"), (".mp4", "mpeg4"), (".ts", "mpeg4"), (".webm", "libvpx")]
+)
+def test_without_usable_timestamps_frames_are_counted_at_the_stated_rate(tmp_path, suffix, codec):
+    seconds, _, video = read(muxed(tmp_path / f"a{suffix}", codec, pts=0, dts=0))
+    assert seconds == pytest.approx(np.arange(20) / 10)
+    assert video.damage == "read 20 frames, whose timestamps are all the same: counted at 10 a second"
+    assert len(read(tmp_path / f"a{suffix}", every=0.5)[0]) == 4
+
+
+def test_without_timestamps_and_rate_a_video_is_refused(tmp_path):
+    muxed(tmp_path / "a.mp4", "libvpx-vp9", pts=0, dts=0)
+    with pytest.raises(ValueError, match=r"a\.mp4 has one timestamp for all frames and states no frame rate: save it"):
+        read(tmp_path / "a.mp4")
+
+
 def test_a_truncated_download_says_how_much_was_read(tmp_path):
     with av.open(tmp_path / "a.mp4", "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("mpeg4", rate=10)
