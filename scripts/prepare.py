@@ -231,7 +231,7 @@ def _add_own(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--classes",
         metavar="A,B,…",
-        help="class names in order; of two, the second is the positive one (default: sorted)",
+        help="class names in order; of two, F1 is that of the second (default: sorted)",
     )
     own.add_argument(
         "--ordered",
@@ -266,18 +266,17 @@ def _summary(faces: Faces) -> str:
     _, channels, height, pixel_width = faces.images.shape
     lines.append(f"\n{faces.name}: {counted(len(faces), 'image')}, {channels} × {height} × {pixel_width}")
     if faces.clips is not None:
-        lines.append(f"clips: {len(np.unique(faces.clips)):,}, of which each is one observation")
+        lines.append(f"clips: {len(np.unique(faces.clips)):,}; results are given per clip too")
     lines.append(f"subjects: {'unknown' if faces.subjects is None else len(np.unique(faces.subjects))}")
     if len(faces.class_names) == 2:
-        lines.append(
-            f"positive class: {faces.class_names[1]} (the second; --classes of {' and '.join(OWN)} sets the order)"
-        )
+        order = "; --classes sets their order" if faces.recipe.get("importer") in OWN else ""
+        lines.append(f"F1 will be that of {faces.class_names[1]}, the second class{order}")
     if faces.formats is not None:
         kinds = Counter(found.rsplit(" ", 1)[0] for found in faces.formats.tolist())
         lines.append("files: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
     if faces.splits is not None:
         counts = ", ".join(f"{mask.sum()} {kind}" for kind, mask in excludable(faces).items())
-        lines.append(f"training images that dataset.exclude can leave out: {counts}")
+        lines.append(f"training images with faults, which dataset.exclude can leave out: {counts}")
     return "\n".join(lines + [f"note: {note}" for note in faces.recipe.get("notes", [])])
 
 
@@ -300,11 +299,12 @@ def _next(args: argparse.Namespace, faces: Faces, out: Path) -> str:
     people = 0 if faces.subjects is None else len(np.unique(faces.subjects))
     if people < 3:  # to train, to validate, to test
         why = (
-            f"there {'is' if people == 1 else 'are'} {counted(people, 'person', 'people')}"
+            f"found {counted(people, 'person', 'people')}, at least 3 are needed"
             if people
-            else "the subjects are unknown: use --subject-regex or a subject column"
+            else "nobody knows who is who: use --subject-regex or a subject column"
         )
-        return f"{shell_line(['python', 'train.py', *words, 'split=random'])}\n  (a leakage check only, because {why})"
+        check = f"(no result about new people, only a leakage check: {why})"
+        return f"{shell_line(['python', 'train.py', *words, 'split=random'])}\n  {check}"
     fewer = [f"split.num_folds={people}"] if people < 5 else []
     folds = ["split=kfold", *fewer, f"split.fold=range({min(people, 5)})"]
     return shell_line(["python", "train.py", "-m", *words, *folds])

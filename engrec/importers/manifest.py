@@ -34,7 +34,7 @@ class Row:
 class Options:
     """What the user says of own data.
 
-    classes: class names in order (of two, the second is the positive one); default: sorted.
+    classes: class names in order (of two, F1 is that of the second); default: sorted.
     subject_regex: its one group matches the subject in each path, as "(s\\d+)_" in "engaged/s12_0001.png".
     root: folder that a CSV's paths start from and must not leave; default: the CSV's own folder.
     ordered: whether the classes are levels, in the order of `classes`.

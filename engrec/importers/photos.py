@@ -82,9 +82,10 @@ def read(sources: Sequence[Path], settings: Settings) -> tuple[dict[str, Any], l
     videos = sum(is_video(row.path) for row in rows)
     if videos and importlib.util.find_spec("av") is None:
         raise ValueError("videos need PyAV: pip install '.[use]'")
-    detect_size = settings.detect_size or (VIDEO_SIZE if videos == len(rows) else SIZE)
-    settings = replace(settings, detect_size=detect_size)
-    pictures = _looked_at(rows, paths, below, settings)
+    detect_size = settings.detect_size
+    if detect_size is None:
+        detect_size = VIDEO_SIZE if videos == len(rows) else SIZE
+    pictures = _looked_at(rows, paths, below, settings, detect_size)
     taken = [picture for picture in pictures if picture.image is not None]
     _check_every_class(pictures, taken, class_names)
     recipe = settings.recipe(
@@ -211,9 +212,11 @@ def _from_file(path: Path) -> Row:
     return Row(str(path), f"{label}/{name}", label, None, None)
 
 
-def _looked_at(rows: Sequence[Row], paths: dict[str, Path], below: Path | None, settings: Settings) -> list[Picture]:
+def _looked_at(
+    rows: Sequence[Row], paths: dict[str, Path], below: Path | None, settings: Settings, size: int
+) -> list[Picture]:
+    """size: pixels of the longer side given to the detector."""
     pictures: list[Picture] = []
-    size = settings.detect_size or SIZE
     photos = Detector(size, settings.threshold)
     # A recording is upright, and the frames in which nobody is seen are many.
     frames = Detector(size, settings.threshold, turned=False)
@@ -324,7 +327,7 @@ def _notes(pictures: Sequence[Picture], class_names: Sequence[str]) -> list[str]
         shares = [f"{name} {without[name]} of {all_of[name]}" for name in class_names]
         notes.append(
             f"no face was found in {without.total()} of {len(seen)} pictures, which were left out: "
-            f"{', '.join(shares)}; if the shares differ, the rest is biased"
+            f"{', '.join(shares)}; if one class loses a larger share, results on the rest are too good"
         )
     if unreadable:
         notes.append(f"files that could not be read, or only in part: {unreadable}")

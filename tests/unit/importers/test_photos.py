@@ -72,7 +72,8 @@ def test_photographs_in_class_folders(pack, encode, jpeg, portrait, nobody, tmp_
     assert "faces found only after turning the picture: 1; look at them" in printed
     assert "files that are neither photographs nor videos, left out: 1, such as engaged/notes.txt" in printed
     assert "left out: no face: bored/s1_2.png" in printed
-    assert f"dataset.path={out} split=random\n  (a leakage check only, because there are 2 people)" in printed
+    check = "(no result about new people, only a leakage check: found 2 people, at least 3 are needed)"
+    assert f"dataset.path={out} split=random\n  {check}" in printed
     rows = rows_of(out)
     assert [row["source"] for row in rows] == [
         "bored/s1_1.png", "bored/s1_2.png", "engaged/s1_1.jpg", "engaged/s2_2.png", "engaged/s2_3.png"
@@ -300,6 +301,7 @@ def test_a_truncated_video_is_used_as_far_as_it_goes(videos, tmp_path, capsys):
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--every", "0"), "--every must be 0.01 to 3600 seconds, found 0"),
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--every", "nan"), "--every must be 0.01 to 3600 seconds"),
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--detect-size", "5"), "detect_size must be 32 to 8192 pixels, found 5"),
+        ({"a/1.png": b"x", "b/1.png": b"x"}, ("--detect-size", "0"), "detect_size must be 32 to 8192 pixels, found 0"),
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--threshold", "2"), "threshold must be above 0 and at most 1, found 2"),
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--person-folders",), "is not in the folder of a person"),
         ({"a/1.png": b"x", "b/1.png": b"x"}, ("--ordered",), "--ordered needs the levels"),

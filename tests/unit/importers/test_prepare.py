@@ -36,7 +36,7 @@ def test_the_file_and_the_summary(source, tmp_path, capsys):
     assert re.search(r"^a +3$", printed, re.MULTILINE)
     assert re.search(r"^all +6$", printed, re.MULTILINE)
     assert "subjects: 3" in printed
-    assert "positive class: b" in printed
+    assert "F1 will be that of b, the second class; --classes sets their order" in printed
     assert f"dataset=prepared dataset.path={out} split=kfold" in printed
     faces = load(out)
     assert (faces.name, len(faces), faces.class_names) == ("mine", 6, ("a", "b"))

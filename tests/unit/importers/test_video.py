@@ -126,7 +126,7 @@ def test_the_command_and_the_file(sets, tmp_path, capsys):
     out = tmp_path / "engagewild.npz"
     assert prepare.main(["engagewild", str(sets["engagewild"]), "--every", "0.5", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "clips: 12, of which each is one observation" in printed
+    assert "clips: 12; results are given per clip too" in printed
     assert re.search(r"^all +16 +8 +24$", printed, re.MULTILINE)
     assert load(out).clips.dtype.kind == "U"
 
