@@ -124,7 +124,7 @@ def test_faces_are_found_where_python_finds_them(tmp_path):
 
 def scene(rng, num_frames=120):
     """Boxes of four people who sway and cross, of whom some are missed, at uneven times; seconds and boxes a frame."""
-    seconds = np.cumsum(rng.uniform(0.02, 0.3, num_frames))
+    seconds = np.cumsum(rng.uniform(0.02, 0.3, num_frames) + 2 * (rng.random(num_frames) < 0.1))
     frames = []
     for now in seconds.tolist():
         boxes = []
