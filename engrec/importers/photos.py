@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
@@ -21,6 +20,7 @@ from engrec.faces.picture import one_line, open_picture
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
+from engrec.machine.progress import progress_bar
 
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
@@ -192,7 +192,7 @@ def _looked_at(rows: Sequence[Row], paths: dict[str, Path], below: Path | None, 
     photos = Detector(size, settings.threshold)
     # A recording is upright, and the frames in which nobody is seen are many.
     frames = Detector(size, settings.threshold, turned=False)
-    for row in tqdm(rows, desc="faces", unit=" files", disable=None, delay=1, leave=False):
+    for row in progress_bar(rows, "faces", "files"):
         path = paths[row.path]
         try:
             _check_file(row, path, below)
@@ -223,7 +223,7 @@ def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Ite
     with Video(path) as video:
         total = None if video.duration is None else math.ceil(video.duration / settings.every)
         frames = video.frames(settings.every)
-        for seconds, rgb in tqdm(frames, path.name, total, unit=" frames", disable=None, delay=1, leave=False):
+        for seconds, rgb in progress_bar(frames, path.name, "frames", total):
             found = f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}"
             image = Image.fromarray(rgb)
             yield _taken(row, f"{row.path}@{seconds:.3f}", image, found, detector, settings)

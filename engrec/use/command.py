@@ -138,7 +138,8 @@ def end(done: Recorded, total: int) -> None:
     """Exit as the result is, with one line where it is not complete."""
     if done.stopped is not None:
         kept = f"{done.num_rows:,} rows are kept in {done.folder}" if done.num_rows else "nothing was written yet"
-        print(f"stopped: {kept}", file=sys.stderr)
+        lost = f"; {done.lost} is not, as it was not complete" if done.lost else ""
+        print(f"stopped: {kept}{lost}", file=sys.stderr)
         sys.exit(done.stopped)
     if failed := len(done.failed):
         sys.exit(f"error: {failed:,} of {total:,} inputs could not be read, or not to their end")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from engrec.faces.video import Video, write_video
 from engrec.machine.files import atomic_write, check_folder, check_replaceable, write_text
+from engrec.machine.progress import progress_bar
 from engrec.machine.signals import signals_end_the_run, uninterrupted
 from engrec.runs.folder import removed_if_empty
 from engrec.use.answers import Seen
@@ -62,7 +63,7 @@ class Counted:
 @dataclass
 class Recorded:
     """What was written. files: below folder; failed: a line for each input that was not read, or not to its end;
-    stopped: by Ctrl-C or kill, with the exit status."""
+    stopped: by Ctrl-C or kill, with the exit status; lost: the copy of a video that was being written then."""
 
     folder: Path
     counted: list[Counted] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Recorded:
     failed: list[str] = field(default_factory=list)
     num_rows: int = 0
     stopped: int | None = None
+    lost: str | None = None
 
 
 def record(
@@ -159,7 +161,7 @@ class _Recording:
     def _photographs(self, inputs: list[Input]) -> None:
         if self.pictures not in self.done.counted:
             self.done.counted.append(self.pictures)
-        with _bar(len(inputs), "pictures", " pictures") as bar:
+        with progress_bar(None, "pictures", "pictures", len(inputs)) as bar:
             for seen in self.predictor.pictures(self._opened(inputs, bar)):
                 self.pictures.add(seen)
                 self._write(face_rows(seen, self.columns))
@@ -193,12 +195,13 @@ class _Recording:
         total = video.num_frames
         if self.every is not None:
             total = None if video.duration is None else int(video.duration / self.every) + 1
-        with _bar(total, one.path.name, " frames") as bar:
+        with progress_bar(None, one.path.name, "frames", total) as bar:
             frames = self.predictor.frames(one.name, video.frames(self.every), self.boxes)
             recorded = self._recorded(frames, counted, windows, timeline, bar)
             if self.boxes:
-                name = self._free_name(one, BOXES)
+                self.done.lost = name = self._free_name(one, BOXES)
                 write_video(self.folder / name, with_boxes(recorded), rate=None)
+                self.done.lost = None
                 self.done.files.append(name)
             else:
                 deque(recorded, maxlen=0)
@@ -278,7 +281,3 @@ def with_boxes(frames: Iterable[Seen]) -> Iterator[tuple[float, np.ndarray]]:
     for seen in frames:
         last = max(seen.seconds or 0.0, last + TICK)
         yield last, drawn(seen)
-
-
-def _bar(total: int | None, name: str, unit: str) -> tqdm[Any]:
-    return tqdm(total=total, desc=name, unit=unit, disable=None, leave=False)

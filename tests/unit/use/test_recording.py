@@ -16,6 +16,7 @@ from engrec.faces import video as videos
 from engrec.faces.video import Video, write_video
 from engrec.use import recording
 from engrec.use.answers import Seen
+from engrec.use.command import end
 from engrec.use.inputs import Input, find
 from engrec.use.recording import record, with_boxes
 from engrec.use.timeline import Timeline
@@ -224,9 +225,13 @@ def endless(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "boxes"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_ctrl_c_keeps_complete_rows_and_says_so(endless, tmp_path, number, boxes):
+def test_ctrl_c_keeps_complete_rows_and_says_so(endless, tmp_path, capsys, number, boxes):
     done = endless(120, boxes, at={100: lambda: signal.raise_signal(number)})
     assert done.stopped == 128 + number
+    with pytest.raises(SystemExit):
+        end(done, 1)
+    copy = "; a_boxes.mp4 is not, as it was not complete" if boxes else ""
+    assert capsys.readouterr().err == f"stopped: {done.num_rows} rows are kept in {tmp_path / 'out'}{copy}\n"
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert len(rows) == done.num_rows >= 64
     assert all(None not in row.values() and row["happy"] for row in rows)
