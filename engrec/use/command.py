@@ -23,10 +23,10 @@ engrec-predict photo.jpg
 engrec-predict lessons/ --video
 engrec-predict lesson.mp4 --every 0.2 --weights outputs/mine/best.ckpt --weights engrec:expressions
 
-It writes a folder with predictions.csv (a row for each face and frame), for videos predictions_windows.csv (a row for
-each face and ten seconds) and a timeline as a picture, and predictions.json, which says how they were made. Everything
-is computed on this machine. A prediction is what annotators would say of a picture, not what a person felt: it is not
-for judging, grading or watching people.
+It writes a folder with predictions.csv (a row for each face and frame), for pictures a sheet of them with boxes and
+answers, for videos predictions_windows.csv (a row for each face and ten seconds) and a timeline as a picture, and
+predictions.json, which says how they were made. Everything is computed on this machine. A prediction is what annotators
+would say of a picture, not what a person felt: it is not for judging, grading or watching people.
 """
 ROOM = Path("outputs/predictions")
 
@@ -114,7 +114,7 @@ def summary(done: Recorded) -> list[str]:
     from engrec.faces.crop import SMALL
     from engrec.use.limits import LIMITS
 
-    lines = [_of(one) for one in done.counted if one.read]
+    lines = [*done.answers, *(_of(one) for one in done.counted if one.read)]
     if small := sum(one.small for one in done.counted):
         number = sum(one.faces for one in done.counted)
         lines.append(f"{small:,} of {number:,} faces are smaller than {SMALL} pixels: trust those rows less")

@@ -23,7 +23,7 @@ from engrec.machine.progress import progress_bar
 from engrec.machine.signals import signals_end_the_run, uninterrupted
 from engrec.runs.folder import removed_if_empty
 from engrec.use.answers import Seen
-from engrec.use.drawing import drawn
+from engrec.use.drawing import Sheet, drawn, words
 from engrec.use.follow import DETECT_EVERY
 from engrec.use.inputs import Input, read_picture
 from engrec.use.predict import Predictor, described
@@ -31,6 +31,8 @@ from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
 
 FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
+SHEET = "pictures.png"
+MOST_LINES = 10  # answers that are shown in the terminal
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
 TICK = 0.001  # seconds
 Failed = Callable[[str], None]
@@ -63,7 +65,8 @@ class Counted:
 @dataclass
 class Recorded:
     """What was written. files: below folder; failed: a line for each input that was not read, or not to its end;
-    stopped: by Ctrl-C or kill, with the exit status; lost: the copy of a video that was being written then."""
+    stopped: by Ctrl-C or kill, with the exit status; lost: the copy of a video that was being written then; answers: a
+    line for each face in pictures, where there are few."""
 
     folder: Path
     counted: list[Counted] = field(default_factory=list)
@@ -72,6 +75,7 @@ class Recorded:
     num_rows: int = 0
     stopped: int | None = None
     lost: str | None = None
+    answers: list[str] = field(default_factory=list)
 
 
 def record(
@@ -118,7 +122,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (FACES, WINDOWS, SIDECAR) or name.endswith((TIMELINE, BOXES))
+    return name in (FACES, WINDOWS, SIDECAR, SHEET) or name.endswith((TIMELINE, BOXES))
 
 
 class _NothingReadError(Exception):
@@ -135,6 +139,7 @@ class _Recording:
         self.columns = Columns(predictor.answerer, names)
         self.done = Recorded(folder)
         self.pictures = Counted("pictures", "picture")
+        self.sheet = Sheet()
         self.faces: Table | None = None
         self.windows: Table | None = None
 
@@ -161,9 +166,13 @@ class _Recording:
     def _photographs(self, inputs: list[Input]) -> None:
         if self.pictures not in self.done.counted:
             self.done.counted.append(self.pictures)
+        paths = {one.name: one.path for one in inputs}
         with progress_bar(None, "pictures", "pictures", len(inputs)) as bar:
             for seen in self.predictor.pictures(self._opened(inputs, bar)):
                 self.pictures.add(seen)
+                self.sheet.add(paths[seen.source], seen)
+                if len(self.done.answers) <= MOST_LINES:
+                    self.done.answers += [f"{seen.source}: {', '.join(words(face))}" for face in seen.faces]
                 self._write(face_rows(seen, self.columns))
 
     def _opened(self, inputs: list[Input], bar: tqdm[Any]) -> Iterator[tuple[str, Image.Image]]:
@@ -252,6 +261,10 @@ class _Recording:
         """Write what describes the tables, and remove what earlier predictions in this folder have left."""
         if self.windows is not None and not self.windows.num_rows:  # of all videos none could be read
             self.done.files.remove(WINDOWS)
+        if self.sheet.write(self.folder / SHEET):
+            self.done.files.append(SHEET)
+        if len(self.done.answers) > MOST_LINES:
+            self.done.answers = []
         write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
         self.done.files.append(SIDECAR)
         for path in self.folder.iterdir():
