@@ -27,6 +27,7 @@ from tiny_networks import IMAGES
 from engrec.faces.crop import STANDARD
 from engrec.faces.video import write_video
 from engrec.importers import fer2013, wacv2016
+from engrec.use.colours import PAPERS, of_classes
 from engrec.use.page import static
 from engrec.use.predict import Predictor
 from engrec.use.rows import Columns, face_rows
@@ -225,6 +226,26 @@ def test_a_picture_is_answered_as_by_predict(page, given, weights):
     first = page.js("document.querySelector('.facts strong').textContent")
     page.click('.chip[aria-pressed="false"]')
     page.until(f"document.querySelector('.facts strong').textContent !== '{first}'")
+
+
+BARS = "[...document.querySelectorAll('.bars .bar')].map((bar) => {}"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_bars_and_lines_have_the_colours_of_the_timeline(page, given, paper):
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": paper}])
+    agree(page)
+    give(page, given / "video.webm")
+    expressions, levels = (of_classes(one.CLASS_NAMES, paper) for one in (fer2013, wacv2016))
+    shown = page.js(BARS.format("getComputedStyle(bar.firstChild).backgroundColor)"))
+    ours = ["#" + bytes(map(int, re.findall(r"\d+", colour))).hex() for colour in shown]
+    assert ours == expressions + levels
+    pixels = "(() => { const c = document.querySelectorAll('.plot')[1], w = c.width, h = c.height;"
+    pixels += "const d = c.getContext('2d').getImageData(0, 0, w, h).data;"
+    pixels += "return [...new Set(new Uint32Array(d.buffer))].map((one) => one % 2 ** 24); })()"
+    drawn = {"#" + pixel.to_bytes(3, "little").hex() for pixel in page.js(pixels)}
+    assert drawn & set(levels)  # not all, as a steep line has no pixel of its own
+    page.call("Emulation.setEmulatedMedia", features=[])
 
 
 def test_the_camera_is_asked_for_after_agreement_and_on_demand_alone(page):

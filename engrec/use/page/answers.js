@@ -38,7 +38,7 @@ export class Answers {
     this.cards.forEach((card, k) => {
       card.bars(face && face.answers[k]);
       card.canvas.hidden = now === null;
-      if (now !== null) plot(card.canvas, record.series.get(this.chosen), k, now, duration);
+      if (now !== null) plot(card.canvas, record.series.get(this.chosen), k, card.colours, now, duration);
     });
   }
 
@@ -86,7 +86,7 @@ export class Answers {
 
 /* One network: a bar and a line for each class, in one colour. */
 class Card {
-  constructor({ name, task, trained_on: dataset, known_crop: isKnown, class_names: names }) {
+  constructor({ name, task, trained_on: dataset, known_crop: isKnown, class_names: names, class_colours: colours }) {
     this.element = made("section", "card");
     const heading = made("h2", "", TITLES[task]);
     heading.append(made("small", "", dataset ? `${name}, trained on ${dataset}` : name));
@@ -96,7 +96,7 @@ class Card {
       const [label, value] = [made("dt", "", spaced(one)), made("dd")];
       const [bar, number] = [made("span", "bar"), made("span", "number")];
       bar.append(made("span"));
-      bar.firstChild.style.background = `var(--class-${n % 8})`;
+      for (const [paper, own] of Object.entries(colours)) bar.firstChild.style.setProperty(`--${paper}`, own[n]);
       value.append(bar, number);
       list.append(label, value);
       return { label, bar: bar.firstChild, number };
@@ -105,6 +105,11 @@ class Card {
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", `${TITLES[task]} of the chosen face over time; Save as CSV has the numbers`);
     this.element.append(heading, list, this.canvas);
+  }
+
+  /* As they are on this page, which is light or dark. */
+  get colours() {
+    return this.rows.map(({ bar }) => getComputedStyle(bar).backgroundColor);
   }
 
   bars(row) {

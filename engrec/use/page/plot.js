@@ -6,8 +6,9 @@ const MOST_POINTS = 2000; // of a line; of longer videos every second, third …
 const GAP = 0.6; // seconds without the face, after which its line is broken
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 8, 20];
 
-/* series: {times, values}, or undefined; k: of the network; duration: of a video, undefined for the camera. */
-export function plot(canvas, series, k, now, duration) {
+/* series: {times, values}, or undefined; k: of the network; colours: of its classes; duration: of a video, undefined for
+   the camera. */
+export function plot(canvas, series, k, colours, now, duration) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   const ratio = window.devicePixelRatio || 1;
   if (!width) return;
@@ -22,7 +23,7 @@ export function plot(canvas, series, k, now, duration) {
   const x = (seconds) => LEFT + ((seconds - start) / (end - start)) * (width - LEFT - RIGHT);
   const y = (share) => TOP + (1 - share) * (height - TOP - BOTTOM);
   axes(draw, style, { x, y, start, end, width, height });
-  if (series) lines(draw, style, series, k, { x, y, start });
+  if (series) lines(draw, series, k, colours, { x, y, start });
 }
 
 function axes(draw, style, { x, y, start, end, width, height }) {
@@ -44,14 +45,14 @@ function axes(draw, style, { x, y, start, end, width, height }) {
   }
 }
 
-function lines(draw, style, { times, values }, k, { x, y, start }) {
+function lines(draw, { times, values }, k, colours, { x, y, start }) {
   let first = times.length;
   while (first > 0 && times[first - 1] >= start) first--;
   const step = Math.ceil((times.length - first) / MOST_POINTS);
   draw.lineWidth = 2;
   draw.lineJoin = "round";
-  for (let n = 0; n < (values[0]?.[k].length ?? 0); n++) {
-    draw.strokeStyle = style.getPropertyValue(`--class-${n % 8}`);
+  for (const [n, colour] of colours.entries()) {
+    draw.strokeStyle = colour;
     let part = [];
     for (let place = first; place < times.length; place += step) {
       if (part.length && times[place] - times[place - step] > step * GAP) {

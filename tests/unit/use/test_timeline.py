@@ -7,7 +7,7 @@ from tiny_networks import fake
 
 from engrec.use.answers import Answer, Answerer, Seen, SeenFace
 from engrec.use.limits import LIMITS
-from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours, _runs, _step
+from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _runs, _step
 
 NETWORKS = Answerer([fake("expression", ("angry", "neutral")), fake("engagement", ("low", "middle", "high"))])
 
@@ -91,12 +91,6 @@ def test_the_crop_shown_is_that_of_the_largest_face():
         one = seen(px / 100, 0, px=px)
         timeline.add(Seen(one.source, 0, one.seconds, one.faces, (np.full((1, 48, 48), int(px), np.uint8),)))
     assert timeline.faces[0].crop.max() == 80
-
-
-def test_expressions_have_their_colours_and_levels_a_scale():
-    assert _colours(("happy", "neutral")) == _colours(("happiness", "neutral"))
-    low, middle, high = (sum(colour[:3]) for colour in _colours(("low", "middle", "high")))
-    assert low > middle > high
 
 
 def test_times_are_read_as_on_a_clock():
