@@ -229,6 +229,25 @@ def test_a_picture_is_answered_as_by_predict(page, given, weights):
 
 
 BARS = "[...document.querySelectorAll('.bars .bar')].map((bar) => {}"
+FILLED = BARS.format("bar.firstChild.getBoundingClientRect().width / bar.getBoundingClientRect().width)")
+NUMBERS = "[...document.querySelectorAll('.bars .number')].map((number) => number.textContent)"
+
+
+def test_bars_are_empty_until_there_is_an_answer(page, given):
+    bars = len(fer2013.CLASS_NAMES) + len(wacv2016.CLASS_NAMES)
+    page.click("#agree")
+    assert page.js(FILLED) == [0] * bars
+    page.until("document.body.dataset.open", 60)
+    assert give(page, given / "broken.jpg").startswith("This browser cannot read")
+    assert page.js(FILLED) == [0] * bars
+    assert page.js(NUMBERS) == ["–"] * bars
+    assert page.js("[...document.querySelectorAll('.plot')].every((plot) => !plot.clientHeight)")
+    give(page, given / "one.png")
+    page.until(f"{NUMBERS}.every((text) => text.endsWith('%'))")
+    shares = page.js(FILLED)
+    assert sum(shares[:7]) == pytest.approx(1, abs=0.02)
+    assert [f"{100 * share:.0f} %" for share in shares] == page.js(NUMBERS)
+    assert page.js("document.querySelector('.facts').innerText").count("found with score 0.9") == 1
 
 
 @pytest.mark.parametrize("paper", PAPERS)
