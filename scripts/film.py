@@ -18,13 +18,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="the video to write: .mp4, .mkv, .webm")
     path = parser.parse_args(arguments).path
-    from tqdm import tqdm
-
     from engrec.faces.video import write_video
+    from engrec.machine.progress import progress_bar
     from engrec.use.film import RATE, SECONDS, film
 
-    frames = tqdm(film(), path.name, RATE * SECONDS, unit=" frames", disable=None, leave=False)
-    write_video(path, frames, RATE)
+    write_video(path, progress_bar(film(), path.name, "frames", RATE * SECONDS), RATE)
     print(path)
 
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from engrec.datasets.prepared import Faces, blank, identical
+from engrec.machine.progress import progress_bar
 
 NEAR = 0.94  # correlation
 SIDE = 48  # pixels: larger images are compared at this size
@@ -112,7 +112,7 @@ def near_pairs(
     low, rows = _spectra(grey, ones)[0], 512
     spectra = _spectra(grey, others)
     blocks = [(start, flip) for flip in (False, True) for start in range(0, len(ones), rows)]
-    for start, flip in tqdm(blocks, desc="near duplicates", disable=None, leave=False):
+    for start, flip in progress_bar(blocks, "near duplicates", "blocks"):
         first = start if between is None else 0  # each pair once
         i, j = np.nonzero(low[start : start + rows] @ spectra[flip][first:].T >= near - 1e-4)  # float32 rounding
         one, other = ones[i + start], others[j + first]

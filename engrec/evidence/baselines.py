@@ -24,6 +24,7 @@ from engrec.datasets.prepared import Faces
 from engrec.evidence import linear
 from engrec.evidence.controls import controls
 from engrec.evidence.features import FrozenFeatures
+from engrec.machine.progress import progress_bar
 from engrec.metrics import confusion_matrix, logits_of, score_all
 from engrec.plan import command, plain
 from engrec.runs import pictures
@@ -89,7 +90,7 @@ class HogSvm:
         """Every data set will do; images that are too small are named with their features."""
 
     def features(self, faces: Faces) -> np.ndarray:
-        return hog_features(tqdm(faces.images, "features", unit=" images", disable=None, leave=False))
+        return hog_features(progress_bar(faces.images, "features", "images"))
 
     def predict(self, faces: Faces, split: Split, seed: int, features: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         return hog_svm(faces, split, seed, features)
@@ -170,7 +171,7 @@ def run(plan: Baseline, faces: Faces) -> None:
     started = time.perf_counter()
     features = plan.method.features(faces)
     shared = (time.perf_counter() - started) / len(plan.folds)
-    for fold in tqdm(plan.folds, "folds", disable=None if len(plan.folds) > 1 else True, leave=False):
+    for fold in progress_bar(plan.folds, "folds", hide=len(plan.folds) == 1):
         folder, _, split = fold
         started = time.perf_counter()
         probabilities, settings = plan.method.predict(faces, split, plan.cfg.seed, features)

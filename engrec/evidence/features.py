@@ -10,13 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from tqdm import tqdm
 
 from engrec import checkpoint
 from engrec.data import preprocessing_of, seen
 from engrec.datasets.prepared import Faces
 from engrec.errors import CheckpointError
 from engrec.evidence import linear
+from engrec.machine.progress import progress_bar
 from engrec.splits import Split
 from engrec.transforms import standardize, to_float
 
@@ -97,7 +97,7 @@ def features_of(backbone: nn.Module, images: np.ndarray, progress: bool = False)
     starts = range(0, len(images), BATCH_SIZE)
     rows = []
     with torch.inference_mode():
-        for start in tqdm(starts, "features", unit=" batches", disable=None if progress else True, leave=False):
+        for start in progress_bar(starts, "features", "batches", hide=not progress):
             batch = torch.from_numpy(images[start : start + BATCH_SIZE])
             rows.append(backbone(standardize(to_float(batch))).float().numpy())
     return np.concatenate(rows)

@@ -1,5 +1,5 @@
 """Which faces of successive frames are one person's, by place and time. Nobody is recognised: who is away for longer
-than `gap` gets a new number."""
+than `gap`, and from the frame before too, gets a new number."""
 
 import math
 from collections.abc import Sequence
@@ -41,16 +41,18 @@ class _Track:
 
 class Tracker:
     """Numbers from 0 for the faces of each frame: the same number for as long as a face is seen again within `gap`
-    seconds. It goes by seconds and not by frames, so that the rate of the video does not matter."""
+    seconds, so that the rate of the video does not matter, or in the very next frame, however late that is."""
 
     def __init__(self, gap: float = 1.5) -> None:
         self.gap = gap
         self.tracks: list[_Track] = []
         self.next = 0
+        self.before = 0.0  # seconds of the frame before
 
     def __call__(self, faces: Sequence[Face], seconds: float) -> list[int]:
         """One number for each face of the frame at that time, which must not be before the last one."""
-        self.tracks = [track for track in self.tracks if seconds - track.seconds <= self.gap]
+        oldest = min(seconds - self.gap, self.before)
+        self.tracks, self.before = [track for track in self.tracks if track.seconds >= oldest], seconds
         boxes = [np.array([x + width / 2, y + height / 2, width, height]) for x, y, width, height in _boxes(faces)]
         found = self._match(boxes, seconds)
         for index, box in enumerate(boxes):

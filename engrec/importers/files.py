@@ -17,12 +17,12 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from engrec.faces.crop import RESIZE as RESIZE
 from engrec.faces.crop import UNKNOWN
 from engrec.faces.picture import one_line as one_line
 from engrec.faces.picture import open_picture
+from engrec.machine.progress import progress_bar
 
 SPLIT_ALIASES = {
     "train": "train",
@@ -55,7 +55,7 @@ def open_files(source: Path) -> Iterator[tuple[str, IO[bytes]]]:
         raise ValueError(f"{source} is a pipe or device: give the path of a folder or file")
     seen: set[str] = set()
     with _damage_in_words(source), closing(_opener(source)(source)) as entries:
-        for raw_name, file in tqdm(entries, desc=source.name, unit=" files", disable=None, delay=1, leave=False):
+        for raw_name, file in progress_bar(entries, source.name, "files"):
             name = _safe_name(raw_name, source)
             if _is_hidden(name):
                 continue
@@ -103,7 +103,7 @@ def read_lines(file: IO[bytes], source: Path) -> Iterator[bytes]:
     """Lines of one file, cut at 64 KiB so that a file without line ends cannot fill the memory."""
     lines = iter(lambda: file.readline(1 << 16), b"")
     with _damage_in_words(source):
-        yield from tqdm(lines, desc=source.name, unit=" rows", disable=None, delay=1, leave=False)
+        yield from progress_bar(lines, source.name, "rows")
 
 
 def decode(content: bytes, where: str, size: int = 48, colour: str = "grey") -> tuple[np.ndarray, str]:

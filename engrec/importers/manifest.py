@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from engrec.importers import files, table
+from engrec.machine.progress import progress_bar
 from engrec.words import counted
 
 COLOURS = ("grey", "rgb")
@@ -115,7 +115,7 @@ def from_csv(source: Path, root: Path) -> list[Row]:
 
 
 def _decoded(rows: list[Row], root: Path, size: int, colour: str) -> Iterator[tuple[np.ndarray, str]]:
-    for row in tqdm(rows, unit=" images", disable=None, delay=1, leave=False):
+    for row in progress_bar(rows, "reading", "images"):
         with (root / row.path).open("rb") as file:
             yield files.decode(files.read(file, root, row.path), f"{row.where}: {row.path}", size, colour)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
@@ -23,6 +22,7 @@ from engrec.faces.track import Tracker, is_cut
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
+from engrec.machine.progress import progress_bar
 
 NAMED = 5  # of folders and clips, so many by name
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
@@ -220,7 +220,7 @@ def _looked_at(
     photos = Detector(size, settings.threshold)
     # A recording is upright, and the frames in which nobody is seen are many.
     frames = Detector(size, settings.threshold, turned=False)
-    for row in tqdm(rows, desc="faces", unit=" files", disable=None, delay=1, leave=False):
+    for row in progress_bar(rows, "faces", "files"):
         path = paths[row.path]
         try:
             _check_file(row, path, below)
@@ -254,7 +254,7 @@ def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Ite
     with Video(path) as video:
         total = None if video.duration is None else math.ceil(video.duration / settings.every)
         frames = video.frames(settings.every)
-        for seconds, rgb in tqdm(frames, path.name, total, unit=" frames", disable=None, delay=1, leave=False):
+        for seconds, rgb in progress_bar(frames, path.name, "frames", total):
             if before is not None and is_cut(before, rgb):
                 tracker.cut()
             before, faces = rgb, sorted(detector(rgb), key=lambda face: face.px, reverse=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from engrec.faces.crop import Crop, crop
 from engrec.faces.detect import Detector, largest
 from engrec.faces.video import Video, is_video, pyav
 from engrec.importers import files, table
 from engrec.machine.gpus import cores
+from engrec.machine.progress import progress_bar
 
 DETECT_SIZE = 320  # pixels of the longer side: a face in front of a webcam is large
 SUBJECT = re.compile(r"subject_([^_]+)_")  # in names such as subject_7_as2uk9lhe2_vid_0_0.mp4
@@ -184,8 +184,7 @@ def _look_at(clips: Sequence[Clip], importer: str, every: float, size: int) -> l
     with ThreadPoolExecutor(cores()) as pool:
         try:
             looked = pool.map(lambda clip: _seen(clip, detector, every, size), clips)
-            bar = tqdm(looked, importer, len(clips), unit=" videos", disable=None, delay=1, leave=False)
-            return list(bar)
+            return list(progress_bar(looked, importer, "videos", len(clips)))
         except BaseException:  # Ctrl-C: the clips that wait are not looked at
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -23,10 +23,10 @@ engrec-predict photo.jpg
 engrec-predict lessons/ --video
 engrec-predict lesson.mp4 --every 0.2 --weights outputs/mine/best.ckpt --weights engrec:expressions
 
-It writes a folder with predictions.csv (a row for each face and frame), for videos predictions_windows.csv (a row for
-each face and ten seconds) and a timeline as a picture, and predictions.json, which says how they were made. Everything
-is computed on this machine. A prediction is what annotators would say of a picture, not what a person felt: it is not
-for judging, grading or watching people.
+It writes a folder with predictions.csv (a row for each face and frame), for pictures a sheet of them with boxes and
+answers, for videos predictions_windows.csv (a row for each face and ten seconds) and a timeline as a picture, and
+predictions.json, which says how they were made. Everything is computed on this machine. A prediction is what annotators
+would say of a picture, not what a person felt: it is not for judging, grading or watching people.
 """
 ROOM = Path("outputs/predictions")
 
@@ -114,7 +114,7 @@ def summary(done: Recorded) -> list[str]:
     from engrec.faces.crop import SMALL
     from engrec.use.limits import LIMITS
 
-    lines = [_of(one) for one in done.counted if one.read]
+    lines = [*done.answers, *(_of(one) for one in done.counted if one.read)]
     if small := sum(one.small for one in done.counted):
         number = sum(one.faces for one in done.counted)
         lines.append(f"{small:,} of {number:,} faces under {SMALL} pixels: trust those rows less")
@@ -138,7 +138,8 @@ def end(done: Recorded, total: int) -> None:
     """Exit as the result is, with one line where it is not complete."""
     if done.stopped is not None:
         kept = f"{done.num_rows:,} rows are kept in {done.folder}" if done.num_rows else "nothing was written yet"
-        print(f"stopped: {kept}", file=sys.stderr)
+        lost = f"; {done.lost} is not, as it was not complete" if done.lost else ""
+        print(f"stopped: {kept}{lost}", file=sys.stderr)
         sys.exit(done.stopped)
     if failed := len(done.failed):
         sys.exit(f"error: {failed:,} of {total:,} inputs could not be read, or not to their end")

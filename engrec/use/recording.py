@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from engrec.faces.video import Video, write_video
 from engrec.machine.files import atomic_write, check_folder, check_replaceable, write_text
+from engrec.machine.progress import progress_bar
 from engrec.machine.signals import signals_end_the_run, uninterrupted
 from engrec.runs.folder import removed_if_empty
 from engrec.use.answers import Seen
-from engrec.use.drawing import drawn
+from engrec.use.drawing import Sheet, drawn, words
 from engrec.use.follow import DETECT_EVERY
 from engrec.use.inputs import Input, read_picture
 from engrec.use.predict import Predictor, described
@@ -30,6 +31,8 @@ from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
 
 FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
+SHEET = "pictures.png"
+MOST_LINES = 10  # answers that are shown in the terminal
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
 TICK = 0.001  # seconds
 Failed = Callable[[str], None]
@@ -62,7 +65,8 @@ class Counted:
 @dataclass
 class Recorded:
     """What was written. files: below folder; failed: a line for each input that was not read, or not to its end;
-    stopped: by Ctrl-C or kill, with the exit status."""
+    stopped: by Ctrl-C or kill, with the exit status; lost: the copy of a video that was being written then; answers: a
+    line for each face in pictures, where there are few."""
 
     folder: Path
     counted: list[Counted] = field(default_factory=list)
@@ -70,6 +74,8 @@ class Recorded:
     failed: list[str] = field(default_factory=list)
     num_rows: int = 0
     stopped: int | None = None
+    lost: str | None = None
+    answers: list[str] = field(default_factory=list)
 
 
 def record(
@@ -116,7 +122,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (FACES, WINDOWS, SIDECAR) or name.endswith((TIMELINE, BOXES))
+    return name in (FACES, WINDOWS, SIDECAR, SHEET) or name.endswith((TIMELINE, BOXES))
 
 
 class _NothingReadError(Exception):
@@ -133,6 +139,7 @@ class _Recording:
         self.columns = Columns(predictor.answerer, names)
         self.done = Recorded(folder)
         self.pictures = Counted("pictures", "picture")
+        self.sheet = Sheet()
         self.faces: Table | None = None
         self.windows: Table | None = None
 
@@ -159,9 +166,13 @@ class _Recording:
     def _photographs(self, inputs: list[Input]) -> None:
         if self.pictures not in self.done.counted:
             self.done.counted.append(self.pictures)
-        with _bar(len(inputs), "pictures", " pictures") as bar:
+        paths = {one.name: one.path for one in inputs}
+        with progress_bar(None, "pictures", "pictures", len(inputs)) as bar:
             for seen in self.predictor.pictures(self._opened(inputs, bar)):
                 self.pictures.add(seen)
+                self.sheet.add(paths[seen.source], seen)
+                if len(self.done.answers) <= MOST_LINES:
+                    self.done.answers += [f"{seen.source}: {', '.join(words(face))}" for face in seen.faces]
                 self._write(face_rows(seen, self.columns))
 
     def _opened(self, inputs: list[Input], bar: tqdm[Any]) -> Iterator[tuple[str, Image.Image]]:
@@ -193,12 +204,13 @@ class _Recording:
         total = video.num_frames
         if self.every is not None:
             total = None if video.duration is None else int(video.duration / self.every) + 1
-        with _bar(total, one.path.name, " frames") as bar:
+        with progress_bar(None, one.path.name, "frames", total) as bar:
             frames = self.predictor.frames(one.name, video.frames(self.every), self.boxes)
             recorded = self._recorded(frames, counted, windows, timeline, bar)
             if self.boxes:
-                name = self._free_name(one, BOXES)
+                self.done.lost = name = self._free_name(one, BOXES)
                 write_video(self.folder / name, with_boxes(recorded), rate=None)
+                self.done.lost = None
                 self.done.files.append(name)
             else:
                 deque(recorded, maxlen=0)
@@ -249,6 +261,10 @@ class _Recording:
         """Write what describes the tables, and remove what earlier predictions in this folder have left."""
         if self.windows is not None and not self.windows.num_rows:  # of all videos none could be read
             self.done.files.remove(WINDOWS)
+        if self.sheet.write(self.folder / SHEET):
+            self.done.files.append(SHEET)
+        if len(self.done.answers) > MOST_LINES:
+            self.done.answers = []
         write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
         self.done.files.append(SIDECAR)
         for path in self.folder.iterdir():
@@ -278,7 +294,3 @@ def with_boxes(frames: Iterable[Seen]) -> Iterator[tuple[float, np.ndarray]]:
     for seen in frames:
         last = max(seen.seconds or 0.0, last + TICK)
         yield last, drawn(seen)
-
-
-def _bar(total: int | None, name: str, unit: str) -> tqdm[Any]:
-    return tqdm(total=total, desc=name, unit=unit, disable=None, leave=False)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from engrec.runs.pictures import write
 from engrec.use.answers import Answerer, Seen, SeenFace
+from engrec.use.colours import of_classes
 from engrec.use.limits import LIMITS
 
 MOST_BINS = 800  # of which a picture shows each as a pixel or two
@@ -20,12 +20,6 @@ MOST_FACES, MOST_KEPT = 4, 32  # shown; kept in memory
 AWAY = 2.0  # seconds after which a face does not come back under its id
 FINEST = 0.05  # seconds of a bin, at first
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000, 86400)  # seconds
-# Told apart also by those who do not see red and green; warm colours for what is intense, grey for neutral.
-COLOURS = {
-    "angry": "#b2182b", "anger": "#b2182b", "disgust": "#5b8c2a", "fear": "#6a3d9a", "happy": "#f2c230",
-    "happiness": "#f2c230", "sad": "#2166ac", "sadness": "#2166ac", "surprise": "#f08a3c", "neutral": "#c9c9c9",
-    "contempt": "#8c5a3c",
-}  # fmt: skip
 
 
 @dataclass
@@ -123,7 +117,7 @@ class Timeline:
     def _show_shares(self, axes: Any, face: _OneFace, k: int, is_last: bool, legend: bool) -> None:
         """The classes of network k, stacked, where the face was seen."""
         network = self.answerer.networks[k]
-        colours = _colours(network.class_names)
+        colours = of_classes(network.class_names, "light")
         for start, rows in _runs(face, k, self.reach):
             edges = self.width * (start + np.arange(len(rows) + 1))
             heights = np.cumsum(rows, axis=1)
@@ -174,13 +168,6 @@ def _show_crop(axes: Any, track: int, face: _OneFace) -> None:
     axes.imshow(picture[..., 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
     axes.set_title(f"face {track}", fontsize=9)
     axes.axis("off")
-
-
-def _colours(class_names: tuple[str, ...]) -> list[Any]:
-    """Known ones for expressions; for other classes, such as levels, a scale from light to dark."""
-    if all(name in COLOURS for name in class_names):
-        return [COLOURS[name] for name in class_names]
-    return [colormaps["YlGnBu"](share) for share in np.linspace(0.2, 0.85, len(class_names))]
 
 
 def _literally(text: str) -> str:

@@ -27,6 +27,7 @@ from tiny_networks import IMAGES
 from engrec.faces.crop import STANDARD
 from engrec.faces.video import write_video
 from engrec.importers import fer2013, wacv2016
+from engrec.use.colours import PAPERS, of_classes
 from engrec.use.page import static
 from engrec.use.predict import Predictor
 from engrec.use.rows import Columns, face_rows
@@ -225,6 +226,45 @@ def test_a_picture_is_answered_as_by_predict(page, given, weights):
     first = page.js("document.querySelector('.facts strong').textContent")
     page.click('.chip[aria-pressed="false"]')
     page.until(f"document.querySelector('.facts strong').textContent !== '{first}'")
+
+
+BARS = "[...document.querySelectorAll('.bars .bar')].map((bar) => {}"
+FILLED = BARS.format("bar.firstChild.getBoundingClientRect().width / bar.getBoundingClientRect().width)")
+NUMBERS = "[...document.querySelectorAll('.bars .number')].map((number) => number.textContent)"
+
+
+def test_bars_are_empty_until_there_is_an_answer(page, given):
+    bars = len(fer2013.CLASS_NAMES) + len(wacv2016.CLASS_NAMES)
+    page.click("#agree")
+    assert page.js(FILLED) == [0] * bars
+    page.until("document.body.dataset.open", 60)
+    assert give(page, given / "broken.jpg").startswith("This browser cannot read")
+    assert page.js(FILLED) == [0] * bars
+    assert page.js(NUMBERS) == ["–"] * bars
+    assert page.js("[...document.querySelectorAll('.plot')].every((plot) => !plot.clientHeight)")
+    give(page, given / "one.png")
+    page.until(f"{NUMBERS}.every((text) => text.endsWith('%'))")
+    shares = page.js(FILLED)
+    assert sum(shares[:7]) == pytest.approx(1, abs=0.02)
+    assert [f"{100 * share:.0f} %" for share in shares] == page.js(NUMBERS)
+    assert page.js("document.querySelector('.facts').innerText").count("found with score 0.9") == 1
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_bars_and_lines_have_the_colours_of_the_timeline(page, given, paper):
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": paper}])
+    agree(page)
+    give(page, given / "video.webm")
+    expressions, levels = (of_classes(one.CLASS_NAMES, paper) for one in (fer2013, wacv2016))
+    shown = page.js(BARS.format("getComputedStyle(bar.firstChild).backgroundColor)"))
+    ours = ["#" + bytes(map(int, re.findall(r"\d+", colour))).hex() for colour in shown]
+    assert ours == expressions + levels
+    pixels = "(() => { const c = document.querySelectorAll('.plot')[1], w = c.width, h = c.height;"
+    pixels += "const d = c.getContext('2d').getImageData(0, 0, w, h).data;"
+    pixels += "return [...new Set(new Uint32Array(d.buffer))].map((one) => one % 2 ** 24); })()"
+    drawn = {"#" + pixel.to_bytes(3, "little").hex() for pixel in page.js(pixels)}
+    assert drawn & set(levels)  # not all, as a steep line has no pixel of its own
+    page.call("Emulation.setEmulatedMedia", features=[])
 
 
 def test_the_camera_is_asked_for_after_agreement_and_on_demand_alone(page):

@@ -4,6 +4,7 @@ import { plot } from "./plot.js";
 import { best } from "./record.js";
 
 const UNKNOWN = "Its training faces may have been cropped otherwise: trust it less.";
+const NO_FACE = ["No face", "in this picture, or none large enough to be found"];
 const TITLES = { expression: "Expression", engagement: "Engagement" };
 export const spaced = (name) => name.replaceAll("_", " ");
 export const percent = (share) => `${Math.round(100 * share)} %`;
@@ -25,7 +26,24 @@ export class Answers {
     const seen = made("div", "seen");
     seen.append(this.crop, this.facts);
     this.cards = about.networks.map((network) => new Card(network));
-    place.append(this.chips, seen, ...this.cards.map((card) => card.element));
+    this.note = made("p", "note", "Bars: this frame. Lines: means over the last second.");
+    place.append(this.chips, seen, ...this.cards.map((card) => card.element), this.note);
+    this.reset();
+  }
+
+  /* Before a source has its first answer: nothing is left of the last one. */
+  reset() {
+    this.chosen = undefined;
+    this.crop.getContext("2d").clearRect(0, 0, this.crop.width, this.crop.height);
+    this.crop.classList.remove("gone");
+    this.showChips([]);
+    this.showFacts("No face yet", "Its crop and the answers will be here.");
+    for (const card of this.cards) card.bars();
+    this.showOverTime(false);
+  }
+
+  showOverTime(isVideo) {
+    for (const element of [this.note, ...this.cards.map((card) => card.canvas)]) element.hidden = !isVideo;
   }
 
   /* face: the chosen one, or undefined. */
@@ -33,30 +51,32 @@ export class Answers {
     this.showChips(faces, face);
     const { size, colour } = this.about.networks[0];
     if (face) paint(this.crop, face.crop, size, colour);
-    this.crop.classList.toggle("gone", !face);
-    this.showFacts(face);
+    this.crop.classList.toggle("gone", !face && this.chosen !== undefined);
+    this.showFacts(...(face ? this.facing(face) : NO_FACE));
+    this.showOverTime(now !== null);
     this.cards.forEach((card, k) => {
       card.bars(face && face.answers[k]);
-      card.canvas.hidden = now === null;
-      if (now !== null) plot(card.canvas, record.series.get(this.chosen), k, now, duration);
+      if (now !== null) plot(card.canvas, record.series.get(this.chosen), k, card.colours, now, duration);
     });
   }
 
-  showFacts(face) {
+  /* What is known of a face but the answers. */
+  facing({ id, px, roll, score }) {
     const { small, networks } = this.about;
-    const lines = ["No face", "in this picture, or none large enough to be found"];
-    if (face) {
-      const degrees = String(Math.round(face.roll) || 0).replace("-", "−");
-      lines[0] = `Face ${face.id}`;
-      lines[1] = `${Math.round(face.px)} pixels, leaning ${degrees}°, certainty ${face.score.toFixed(2)}`;
+    const degrees = String(Math.round(roll) || 0).replace("-", "−");
+    return [
+      `Face ${id}`,
+      `${Math.round(px)} pixels, leaning ${degrees}°, found with score ${score.toFixed(2)}`,
+      `Left: the ${networks[0].size} × ${networks[0].size} pixels that the network sees.`,
+      px < small ? `Under ${small} pixels: too small to be trusted.` : "",
+    ];
+  }
+
+  showFacts(title, first, second = "", warning = "") {
+    if (!this.facts.children.length) {
+      this.facts.append(made("strong"), made("span", "note"), made("span", "note"), made("span", "warning"));
     }
-    const warned = face && face.px < small ? `Under ${small} pixels: too small to be trusted.` : "";
-    const seen = `Left: the ${networks[0].size} × ${networks[0].size} pixels that the network sees.`;
-    const texts = [...lines, face ? seen : "", warned];
-    if (this.facts.children.length !== 4) {
-      this.facts.replaceChildren(made("strong"), made("span", "note"), made("span", "note"), made("span", "warning"));
-    }
-    texts.forEach((text, k) => {
+    [title, first, second, warning].forEach((text, k) => {
       if (this.facts.children[k].textContent !== text) this.facts.children[k].textContent = text;
     });
   }
@@ -86,7 +106,7 @@ export class Answers {
 
 /* One network: a bar and a line for each class, in one colour. */
 class Card {
-  constructor({ name, task, trained_on: dataset, known_crop: isKnown, class_names: names }) {
+  constructor({ name, task, trained_on: dataset, known_crop: isKnown, class_names: names, class_colours: colours }) {
     this.element = made("section", "card");
     const heading = made("h2", "", TITLES[task]);
     heading.append(made("small", "", dataset ? `${name}, trained on ${dataset}` : name));
@@ -96,7 +116,7 @@ class Card {
       const [label, value] = [made("dt", "", spaced(one)), made("dd")];
       const [bar, number] = [made("span", "bar"), made("span", "number")];
       bar.append(made("span"));
-      bar.firstChild.style.background = `var(--class-${n % 8})`;
+      for (const [paper, own] of Object.entries(colours)) bar.firstChild.style.setProperty(`--${paper}`, own[n]);
       value.append(bar, number);
       list.append(label, value);
       return { label, bar: bar.firstChild, number };
@@ -107,6 +127,12 @@ class Card {
     this.element.append(heading, list, this.canvas);
   }
 
+  /* As they are on this page, which is light or dark. */
+  get colours() {
+    return this.rows.map(({ bar }) => getComputedStyle(bar).backgroundColor);
+  }
+
+  /* row: probabilities, or undefined. */
   bars(row) {
     this.rows.forEach(({ label, bar, number }, n) => {
       bar.style.width = row ? `${100 * row[n]}%` : "0";

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from engrec.faces.crop import SMALL
 from engrec.use.answers import TIME_CONSTANT, Answerer
+from engrec.use.colours import PAPERS, of_classes
 from engrec.use.limits import INTENDED_USE, LIMITS
 from engrec.use.predict import PHOTO_SIZE, VIDEO_SIZE, described
 from engrec.use.rows import Columns
@@ -91,6 +92,7 @@ def _network(answerer: Answerer, k: int, files: list[str] | None) -> dict[str, A
         "trained_on": network.dataset,
         "known_crop": network.crop is not None,
         "class_names": list(network.class_names),
+        "class_colours": {paper: of_classes(network.class_names, paper) for paper in PAPERS},
         "size": network.size,
         "colour": network.colour,
         "file": None if files is None else files[k],

@@ -33,7 +33,8 @@ async function agree() {
   at("start").hidden = true;
   at("work").hidden = false;
   at("use").append(at("limits"));
-  say(about.engine === "browser" ? "Loading the networks, 14 MB the first time …" : "Connecting …");
+  scrollTo(0, 0);
+  say(about.engine === "browser" ? "Loading the networks, which takes longer the first time …" : "Connecting …");
   await tried(async () => {
     await engine.open();
     say("Ready.");
@@ -51,6 +52,7 @@ async function run(open) {
   const record = new Record(about, source.name, source.kind);
   Object.assign(state, { source, record, shown: null, chosen: null, rate: [] });
   say("");
+  awaiting(source.name);
   engine.restart();
   buttons();
   const isComplete = await tried(async () => {
@@ -69,6 +71,14 @@ async function run(open) {
     return state.source === source;
   });
   if (state.source === source) finished(isComplete);
+}
+
+/* Until the first answer, the last source is seen to be gone. */
+function awaiting(name) {
+  answers.reset();
+  at("stage").classList.add("gone");
+  at("caption").textContent = `${name} …`;
+  at("save").disabled = true;
 }
 
 function seen(frame, faces, seconds, number) {
@@ -131,6 +141,7 @@ function draw() {
   };
   at("hint").hidden = true;
   at("stage").hidden = false;
+  at("stage").classList.remove("gone");
   stage.show(frame, faces, face?.id, source?.mirrored ?? false, label);
   answers.show(faces, face, record, seconds, source?.duration);
   at("save").disabled = false;
@@ -138,12 +149,12 @@ function draw() {
   if (record.isFull) say("The CSV is full; what comes now is shown but not kept. Save it, then start again.");
 }
 
-/* Frames a second, over the last two. */
+/* Frames a second, over the last two seconds, or the last three frames. */
 function counted() {
   const { rate } = state;
   const now = performance.now();
   rate.push(now);
-  while (now - rate[0] > 2000) rate.shift();
+  while (rate.length > 3 && now - rate[0] > 2000) rate.shift();
   state.speed = rate.length > 2 ? (1000 * (rate.length - 1)) / (now - rate[0]) : 0;
   document.body.dataset.rate = state.speed.toFixed(1);
 }
@@ -153,7 +164,7 @@ function caption(seconds, number) {
   const found = `${number || "no"} face${number === 1 ? "" : "s"}`;
   if (seconds === null) return `${source.name}: ${found}`;
   const length = Number.isFinite(source.duration) ? ` of ${clock(source.duration)}` : "";
-  const pace = source.ended ? "" : `, ${Math.round(speed)} frames a second`;
+  const pace = source.ended || !speed ? "" : `, ${speed.toFixed(speed < 10 ? 1 : 0)} frames a second`;
   return `${source.name}: ${clock(seconds)}${length}, ${found}${pace}`;
 }
 
@@ -162,7 +173,7 @@ function buttons() {
   const running = source && !source.ended;
   at("stop").hidden = !(running && source.kind === "camera");
   at("play").hidden = source?.kind !== "video";
-  at("play").textContent = source?.ended ? "Play again" : source?.element?.paused && state.shown ? "Go on" : "Pause";
+  at("play").textContent = source?.ended ? "Play again" : source?.element?.paused && state.shown ? "Resume" : "Pause";
 }
 
 function play() {

@@ -24,7 +24,7 @@ export class Record {
     for (const face of faces) {
       const { id, score, box, px, roll, answers, smoothed } = face;
       this.rows.push({ number, seconds, face: { id, score, box, px, roll, answers, smoothed } });
-      if (seconds !== null) this.keep(id, seconds, smoothed);
+      if (seconds !== null) this.keep(id, number, seconds, smoothed);
     }
   }
 
@@ -48,9 +48,10 @@ export class Record {
     return means;
   }
 
-  keep(id, seconds, smoothed) {
-    if (!this.series.has(id)) this.series.set(id, { times: [], values: [] });
-    const { times, values } = this.series.get(id);
+  keep(id, number, seconds, smoothed) {
+    if (!this.series.has(id)) this.series.set(id, { numbers: [], times: [], values: [] });
+    const { numbers, times, values } = this.series.get(id);
+    numbers.push(number);
     times.push(seconds);
     values.push(smoothed);
   }

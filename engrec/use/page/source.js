@@ -18,7 +18,7 @@ export async function opened(file) {
     const source = await read(file).catch(() => null);
     if (source) return source;
   }
-  throw new Error(`This browser cannot read ${file.name} as a picture or a video. Save it as JPEG, PNG or MP4.`);
+  throw new Error(`This browser cannot read ${file.name} as a picture or a video. Save it as JPEG, PNG, MP4 or WebM.`);
 }
 
 async function picture(file) {

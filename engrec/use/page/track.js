@@ -8,12 +8,14 @@ const FAR = 1e3; // the cost of a pair that cannot be
 
 export class Tracker {
   constructor(gap = 1.5) {
-    [this.gap, this.tracks, this.next] = [gap, [], 0];
+    [this.gap, this.tracks, this.next, this.before] = [gap, [], 0, 0];
   }
 
   /* A number for each face of the frame at that time. */
   number(faces, seconds) {
-    this.tracks = this.tracks.filter((track) => seconds - track.seconds <= this.gap);
+    const oldest = Math.min(seconds - this.gap, this.before);
+    this.tracks = this.tracks.filter((track) => track.seconds >= oldest);
+    this.before = seconds;
     const boxes = faces.map((face) => centred(face.box));
     const found = this.match(boxes, seconds);
     return boxes.map((box, index) => {

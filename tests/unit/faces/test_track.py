@@ -32,6 +32,13 @@ def test_who_is_away_for_longer_than_the_gap_gets_a_new_number(away, number):
     assert tracker([face(100, 100)], away) == [number]
 
 
+def test_faces_are_followed_from_frame_to_frame_however_far_apart_these_are():
+    tracker = Tracker(gap=1.5)
+    assert [tracker([face(100 + t, 100), face(300, 100)], t) for t in (0.0, 2.0, 7.0, 67.0)] == [[0, 1]] * 4
+    assert tracker([face(300, 100)], 69.0) == [1]
+    assert tracker([face(167, 100), face(300, 100)], 71.0) == [2, 1]  # away for longer, and from the frame before
+
+
 def test_a_face_elsewhere_is_another_person():
     tracker = Tracker()
     tracker([face(100, 100)], 0.0)

@@ -53,7 +53,8 @@ def test_a_picture(work, capsys):
     status, out, err = typed(capsys, "face.png")
     assert (status, err) == (0, "")
     assert "1 picture, 1 face; 0 without a face" in out
-    assert "outputs/predictions/face: predictions.csv, predictions.json" in out
+    assert "outputs/predictions/face: predictions.csv, pictures.png, predictions.json" in out
+    assert "face.png: face 0, happy 78%, high 78%" in out
     assert "expression: expression.ckpt (angry, happy), trained on fer2013, cropped as here" in out
     assert "not what a person felt" in out
     assert "Not for judging" in out
@@ -67,7 +68,11 @@ def test_earlier_predictions_stay_unless_the_folder_is_named(work, capsys):
     assert sorted(path.name for path in (work / "outputs/predictions").iterdir()) == ["face", "face-2", "face-3"]
     for _ in range(2):
         assert typed(capsys, "face.png", "--out", "mine")[0] == 0
-    assert sorted(path.name for path in (work / "mine").iterdir()) == ["predictions.csv", "predictions.json"]
+    assert sorted(path.name for path in (work / "mine").iterdir()) == [
+        "pictures.png",
+        "predictions.csv",
+        "predictions.json",
+    ]
 
 
 def test_folders_and_videos_mixed_with_what_cannot_be_read(work, capsys):

@@ -16,11 +16,12 @@ from engrec.faces import video as videos
 from engrec.faces.video import Video, write_video
 from engrec.use import recording
 from engrec.use.answers import Seen
+from engrec.use.command import end
 from engrec.use.inputs import Input, find
 from engrec.use.recording import record, with_boxes
 from engrec.use.timeline import Timeline
 
-TABLES = ["predictions.csv", "predictions.json"]
+TABLES, SHEET = ["predictions.csv", "predictions.json"], "pictures.png"
 OF_VIDEO = ["predictions_windows.csv"]
 
 
@@ -69,7 +70,8 @@ def test_a_video_and_pictures(write, tmp_path, said):
     Image.fromarray(picture(value=0)).save(tmp_path / "empty.png")
     done = write("lesson.mp4", "face.png", "empty.png")
     assert said == done.failed == []
-    assert names_in(tmp_path / "out") == sorted([*TABLES, *OF_VIDEO, "lesson_timeline.png"])
+    assert names_in(tmp_path / "out") == sorted([SHEET, *TABLES, *OF_VIDEO, "lesson_timeline.png"])
+    assert done.answers == [f"{tmp_path / 'face.png'}: face 0, happy 78%, high 78%"]
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert len(rows) == done.num_rows == 36 + 2
     of_video, (face, empty) = rows[:36], rows[36:]
@@ -100,10 +102,17 @@ def test_the_description_says_how_they_were_made(write, tmp_path):
     assert about["faces"]["seconds_between_frames"] == 0.5
 
 
+def test_answers_of_many_faces_are_in_the_table_alone(write, tmp_path):
+    for number in range(11):
+        Image.fromarray(picture()).save(tmp_path / f"{number}.png")
+    assert len(write(*(f"{number}.png" for number in range(10))).answers) == 10
+    assert write(*(f"{number}.png" for number in range(11))).answers == []
+
+
 def test_pictures_alone_have_no_windows(write, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "face.png")
     write("face.png")
-    assert names_in(tmp_path / "out") == TABLES
+    assert names_in(tmp_path / "out") == [SHEET, *TABLES]
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["complete"] is True
 
 
@@ -166,7 +175,7 @@ def test_without_av_a_video_says_what_to_install(write, tmp_path, said, monkeypa
     lesson(tmp_path / "lesson.mp4", 4)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     write("face.png", "lesson.mp4")
-    assert names_in(tmp_path / "out") == TABLES
+    assert names_in(tmp_path / "out") == [SHEET, *TABLES]
     [line] = said
     assert "pip install '.[use]'" in line
     assert len(rows_of(tmp_path / "out" / "predictions.csv")) == 1
@@ -177,7 +186,7 @@ def test_another_folder_is_not_touched_and_earlier_predictions_are_replaced(writ
     Image.fromarray(picture()).save(tmp_path / "face.png")
     write("lesson.mp4", boxes=True)
     write("face.png")
-    assert names_in(tmp_path / "out") == TABLES
+    assert names_in(tmp_path / "out") == [SHEET, *TABLES]
     (tmp_path / "out" / "mine.txt").write_text("x")
     with pytest.raises(ValueError, match=r"out holds other files \(mine\.txt\): choose another folder"):
         write("face.png")
@@ -224,9 +233,13 @@ def endless(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "boxes"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_ctrl_c_keeps_complete_rows_and_says_so(endless, tmp_path, number, boxes):
+def test_ctrl_c_keeps_complete_rows_and_says_so(endless, tmp_path, capsys, number, boxes):
     done = endless(120, boxes, at={100: lambda: signal.raise_signal(number)})
     assert done.stopped == 128 + number
+    with pytest.raises(SystemExit):
+        end(done, 1)
+    copy = "; a_boxes.mp4 is not, as it was not complete" if boxes else ""
+    assert capsys.readouterr().err == f"stopped: {done.num_rows} rows are kept in {tmp_path / 'out'}{copy}\n"
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert len(rows) == done.num_rows >= 64
     assert all(None not in row.values() and row["happy"] for row in rows)

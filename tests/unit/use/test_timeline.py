@@ -1,4 +1,4 @@
-"""The timeline shows what was answered when, at any length, and the drawing changes the frame around the face alone."""
+"""The timeline shows what was answered when, at any length."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from PIL import Image
 from tiny_networks import fake
 
 from engrec.use.answers import Answer, Answerer, Seen, SeenFace
-from engrec.use.drawing import drawn
 from engrec.use.limits import LIMITS
-from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _colours, _runs, _step
+from engrec.use.timeline import MOST_BINS, MOST_KEPT, Timeline, _clock, _runs, _step
 
 NETWORKS = Answerer([fake("expression", ("angry", "neutral")), fake("engagement", ("low", "middle", "high"))])
 
@@ -94,12 +93,6 @@ def test_the_crop_shown_is_that_of_the_largest_face():
     assert timeline.faces[0].crop.max() == 80
 
 
-def test_expressions_have_their_colours_and_levels_a_scale():
-    assert _colours(("happy", "neutral")) == _colours(("happiness", "neutral"))
-    low, middle, high = (sum(colour[:3]) for colour in _colours(("low", "middle", "high")))
-    assert low > middle > high
-
-
 def test_times_are_read_as_on_a_clock():
     assert [_clock(seconds) for seconds in (0, 45, 75, 3661)] == ["0:00", "0:45", "1:15", "1:01:01"]
 
@@ -109,25 +102,3 @@ def test_times_are_read_as_on_a_clock():
 )
 def test_few_times_are_written(end, step):
     assert _step(end) == step
-
-
-def test_a_frame_is_drawn_on_around_the_face_alone():
-    frame = seen(0.0, 3)
-    picture = drawn(frame)
-    assert picture.shape == frame.rgb.shape
-    assert (frame.rgb == 90).all()
-    assert (picture[42:88, 34:76] == 90).all()  # the face itself
-    assert (picture[60, 29:32] != 90).any()
-    assert (drawn(seen(0.0)) == 90).all()
-
-
-@pytest.mark.parametrize("box", [(-20.0, -20.0, 40.0, 40.0), (270.0, 170.0, 60.0, 60.0), (0.0, 0.0, 300.0, 200.0)])
-def test_words_stay_in_the_picture(box):
-    frame = seen(0.0, 3)
-    inks = set()
-    for where in ((80.0, 60.0, 40.0, 40.0), box):
-        face = SeenFace("a.mp4", 0, 0.0, 3, where, 0.9, 40.0, 0.0, frame.faces[0].answers)
-        picture = drawn(Seen("a.mp4", 0, 0.0, (face,), frame.crops, frame.rgb))
-        inks.add(int((picture.min(axis=2) > 150).sum()))
-    assert len(inks) == 1
-    assert inks.pop() > 20

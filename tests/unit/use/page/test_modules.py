@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import subprocess
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from engrec.use.inputs import find
 from engrec.use.page import contents
 from engrec.use.page.server import Session
 from engrec.use.recording import record
+from engrec.use.timeline import _clock
 
 FOLDER = page.__path__[0]
 NODE = shutil.which("node")
@@ -37,6 +39,7 @@ def node(tmp_path, code, given, pictures=()):
         import {{ readFileSync }} from "node:fs";
         import {{ crop, resized }} from "file://{FOLDER}/crop.js";
         import {{ decoded, detect }} from "file://{FOLDER}/yunet.js";
+        import {{ clock, plot }} from "file://{FOLDER}/plot.js";
         import {{ Record }} from "file://{FOLDER}/record.js";
         import {{ Tracker, assigned, histogram, isCut }} from "file://{FOLDER}/track.js";
         const given = JSON.parse(readFileSync("given.json"));
@@ -125,7 +128,7 @@ def test_faces_are_found_where_python_finds_them(tmp_path):
 
 def scene(rng, num_frames=120):
     """Boxes of four people who sway and cross, of whom some are missed, at uneven times; seconds and boxes a frame."""
-    seconds = np.cumsum(rng.uniform(0.02, 0.3, num_frames))
+    seconds = np.cumsum(rng.uniform(0.02, 0.3, num_frames) + 2 * (rng.random(num_frames) < 0.1))
     frames = []
     for now in seconds.tolist():
         boxes = []
@@ -206,6 +209,61 @@ def test_what_is_saved_of_a_video_before_its_end_says_so(tmp_path):
     counted = {"kind": "video", "read": 3, "faces": 2, "none": 1, "small": 0, "seconds": 0.2, "ids": 1}
     assert found["inputs"] == [counted | {"input": "face.png", "damage": None}]
     assert found["rows"] == 3
+
+
+# A canvas that keeps what is drawn: texts with their ends, and lines. A letter is 7 pixels wide.
+CANVAS = """
+    globalThis.window = { devicePixelRatio: 1 };
+    globalThis.getComputedStyle = () => ({ fontFamily: "", getPropertyValue: () => "axes" });
+    const drawn = (width, ...asked) => {
+      const [texts, lines] = [[], []];
+      const draw = {
+        setTransform() {}, clearRect() {}, stroke() {},
+        measureText: (text) => ({ width: 7 * text.length }),
+        fillText(text, x) {
+          const [left, right] = { right: [1, 0], center: [0.5, 0.5] }[this.textAlign];
+          texts.push([text, x - left * 7 * text.length, x + right * 7 * text.length]);
+        },
+        beginPath() { lines.push({ colour: this.strokeStyle, x: [] }); },
+        moveTo(x) { lines.at(-1).x.push(x); },
+        lineTo(x) { lines.at(-1).x.push(x); },
+      };
+      plot({ clientWidth: width, clientHeight: 120, getContext: () => draw }, ...asked);
+      return { texts, lines: lines.filter(({ colour }) => colour !== "axes") };
+    };"""
+
+
+@pytest.mark.parametrize("width", [250, 362, 510, 788])
+def test_no_time_below_the_lines_is_cut_off_or_covers_another(tmp_path, width):
+    ends = [0.4, 1, 1.5, 3, 7, 15, 59.9, 60, 61, 600, 1234.5, 3600, 7200, 86399]
+    code = "console.log(JSON.stringify(given.map(([w, now, end]) => drawn(w, undefined, 0, [], now, end).texts)));"
+    given = [(width, 0, end) for end in ends] + [(width, now, None) for now in (0.1, 30, 75.3, 4000)]
+    for texts in node(tmp_path, CANVAS + code, given):
+        assert all(left >= 0 and right <= width for _, left, right in texts)
+        times = [(left, right) for text, left, right in texts if "%" not in text]
+        assert all(one[1] < other[0] for one, other in pairwise(times))
+
+
+def test_a_line_breaks_where_the_face_was_away_not_where_frames_are_late(tmp_path):
+    frames = [(n, 0.2 * n, n not in (7, 8, 9, 10)) for n in range(20)] + [(20 + n, 5 + 3 * n, True) for n in range(4)]
+    numbers, times = zip(*((number, seconds) for number, seconds, is_seen in frames if is_seen), strict=True)
+    series = {"numbers": numbers, "times": times, "values": [[[0.25, 0.75]]] * len(times)}
+    code = "console.log(JSON.stringify(drawn(400, given, 0, ['one', 'other'], 20, 20).lines));"
+    lines = node(tmp_path, CANVAS + code, series)
+    assert [(line["colour"], len(line["x"])) for line in lines] == [
+        ("one", 7),
+        ("one", 13),
+        ("other", 7),
+        ("other", 13),
+    ]
+
+
+def test_times_are_written_as_in_the_timeline(tmp_path):
+    seconds = [0, 0.4, 45, 59.4, 59.6, 75, 3599.7, 3661, 86399]
+    assert node(tmp_path, "console.log(JSON.stringify(given.map((one) => clock(one))));", seconds) == [
+        _clock(one) for one in seconds
+    ]
+    assert node(tmp_path, "console.log(JSON.stringify(clock(59.96, 0.5)));", []) == "1:00.0"
 
 
 def test_where_the_browser_computes_the_networks_are_the_files_beside_the_page():
