@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from engrec.schema import Record, misfit, plain
 BATCH_SIZE = 32
 ONNX = ".onnx"
 INPUT, OUTPUT = "images", "probabilities"  # of an exported graph
+# Its checksum as protobuf writes it among the metadata: 64 digits, of the file with zeros in their place. It is found
+# and compared before anything parses the file.
+NO_CHECKSUM = "0" * 64
+CHECKSUM_PLACE = re.compile(rb"\n\x0d%s\x12@(.{64})" % weights_file.CHECKSUM.encode(), re.DOTALL)
 
 
 class About(Record):
@@ -149,6 +154,8 @@ def _onnx(source: str, file: Path) -> Network:
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{source} cannot be opened: {error.strerror}") from error
+    if not checksummed(content)[1]:
+        raise CheckpointError(f"{source} is damaged: its content has changed since it was written (checksum)")
     try:
         import onnxruntime
     except ImportError as error:
@@ -179,9 +186,19 @@ def _onnx(source: str, file: Path) -> Network:
     )
 
 
+def checksummed(content: bytes) -> tuple[bytes, bool]:
+    """An ONNX file with its checksum set right, and whether it was already; one that has none stays as it is."""
+    found = CHECKSUM_PLACE.search(content)
+    if found is None:  # as the first exports, and those of other tools
+        return content, True
+    before, after = content[: found.start(1)], content[found.end(1) :]
+    digits = hashlib.sha256(before + NO_CHECKSUM.encode() + after).hexdigest().encode()
+    return before + digits + after, digits == found[1]
+
+
 def _about(source: str, session: Any) -> dict[str, Any]:
     """What the file says of itself. Raises CheckpointError where it says nothing, or nonsense."""
-    text = session.get_modelmeta().custom_metadata_map.get("engrec")
+    text = session.get_modelmeta().custom_metadata_map.get(weights_file.KEY)
     if text is None:
         raise CheckpointError(
             f"{source} is an ONNX file but not of engrec, as nothing in it describes its network: "
