@@ -6,7 +6,7 @@ import numpy as np
 
 from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
-from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
+from engrec.evidence.audit import MANY_PEOPLE, SIGNIFICANT, UNEVEN, Audit, Confound, Duplicates
 from engrec.evidence.suspicious import Suspicious
 from engrec.pages import page, tables
 from engrec.pages.panels import Panels, look, text
@@ -46,7 +46,8 @@ def _summary(audit: Audit) -> list[list[str]]:
         for name, mask in (("splits", same.across_splits), ("people", same.across_subjects))
         if mask is not None
     ]
-    telling = max((c.cramers_v for c in audit.confounds if not np.isnan(c.cramers_v)), default=None)
+    several = [c for c in audit.confounds if not np.isnan(c.cramers_v)]
+    strongest = max(several, key=lambda c: (c.is_telling, c.cramers_v), default=None)
     return [
         ["", "found"],
         ["images", f"{len(audit):,} of {audit.size}"],
@@ -58,8 +59,13 @@ def _summary(audit: Audit) -> list[list[str]]:
         ["groups of identical images with different labels", f"{same.conflicts.sum():,}"],
         ["pairs of nearly identical images", f"{len(audit.near) + len(audit.mirrored):,}"],
         ["blank images, nearly blank ones", f"{len(audit.blank):,}, {len(audit.nearly_blank):,}"],
-        ["file format and label, Cramér's V (0 to 1)", "unknown" if telling is None else f"{telling:.2f}"],
+        ["file format and label, Cramér's V (0 to 1)", "unknown" if strongest is None else _strength(strongest)],
     ]
+
+
+def _strength(confound: Confound) -> str:
+    by_chance = "" if confound.p < SIGNIFICANT else f", which may be chance (p {confound.p:.3f})"
+    return f"{confound.cramers_v:.2f}{by_chance}"
 
 
 def _across(columns: Sequence[Duplicates]) -> list[list[str]]:
@@ -189,7 +195,8 @@ def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
     outside = (counts.sum(1, keepdims=True) - counts) / (counts.sum() - counts.sum(0))
     rarer_first = 1e-9 * counts.sum(0) / counts.sum()  # with two classes, both differences are equal
     value, label = np.unravel_index((inside - outside - rarer_first).argmax(), counts.shape)
-    says = "predicts the label in part" if confound.cramers_v >= TELLING else "hardly predicts the label"
+    chance = "hardly predicts" if confound.p < SIGNIFICANT else "is not shown to predict"
+    says = "predicts the label in part" if confound.is_telling else f"{chance} the label"
     p = "< 0.001" if confound.p < 0.001 else f"{confound.p:.3f}"
     return (
         f"The {confound.of} of the file alone {says} (Cramér's V {confound.cramers_v:.2f}, chi-square p {p}): "
@@ -248,7 +255,7 @@ def _advice(audit: Audit) -> Iterator[str]:
             f"{share.max():.1%}. Compare by balanced accuracy and AUC; in fine-tuning, use "
             "module.class_weights=balanced."
         )
-    if any(c.cramers_v >= TELLING for c in audit.confounds):
+    if any(c.is_telling for c in audit.confounds):
         yield (
             "The file format goes with the label, so a network may score without looking at faces: evaluate each "
             "format by itself too (predictions.csv names it), or convert all files to one format before preparing them."
