@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +106,7 @@ def load_network(source: str) -> Network:
     return network
 
 
-def names_of(networks: list[Network]) -> list[str]:
+def names_of(networks: Sequence[Network]) -> list[str]:
     """A name for each network, each another one."""
     names: list[str] = []
     for network in networks:
@@ -238,14 +238,18 @@ def crop_of(source: str, preprocessing: dict[str, Any], dataset: str | None) -> 
 
 
 def _name(source: str, file: Path) -> str:
-    """expressions for engrec:expressions, NAME for NAME/best.ckpt, NAME for NAME.onnx."""
+    """expressions for engrec:expressions, NAME for NAME.onnx and NAME/best.ckpt, SWEEP_0 for SWEEP/0/best.ckpt."""
     if weights_file.is_shipped(source):
         return source.removeprefix(weights_file.PREFIX)
     plain_names = ("best", "last", "model", "model_int8")
     folder = file.resolve().parent
     if file.stem not in plain_names:
         return file.stem
-    return folder.parent.name if folder.name == "onnx" else folder.name
+    names = [path.name for path in (folder, *folder.parents)]
+    own, *above = names[1:] if names[0] == "onnx" else names
+    # A number or a date says nothing alone: the nearest folder that has another name comes first.
+    telling = next((name for name in above if re.search(r"[^\d_-]", name)), "")
+    return own if re.search(r"[^\d_-]", own) else f"{telling}_{own}".strip("_")
 
 
 def _sha256(source: str, file: Path) -> str:
