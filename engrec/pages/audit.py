@@ -96,7 +96,8 @@ def _near_section(audit: Audit) -> Section:
     kinds = (audit.near, audit.mirrored)
     remarks = [
         f"Pairs that are not identical but whose grey pixels, at most {SIDE}×{SIDE}, correlate by {audit.near_from} "
-        "or more. Brightness, contrast and recompression hardly change that. In the second column one is mirrored."
+        "or more. Brightness, contrast and recompression hardly change that. Under “mirrored” are pairs that are alike "
+        "once one of the two is mirrored."
     ]
     if audit.subjects:
         remarks.append("Within a person they are expected, as of frames of a video; across people they are not.")
@@ -300,10 +301,11 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
     if not len(numbers):
         return ""
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, most).round().astype(int))]
-    blocks = "".join(_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
+    members = (_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
+    blocks = "".join(f'<div class="group">{shown}</div>' for shown in members)
     across = ", across splits or people" if marked and not only else ""
-    what = page.note(f"{name}{across}: {len(spread)} of {len(numbers):,} groups.")
-    return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
+    what = page.note(f"{name}{across}: {len(spread)} of {len(numbers):,} groups. A box holds the images of one group.")
+    return f'{what}<div class="faces">{blocks}</div>'
 
 
 def _suspects(audit: Audit, faces: Faces, most: int = 18, most_classes: int = 10) -> str:

@@ -254,6 +254,13 @@ def test_a_finding_is_large_and_significant_in_table_sentence_and_advice(
     assert ("The file format goes with the label" in text) == is_finding
 
 
+def test_the_page_has_a_box_around_each_group(make_faces, rendered):
+    images = np.concatenate([rendered, rendered[:3]])
+    faces = make_faces(len(images), images=images)
+    boxes = html(audit(faces), faces).split('<div class="group">')[1:]
+    assert [box.count("<figure>") for box in boxes] == [2, 2, 2]
+
+
 def test_rare_sizes_are_taken_together():
     formats = np.array(["JPEG L 48x48"] * 150 + [f"JPEG L {n}x50" for n in range(50)])
     size = module._confounds(formats, np.arange(200) % 2)[1]
