@@ -1,5 +1,6 @@
 """The resolved run: what it starts from, where it writes, what this machine chose. The configuration stops here."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engrec import checkpoint
 from engrec.config import check
-from engrec.errors import CONF
+from engrec.errors import CONF, quoted
 from engrec.machine import cluster
 from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, fuses, keep_memory
 from engrec.runs import folder as run_folder
@@ -58,7 +59,9 @@ Start = Fresh | Backbone | Resume | Test
 @dataclass(frozen=True)
 class Command:
     """What was typed. choices: the option of each config group; number: of a run of a sweep (-m), or None;
-    folder: the run's, as Hydra opened it; names_folder: whether the user chose that folder."""
+    folder: the run's, as Hydra opened it; names_folder: whether the user chose that folder.
+
+    As text, it can be pasted into a shell, and makes this run again: that of a sweep alone, in its own folder."""
 
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
@@ -67,7 +70,10 @@ class Command:
     names_folder: bool
 
     def __str__(self) -> str:
-        return shlex.join(["python", "train.py", *self.overrides])
+        given = self.overrides
+        if self.number is not None:
+            given = (*map(_unescaped, given), f"output_dir={quoted(str(self.folder))}")
+        return shlex.join(["python", "train.py", *given])
 
     @property
     def folder_key(self) -> str:
@@ -76,6 +82,11 @@ class Command:
 
     def gives(self, key: str) -> bool:
         return any(override.lstrip("+").startswith(f"{key}=") for override in self.overrides)
+
+
+def _unescaped(override: str) -> str:
+    """As one types it: Hydra escapes the colons of a sweep's values, which need that in lists and mappings alone."""
+    return override if set("'\"[{") & set(override) else re.sub(r"(\\\\)|\\:", lambda x: x[1] or ":", override)
 
 
 def command() -> Command:

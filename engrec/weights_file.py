@@ -1,11 +1,12 @@
 """Weights as a .safetensors file, and those that come with engrec by name.
 
-Such a file holds tensors, in half precision or float32, and in its header what describes them, as JSON. Nothing in it
-is code. Torch is not imported with this module, as configurations are checked without it.
+Such a file holds tensors, in half precision or float32, and in its header what describes them, as JSON, with a checksum
+of both. Nothing in it is code. Torch is not imported with this module, as configurations are checked without it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 NAME = "model.safetensors"  # as the hub and other tools look for it
+KEY, CHECKSUM = "engrec", "engrec_sha256"  # of the metadata, also in an ONNX file
 SHIPPED, PREFIX = Path(__file__).parent / "weights", "engrec:"
 MOST_HEADER, MOST_BYTES = 2**20, 2**31  # thirty times what the largest of our networks writes, and ten times
 # What describes the weights, beside them in what `checkpoint.read` returns; every other key is left unread.
@@ -54,15 +56,28 @@ def pack(tensors: dict[str, Tensor], about: dict[str, Any], half: bool = True) -
     """
     from safetensors.torch import save
 
-    metadata = {"format": "pt", "engrec": json.dumps(about, allow_nan=False)}
+    text = json.dumps(about, allow_nan=False)
     data = save({name: _stored(name, tensor, half) for name, tensor in tensors.items()})
     length = int.from_bytes(data[:8], "little")
-    # The library would write the two in an order of its own, another one each time.
-    header = json.dumps({"__metadata__": metadata, **json.loads(data[8 : 8 + length])}, separators=(",", ":")).encode()
+    stored = json.loads(data[8 : 8 + length])
+    metadata = {"format": "pt", KEY: text, CHECKSUM: _checksum(text, stored, data[8 + length :])}
+    # The library would write these in an order of its own, another one each time.
+    header = json.dumps({"__metadata__": metadata, **stored}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight
     if len(header) > MOST_HEADER:
         raise ValueError(f"what describes the weights takes {len(header):,} bytes: at most {MOST_HEADER:,} are read")
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def _checksum(text: str, header: dict[str, Any], content: bytes) -> str:
+    """sha256 of the description, then of each tensor by name: its name, type, shape and bytes. Where in the content
+    they lie does not matter, as other tools write them in another order."""
+    sha256 = hashlib.sha256(text.encode())
+    for name, tensor in sorted(header.items()):
+        if name != "__metadata__":
+            sha256.update(json.dumps([name, tensor["dtype"], tensor["shape"]]).encode())
+            sha256.update(memoryview(content)[slice(*tensor["data_offsets"])])
+    return sha256.hexdigest()
 
 
 def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
@@ -102,12 +117,15 @@ def unpack(data: bytes) -> dict[str, Any]:
         tensors, header = load(data), json.loads(data[8 : 8 + length])
     except Exception as error:  # a damaged file can make the library raise anything
         raise ValueError("cannot be read: it is damaged, or not a safetensors file") from error
-    text = (header.get("__metadata__") or {}).get("engrec")
+    metadata = header.get("__metadata__") or {}
+    text, checksum = metadata.get(KEY), metadata.get(CHECKSUM)
     if text is None:
         raise ValueError(
             "is a safetensors file but not of engrec, as nothing in its header describes its network: "
             "python scripts/export.py writes one from a checkpoint"
         )
+    if checksum not in (None, _checksum(text, header, data[8 + length :])):  # the first exports have none
+        raise ValueError("is damaged: its weights or their description have changed since it was written (checksum)")
     about = _described(text)
     weights = {name: _restored(name, tensor) for name, tensor in tensors.items()}
     return {key: about[key] for key in DESCRIBED if key in about} | {"state_dict": weights}

@@ -28,13 +28,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: 0)")
     options = parser.parse_intermixed_args(arguments)
     faces = composed_dataset(options.overrides)
-    people = "" if faces.subjects is None else f" of {counted(len(set(faces.subjects)), 'person', 'people')}"
+    shown = sum(min(options.per_class, (faces.labels == k).sum()) for k in range(len(faces.class_names)))
+    number = f"{len(faces):,}" if shown == len(faces) else f"{shown:,} of {len(faces):,}"
+    people = "" if faces.subjects is None else f", {counted(len(set(faces.subjects)), 'person', 'people')}"
     path = contact_sheet(
         faces.images,
         faces.labels,
         faces.class_names,
         options.out or ROOT / "outputs" / "contact_sheets" / f"{faces.file_name}.png",
-        title=f"{faces.title}: {counted(len(faces), 'face')}{people}",
+        title=f"{faces.title}: {number} faces{people}",
         per_class=options.per_class,
         captions=faces.subjects,
         seed=options.seed,

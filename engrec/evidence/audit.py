@@ -16,7 +16,7 @@ from engrec.evidence.suspicious import Suspicious, suspicious
 
 MOST_PAIRS = 5_000_000
 RARE = 0.01  # share of images: rarer sizes are counted together
-TELLING = 0.1  # Cramér's V from which a format is reported to predict the label
+TELLING, SIGNIFICANT = 0.1, 0.05  # Cramér's V from which, and p below which, a format is reported to predict the label
 UNEVEN = 3  # ratio of the largest class to the smallest, from which classes are reported as imbalanced
 MANY_PEOPLE = 60  # more people than this are summarised, not listed
 
@@ -69,6 +69,11 @@ class Confound:
     counts: np.ndarray
     cramers_v: float
     p: float
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it is a finding: large, and more than chance. With few images, chance alone makes a large V."""
+        return self.cramers_v >= TELLING and self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True, eq=False)

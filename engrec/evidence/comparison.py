@@ -27,12 +27,12 @@ class Figure:
     sd: float = np.nan
 
     def parts(self, sign: str = "") -> tuple[str, ...]:
-        """Value with interval, and deviation: what may stand below each other in a table. sign: "+" of a difference."""
+        """Value, interval and deviation: what may stand below each other in a table. sign: "+" of a difference."""
         if np.isnan(self.value):
             return ("undefined",)
         value, low, high = (f"{100 * number:{sign}.1f}" for number in (self.value, self.low, self.high))
-        ranged = value if np.isnan(self.low) else f"{value} [{low}, {high}]"
-        return (ranged,) if np.isnan(self.sd) else (ranged, f"±{100 * self.sd:.1f}")
+        interval = () if np.isnan(self.low) else (f"[{low}, {high}]",)
+        return (value, *interval, *(() if np.isnan(self.sd) else (f"±{100 * self.sd:.1f}",)))
 
     def __str__(self) -> str:
         return " ".join(self.parts())
@@ -51,7 +51,7 @@ class Difference:
     mcnemar: float
 
     def cell(self, score: str) -> tuple[str, ...]:
-        """Value with interval, and p: parts of a cell of a table."""
+        """Value, interval and p: parts of a cell of a table."""
         figure, p = self.figures[score]
         return figure.parts("+") if np.isnan(p) else (*figure.parts("+"), p_text(p))
 

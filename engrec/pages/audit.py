@@ -6,7 +6,7 @@ import numpy as np
 
 from engrec.datasets.faults import LOW_CONTRAST, NEAR, SIDE
 from engrec.datasets.prepared import Faces, blank
-from engrec.evidence.audit import MANY_PEOPLE, TELLING, UNEVEN, Audit, Confound, Duplicates
+from engrec.evidence.audit import MANY_PEOPLE, SIGNIFICANT, UNEVEN, Audit, Confound, Duplicates
 from engrec.evidence.suspicious import Suspicious
 from engrec.pages import page, tables
 from engrec.pages.panels import Panels, look, text
@@ -47,7 +47,8 @@ def _summary(audit: Audit) -> list[list[str]]:
         for name, mask in (("splits", same.across_splits), ("people", same.across_subjects))
         if mask is not None
     ]
-    telling = max((c.cramers_v for c in audit.confounds if not np.isnan(c.cramers_v)), default=None)
+    several = [c for c in audit.confounds if not np.isnan(c.cramers_v)]
+    strongest = max(several, key=lambda c: (c.is_telling, c.cramers_v), default=None)
     return [
         ["", "found"],
         ["images", f"{len(audit):,} of {audit.size}"],
@@ -59,8 +60,13 @@ def _summary(audit: Audit) -> list[list[str]]:
         ["groups of identical images with different labels", f"{same.conflicts.sum():,}"],
         ["pairs of nearly identical images", f"{len(audit.near) + len(audit.mirrored):,}"],
         ["blank images, nearly blank ones", f"{len(audit.blank):,}, {len(audit.nearly_blank):,}"],
-        ["file format and label, Cramér's V (0 to 1)", "unknown" if telling is None else f"{telling:.2f}"],
+        ["file format and label, Cramér's V (0 to 1)", "unknown" if strongest is None else _strength(strongest)],
     ]
+
+
+def _strength(confound: Confound) -> str:
+    by_chance = "" if confound.p < SIGNIFICANT else f", which may be chance (p {confound.p:.3f})"
+    return f"{confound.cramers_v:.2f}{by_chance}"
 
 
 def _across(columns: Sequence[Duplicates]) -> list[list[str]]:
@@ -91,7 +97,8 @@ def _near_section(audit: Audit) -> Section:
     kinds = (audit.near, audit.mirrored)
     remarks = [
         f"Pairs that are not identical but whose grey pixels, at most {SIDE}×{SIDE}, correlate by {audit.near_from} "
-        "or more. Brightness, contrast and recompression hardly change that. In the second column one is mirrored."
+        "or more. Brightness, contrast and recompression hardly change that. Under “mirrored” are pairs that are alike "
+        "once one of the two is mirrored."
     ]
     if audit.subjects:
         remarks.append("Within a person they are expected, as of frames of a video; across people they are not.")
@@ -192,7 +199,8 @@ def _plainly(confound: Confound, class_names: Sequence[str]) -> str:
     outside = (counts.sum(1, keepdims=True) - counts) / (counts.sum() - counts.sum(0))
     rarer_first = 1e-9 * counts.sum(0) / counts.sum()  # with two classes, both differences are equal
     value, label = np.unravel_index((inside - outside - rarer_first).argmax(), counts.shape)
-    says = "predicts the label in part" if confound.cramers_v >= TELLING else "hardly predicts the label"
+    chance = "hardly predicts" if confound.p < SIGNIFICANT else "is not shown to predict"
+    says = "predicts the label in part" if confound.is_telling else f"{chance} the label"
     p = "< 0.001" if confound.p < 0.001 else f"{confound.p:.3f}"
     return (
         f"The {confound.of} of the file alone {says} (Cramér's V {confound.cramers_v:.2f}, chi-square p {p}): "
@@ -251,7 +259,7 @@ def _advice(audit: Audit) -> Iterator[str]:
             f"{share.max():.1%}. Compare by balanced accuracy and AUC; in fine-tuning, use "
             "module.class_weights=balanced."
         )
-    if any(c.cramers_v >= TELLING for c in audit.confounds):
+    if any(c.is_telling for c in audit.confounds):
         yield (
             "The file format goes with the label, so a network may score without looking at faces: evaluate each "
             "format by itself too (predictions.csv names it), or convert all files to one format before preparing them."
@@ -296,10 +304,13 @@ def _groups(found: Duplicates, faces: Faces, mask: np.ndarray, name: str, only: 
     if not len(numbers):
         return ""
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, most).round().astype(int))]
-    blocks = "".join(_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
+    members = (_faces(_varied(found.members(number), faces)[:6], faces) for number in spread)
+    blocks = "".join(f'<div class="group">{shown}</div>' for shown in members)
     across = ", across splits or people" if marked and not only else ""
-    what = page.note(f"{name}{across}: {len(spread)} of {counted(len(numbers), 'group')}.")
-    return f'{what}<div class="faces" style="gap: 1rem 2rem">{blocks}</div>'
+    what = page.note(
+        f"{name}{across}: {len(spread)} of {counted(len(numbers), 'group')}. A box holds the images of one group."
+    )
+    return f'{what}<div class="faces">{blocks}</div>'
 
 
 def _suspects(audit: Audit, faces: Faces, most: int = 18, most_classes: int = 10) -> str:

@@ -65,7 +65,9 @@ def caution(explanation: Explanation) -> str:
     unproven = [f"{100 * one.share:.0f} %" for one in explanation.deletions if not one.low > 0]
     if not unproven:
         return ""
-    return f"Not shown to be better than random maps (at {' and '.join(unproven)}): do not trust these maps."
+    alone = any(np.isnan(one.low) for one in explanation.deletions)
+    why = "No interval, as all images are of one person. " if alone else ""
+    return f"{why}Not shown to be better than random maps (at {' and '.join(unproven)}): do not trust these maps."
 
 
 def draw(page: Sheet, part: Shown, explanation: Explanation, top: float) -> None:

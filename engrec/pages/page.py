@@ -22,12 +22,17 @@ body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: v
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; border-bottom: 1px solid var(--line); padding-bottom: .8rem; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
-.wide { overflow-x: auto; margin: .8rem 0; }
+.wide { overflow-x: auto; margin: .8rem 0; /* a shadow at the edge behind which there is more to scroll to */
+        background: linear-gradient(90deg, #fff 40%, #fff0) 0 / 40px 100% local no-repeat,
+                    linear-gradient(270deg, #fff 40%, #fff0) 100% / 40px 100% local no-repeat,
+                    linear-gradient(90deg, #0003, #0000) 0 / 12px 100% no-repeat,
+                    linear-gradient(270deg, #0003, #0000) 100% / 12px 100% no-repeat; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 .note { color: var(--soft); max-width: 60rem; }
 .faces { display: flex; flex-wrap: wrap; gap: .8rem; }
+.group { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
 figure { margin: 0; } figcaption { font-size: .78rem; color: var(--soft); line-height: 1.3; white-space: pre-line; }
 img { image-rendering: pixelated; background: #eee; }
 """

@@ -120,7 +120,7 @@ class Answerer:
     """Networks at work on shots: crops of several pictures or frames are gathered to a batch."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        self.networks, self.names = list(networks), names_of(list(networks))
+        self.networks, self.names = list(networks), names_of(networks)
 
     @cached_property
     def kinds(self) -> list[tuple[int, str]]:

@@ -31,6 +31,11 @@ FER2013_TERMS = (
     f"It was published for a challenge of 2013 and is distributed by [Kaggle]({KAGGLE}) on the terms stated there; the "
     "rights in the photographs stay with their owners."
 )
+LEVELS = "each with one of four levels of engagement that annotators saw in it"
+AGREEMENT = (
+    "Its clips are given for research alone, to those who sign an agreement, and may not be passed on; none of its "
+    "images is here."
+)
 # Data set to what it is, where it comes from and on which terms; docs/data.md says more.
 DATA = {
     "fer2013": f"{FER2013} One annotator labelled each; a later study (FER+) changed the labels of many. "
@@ -40,6 +45,12 @@ DATA = {
     "wacv2016": "WACV-2016 (Kamath et al., WACV 2016): faces of learners, each with one of three levels of engagement "
     "that annotators saw in it; 17 of its 22 people are in the distribution that engrec's results use. It is for "
     "research and comes from its authors, on their terms; none of its images is here.",
+    "daisee": f"DAiSEE (Gupta et al., 2016): 9,068 clips of 10 s of 112 people, {LEVELS}. It comes from "
+    f"[IIT Hyderabad](https://people.iith.ac.in/vineethnb/resources/daisee/index.html). {AGREEMENT}",
+    "engagenet": f"EngageNet (Singh et al., ICMI 2023): 11,311 clips of 10 s of 127 people, {LEVELS}. It comes from "
+    f"its authors at IIT Ropar ([arXiv 2302.00431](https://arxiv.org/abs/2302.00431)). {AGREEMENT}",
+    "engagewild": "EngageWild of the EmotiW challenges (Kaur et al., DICTA 2018): videos of about five minutes, "
+    f"{LEVELS}. {AGREEMENT}",
     "synthetic": "Faces rendered by engrec from facial action units. No person is in them, and nothing about people "
     "follows.",
 }

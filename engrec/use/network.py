@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,10 @@ from engrec.schema import Record, misfit, plain
 BATCH_SIZE = 32
 ONNX = ".onnx"
 INPUT, OUTPUT = "images", "probabilities"  # of an exported graph
+# Its checksum as protobuf writes it among the metadata: 64 digits, of the file with zeros in their place. It is found
+# and compared before anything parses the file.
+NO_CHECKSUM = "0" * 64
+CHECKSUM_PLACE = re.compile(rb"\n\x0d%s\x12@(.{64})" % weights_file.CHECKSUM.encode(), re.DOTALL)
 
 
 class About(Record):
@@ -101,7 +106,7 @@ def load_network(source: str) -> Network:
     return network
 
 
-def names_of(networks: list[Network]) -> list[str]:
+def names_of(networks: Sequence[Network]) -> list[str]:
     """A name for each network, each another one."""
     names: list[str] = []
     for network in networks:
@@ -149,6 +154,8 @@ def _onnx(source: str, file: Path) -> Network:
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{source} cannot be opened: {error.strerror}") from error
+    if not checksummed(content)[1]:
+        raise CheckpointError(f"{source} is damaged: its content has changed since it was written (checksum)")
     try:
         import onnxruntime
     except ImportError as error:
@@ -179,9 +186,19 @@ def _onnx(source: str, file: Path) -> Network:
     )
 
 
+def checksummed(content: bytes) -> tuple[bytes, bool]:
+    """An ONNX file with its checksum set right, and whether it was already; one that has none stays as it is."""
+    found = CHECKSUM_PLACE.search(content)
+    if found is None:  # as the first exports, and those of other tools
+        return content, True
+    before, after = content[: found.start(1)], content[found.end(1) :]
+    digits = hashlib.sha256(before + NO_CHECKSUM.encode() + after).hexdigest().encode()
+    return before + digits + after, digits == found[1]
+
+
 def _about(source: str, session: Any) -> dict[str, Any]:
     """What the file says of itself. Raises CheckpointError where it says nothing, or nonsense."""
-    text = session.get_modelmeta().custom_metadata_map.get("engrec")
+    text = session.get_modelmeta().custom_metadata_map.get(weights_file.KEY)
     if text is None:
         raise CheckpointError(
             f"{source} is an ONNX file but not of engrec, as nothing in it describes its network: "
@@ -221,14 +238,18 @@ def crop_of(source: str, preprocessing: dict[str, Any], dataset: str | None) -> 
 
 
 def _name(source: str, file: Path) -> str:
-    """expressions for engrec:expressions, NAME for NAME/best.ckpt, NAME for NAME.onnx."""
+    """expressions for engrec:expressions, NAME for NAME.onnx and NAME/best.ckpt, SWEEP_0 for SWEEP/0/best.ckpt."""
     if weights_file.is_shipped(source):
         return source.removeprefix(weights_file.PREFIX)
     plain_names = ("best", "last", "model", "model_int8")
     folder = file.resolve().parent
     if file.stem not in plain_names:
         return file.stem
-    return folder.parent.name if folder.name == "onnx" else folder.name
+    names = [path.name for path in (folder, *folder.parents)]
+    own, *above = names[1:] if names[0] == "onnx" else names
+    # A number or a date says nothing alone: the nearest folder that has another name comes first.
+    telling = next((name for name in above if re.search(r"[^\d_-]", name)), "")
+    return own if re.search(r"[^\d_-]", own) else f"{telling}_{own}".strip("_")
 
 
 def _sha256(source: str, file: Path) -> str:

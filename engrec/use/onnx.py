@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float
-from engrec.use.network import INPUT, OUTPUT
+from engrec.use.network import INPUT, NO_CHECKSUM, OUTPUT, checksummed
+from engrec.weights_file import CHECKSUM, KEY
 
 FOLDER, FLOAT, INT8 = "onnx", "model.onnx", "model_int8.onnx"  # as the hub and transformers.js look for them
-KEY = "engrec"  # of the metadata
 OPSET = 20  # onnxruntime reads it since 1.17
 BATCHES = (1, 5, 32)  # that are compared: a graph may have kept the size of the example
 MOST_APART = 1e-4  # difference of a probability; 1e-6 is usual
@@ -83,7 +83,8 @@ def described(model: Any, about: dict[str, Any]) -> bytes:
     for part in (*model.graph.input, *model.graph.output):
         del part.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(about, allow_nan=False))
-    return model.SerializeToString(deterministic=True)
+    model.metadata_props.add(key=CHECKSUM, value=NO_CHECKSUM)
+    return checksummed(model.SerializeToString(deterministic=True))[0]
 
 
 @contextmanager

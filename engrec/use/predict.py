@@ -20,7 +20,7 @@ from engrec.use.answers import TIME_CONSTANT, Answerer, Seen, SeenFace, given_fa
 from engrec.use.follow import Detect, Shot, followed
 from engrec.use.inputs import find, is_video, read_picture
 from engrec.use.limits import INTENDED_USE
-from engrec.use.network import Network, load_network
+from engrec.use.network import Network, load_network, names_of
 
 PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
 PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
@@ -86,7 +86,9 @@ def described(networks: Sequence[Network], of_videos: dict[str, Any]) -> dict[st
             versions[package] = metadata.version(package)
     return {
         "intended_use": INTENDED_USE,
-        "weights": [network.about() for network in networks],
+        "weights": [
+            network.about() | {"name": name} for network, name in zip(networks, names_of(networks), strict=True)
+        ],
         "crop": STANDARD.as_dict(),
         "faces": {
             "longest_side_in_photographs": PHOTO_SIZE,

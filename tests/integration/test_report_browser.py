@@ -102,7 +102,7 @@ def test_each_mark_of_the_first_chart_is_there(opened):
 
 def test_the_numbers_of_the_tables_are_shown(opened):
     [block], dom, _ = opened
-    shown = [unescape(cell) for cell in re.findall(r"<td>([^<]*)</td>", dom)]
+    shown = [" ".join(unescape(cell).splitlines()) for cell in re.findall(r"<td>([^<]*)</td>", dom)]
     for figures in block.figures.values():
         assert {str(figure) for figure in figures.values()} <= set(shown)
 

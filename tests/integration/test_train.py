@@ -389,6 +389,8 @@ def test_a_sweep_with_wandb_is_a_run_for_each_trial_without_a_network(folder):
         assert result(run)["seed"] == int(trial)
         assert {path.name for path in run.iterdir()} - {"wandb", "wandb.json"} == FILES
         assert (run / "train.log").read_text().count("results are in") == 1
+        pasted = succeeded(folder.printed(f"{result(run)['command']} --cfg job")).stdout.splitlines()
+        assert {f"seed: {trial}", f"output_dir: sweep/{trial}"} <= set(pasted)
     one, other = (result(folder.path / "sweep" / trial)["metrics"] for trial in ("0", "1"))
     assert one != other
     assert done.stdout.count("test: ") == 2

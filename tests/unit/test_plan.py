@@ -1,10 +1,30 @@
 """A configuration is resolved into a plan: what a run starts from, where it writes, what the machine chose."""
 
+import subprocess
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from engrec.plan import choose_for_machine, command, resolve_resuming
+from engrec.errors import quoted
+from engrec.plan import Command, choose_for_machine, command, resolve_resuming
 from engrec.runs.folder import config_of, finished
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["init_from=engrec:expressions", "init_from='a b:c'", r"init_from=C:\x", "split.fold=1", "dataset.exclude=[blank]"],
+)
+def test_the_command_of_a_run_of_a_sweep_can_be_pasted_and_makes_that_run(compose, tmp_path, typed):
+    key, _, value = typed.partition("=")
+    [escaped] = OverridesParser.create().parse_override(f"{key}=choice({value})").sweep_string_iterator()
+    base, folder = ("experiment=fer2013_short", "split=kfold", "ckpt_path=last"), tmp_path / "it's a sweep" / "0"
+    line = str(Command((*base, f"{key}={escaped}"), {}, 0, folder, True))
+    done = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+    python, script, *pasted = done.stdout.splitlines()
+    assert (python, script) == ("python", "train.py")
+    assert not any("\\:" in word for word in pasted)
+    assert compose(*pasted) == compose(*base, typed, f"output_dir={quoted(folder)}")
 
 
 def resuming(cfg, folder):

@@ -44,3 +44,11 @@ def test_weights_and_card(name):
     missing = [words for words in (*ON_EVERY_CARD, *SHIPPED[name], f"init_from={path}") if words not in card]
     assert not missing
     assert "To be filled in" not in card
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_changed_weights_are_noticed(name):
+    content = bytearray(weights_file.located(f"engrec:{name}").read_bytes())
+    content[-1] ^= 64
+    with pytest.raises(ValueError, match="is damaged: its weights or their description have changed"):
+        weights_file.unpack(bytes(content))

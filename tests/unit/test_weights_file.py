@@ -5,7 +5,7 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from engrec import checkpoint, weights_file
 from engrec.config import check
@@ -84,6 +84,40 @@ def test_half_precision_takes_two_bytes_for_each_weight(module, about, path):
 
 def test_the_same_network_gives_the_same_bytes(module, about):
     assert len({weights_file.pack(module.state_dict(), about) for _ in range(8)}) == 1
+
+
+@pytest.mark.parametrize("place", ["description", "name", "type", "shape", "first", "middle", "last"])
+def test_a_change_of_what_was_written_is_refused(path, place):
+    data = bytearray(path.read_bytes())
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    parts = {"description": b"1.25", "name": b"head.bias", "type": b'"F16"', "shape": b'"shape":[2,'}
+    at = {"first": start, "middle": (start + len(data)) // 2, "last": len(data) - 1}
+    if place in parts:
+        found = data.index(parts[place])
+        others = {"description": b"9.25", "name": b"head.bia5", "type": b'"I16"', "shape": b'"shape":[1,'}
+        data[found : found + len(parts[place])] = others[place]
+    else:
+        data[at[place]] ^= 1
+    path.write_bytes(data)
+    assert refused(checkpoint.read, path).startswith(f"{path} ")
+    if place not in ("type", "shape"):  # of which the library itself sees that they do not fit
+        assert "is damaged: its weights or their description have changed" in refused(checkpoint.read, path)
+
+
+def test_in_another_order_it_is_the_same_file(path):
+    saved, data = checkpoint.read(path), path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    tensors = dict(reversed(load(data).items()))
+    rewritten = save(tensors, json.loads(data[8 : 8 + length])["__metadata__"])
+    assert rewritten != data
+    path.write_bytes(rewritten)
+    assert all(torch.equal(checkpoint.read(path)["state_dict"][name], saved["state_dict"][name]) for name in tensors)
+
+
+def test_a_file_of_an_earlier_version_has_no_checksum_and_is_read(module, about, path):
+    path.write_bytes(save(load(path.read_bytes()), {"format": "pt", "engrec": json.dumps(about)}))
+    saved = checkpoint.read(path)
+    assert saved == about | {"state_dict": saved["state_dict"]}
 
 
 def test_other_tools_read_it(module, path):

@@ -231,6 +231,36 @@ def test_a_telling_format_is_said_in_a_sentence(make_faces):
     assert "goes with the label" not in text
 
 
+@pytest.mark.parametrize(
+    ("same", "other", "cell", "says", "is_finding"),
+    [
+        (12, 8, "0.20, which may be chance (p 0.206)", "is not shown to predict the label", False),
+        (630, 570, "0.05", "hardly predicts the label", False),
+        (120, 80, "0.20", "predicts the label in part", True),
+    ],
+    ids=["large, by chance", "small, not by chance", "both"],
+)
+def test_a_finding_is_large_and_significant_in_table_sentence_and_advice(
+    make_faces, same, other, cell, says, is_finding
+):
+    """Two kinds, two classes; same, other: images of each kind with the class of its number, and with the other."""
+    kind = np.repeat([0, 1], same + other)
+    labels = np.tile(np.repeat([0, 1], [same, other]), 2) ^ kind
+    formats = np.where(kind, "PNG L 48x48", "JPEG L 48x48")
+    text = markdown(audit(make_faces(len(kind), size=8, labels=labels, formats=formats)))
+    [row] = [line for line in text.splitlines() if "Cramér's V (0 to 1)" in line]
+    assert row.split("|")[2].strip() == cell
+    assert f"The kind of the file alone {says} (Cramér's V" in text
+    assert ("The file format goes with the label" in text) == is_finding
+
+
+def test_the_page_has_a_box_around_each_group(make_faces, rendered):
+    images = np.concatenate([rendered, rendered[:3]])
+    faces = make_faces(len(images), images=images)
+    boxes = html(audit(faces), faces).split('<div class="group">')[1:]
+    assert [box.count("<figure>") for box in boxes] == [2, 2, 2]
+
+
 def test_rare_sizes_are_taken_together():
     formats = np.array(["JPEG L 48x48"] * 150 + [f"JPEG L {n}x50" for n in range(50)])
     size = module._confounds(formats, np.arange(200) % 2)[1]

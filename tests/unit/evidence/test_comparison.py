@@ -178,7 +178,7 @@ def test_a_copy_of_a_model_does_not_differ_from_it(tmp_path):
     for figure, p in difference.figures.values():
         assert (figure.value, figure.low, figure.high, p) == (0, 0, 0, 1)
     assert difference.mcnemar == 1
-    assert difference.cell("AUC") == ("+0.0 [+0.0, +0.0]", "p = 1.000")
+    assert difference.cell("AUC") == ("+0.0", "[+0.0, +0.0]", "p = 1.000")
 
 
 def test_differences_are_paired(tmp_path):

@@ -54,6 +54,9 @@ def test_maps_that_are_no_better_than_random_ones_are_not_to_be_trusted(explanat
     assert caution(explanation()) == ""
     for low in (0.0, -0.1, np.nan):
         assert caution(explanation(low=low)).endswith("random maps (at 10 %): do not trust these maps.")
+        assert caution(explanation(low=low)).startswith("No interval, as all images are of one person.") == np.isnan(
+            low
+        )
     one, other = (sheet(explanation(low=low), tmp_path / f"{low}.png").read_bytes() for low in (0.1, -0.1))
     with Image.open(tmp_path / "0.1.png") as plain, Image.open(tmp_path / "-0.1.png") as warned:
         assert warned.height > plain.height

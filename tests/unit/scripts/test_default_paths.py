@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engrec.errors import errors_in_one_line
+from engrec.pages import contact_sheet as sheets
 
 
 def stored(path, faces, **recipe):
@@ -44,6 +45,14 @@ def test_the_default_paths_have_name_and_task(make_faces, tmp_path, monkeypatch,
     contact_sheet.main(arguments)
     assert (tmp_path / "outputs/audit/my-data_2.0-engagement/audit.html").is_file()
     assert (tmp_path / "outputs/contact_sheets/my-data_2.0-engagement.png").is_file()
+
+
+@pytest.mark.parametrize(("per_class", "number"), [(3, "6 of 24"), (12, "24"), (99, "24")])
+def test_the_sheet_says_how_many_of_the_faces_it_shows(make_faces, tmp_path, monkeypatch, per_class, number):
+    titles = []
+    monkeypatch.setattr(sheets, "contact_sheet", lambda *_, title, **__: titles.append(title) or tmp_path)
+    contact_sheet.main([*stored(tmp_path / "faces.npz", make_faces()), f"--per-class={per_class}"])
+    assert titles == [f"random: {number} faces, 8 people"]
 
 
 @pytest.mark.parametrize("option", ["--per-class=1000000", "--per-class=0", "--seed=-1"])

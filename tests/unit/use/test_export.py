@@ -413,7 +413,9 @@ def test_the_command_writes_the_graph_where_the_packages_are(source, tmp_path, m
 # The card.
 
 
-@pytest.mark.parametrize("dataset", ["fer2013", "ferplus", "wacv2016", "synthetic"])
+@pytest.mark.parametrize(
+    "dataset", ["fer2013", "ferplus", "wacv2016", "daisee", "engagenet", "engagewild", "synthetic"]
+)
 def test_the_card_says_where_known_data_come_from(content, tmp_path, dataset):
     torch.save(content | {"dataset": dataset}, tmp_path / "last.ckpt")
     export(str(tmp_path / "last.ckpt"), tmp_path / "out", licence="mit")

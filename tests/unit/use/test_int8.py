@@ -15,6 +15,7 @@ from engrec.splits import KFold
 from engrec.use import int8, onnx
 from engrec.use.export import export
 from engrec.use.int8 import calibration, check_agrees
+from engrec.use.network import checksummed
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,11 @@ def test_it_agrees_with_float_is_smaller_and_describes_itself_the_same(made, bar
     one, other = ((folder / "out" / "onnx" / name).read_bytes() for name in (onnx.FLOAT, onnx.INT8))
     assert len(other) < 0.75 * len(one)  # a quarter of it is weights in so small a network
     metadata = [onnx_package.load_from_string(content).metadata_props for content in (one, other)]
-    about, same = ({entry.key: json.loads(entry.value) for entry in part} for part in metadata)
-    assert about == same
-    assert about.keys() == {"engrec"}
+    about, same = ({entry.key: entry.value for entry in part} for part in metadata)
+    assert json.loads(about["engrec"]) == json.loads(same["engrec"])
+    assert about["engrec_sha256"] != same["engrec_sha256"]
+    assert checksummed(other) == (other, True)
+    assert not checksummed(bytes([*other[:1000], other[1000] ^ 1, *other[1001:]]))[1]
     assert done.graphs.agreement.same >= int8.LEAST_SAME
     assert done.graphs.agreement.mean <= int8.MOST_APART
     assert done.graphs.agreement.num_images == 300 - 128

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shutil import copyfile
 
 import numpy as np
 import onnx
@@ -189,6 +190,28 @@ def test_crops_of_another_size_are_refused(folder):
     network = load_network(str(folder / "faces.ckpt"))
     with pytest.raises(ValueError, match=r"takes crops uint8 \(B, 1, 48, 48\), found uint8 \(2, 1, 40, 40\)"):
         network(np.zeros((2, 1, 40, 40), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("mine/best.ckpt", "mine"),
+        ("mine/other.ckpt", "other"),
+        ("finetune/0/best.ckpt", "finetune_0"),
+        ("multirun/2026-11-29_07-13-13/12/last.ckpt", "multirun_12"),
+        ("wacv2016-vgg/2026-11-29_07-13-13/best.ckpt", "wacv2016-vgg_2026-11-29_07-13-13"),
+        ("3levels/best.ckpt", "3levels"),
+    ],
+)
+def test_a_network_is_named_after_a_folder_whose_name_says_something(folder, tmp_path, path, name):
+    (tmp_path / path).parent.mkdir(parents=True)
+    copyfile(folder / "engaged.ckpt", tmp_path / path)
+    assert load_network(str(tmp_path / path)).name == name
+
+
+def test_a_graph_is_named_after_the_export(tmp_path):
+    (tmp_path / "finetune/0/onnx").mkdir(parents=True)
+    assert load_network(graph(tmp_path / "finetune/0/onnx/model_int8.onnx", ABOUT)).name == "finetune_0"
 
 
 def test_networks_that_are_called_alike_get_numbers():

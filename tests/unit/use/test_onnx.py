@@ -11,12 +11,13 @@ import torch
 import yaml
 from torch import nn
 
-from engrec.errors import CONF
+from engrec.errors import CONF, CheckpointError
 from engrec.modules.build import fitted
 from engrec.modules.engagement import EngagementModule
 from engrec.modules.expression import ExpressionModule
 from engrec.use import onnx
 from engrec.use.export import random_images
+from engrec.use.network import load_network
 
 IMAGES = {"channels": 1, "height": 24, "width": 24, "normalize": "image"}
 CLASSES = ["angry", "happy", "sad"]
@@ -84,9 +85,45 @@ def test_the_file_says_what_it_takes_and_nothing_of_this_machine(small):
     ]
     assert [one.name for one in (*model.graph.input, *model.graph.output)] == ["images", "probabilities"]
     assert shapes == [["batch", 1, 24, 24], ["batch", 3]]
-    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == {"engrec": ABOUT}
+    about, checksum = model.metadata_props
+    assert (about.key, json.loads(about.value), checksum.key) == ("engrec", ABOUT, "engrec_sha256")
     assert str(CONF.parent).encode() not in content
     assert b"forward" not in content
+
+
+@pytest.fixture
+def as_file(tmp_path):
+    """Write a network's ONNX and load it."""
+
+    def load(content):
+        (tmp_path / "x.onnx").write_bytes(content)
+        return load_network(str(tmp_path / "x.onnx"))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def loadable():
+    network = network_of("vgg_small")
+    return onnx.exported("x.ckpt", network, 1.5, ABOUT | {"task": "expression", "preprocessing": IMAGES})
+
+
+def test_a_changed_byte_anywhere_is_refused(as_file, loadable):
+    assert as_file(loadable).class_names == tuple(CLASSES)
+    key = loadable.index(b"engrec_sha256")
+    digits = key + len(b"engrec_sha256") + 2
+    for place in (*np.random.default_rng(0).integers(0, key - 2, 100), digits, digits + 63):
+        changed = bytearray(loadable)
+        changed[place] ^= 32
+        with pytest.raises(CheckpointError, match=r"x.onnx is damaged: its content has changed since it was written"):
+            as_file(bytes(changed))
+
+
+def test_a_graph_of_an_earlier_version_has_no_checksum_and_is_read(as_file, loadable):
+    model = onnx_package.load_from_string(loadable)
+    del model.metadata_props[1]
+    images = some_images().numpy()
+    np.testing.assert_array_equal(as_file(model.SerializeToString())(images), as_file(loadable)(images))
 
 
 def test_another_temperature_is_noticed(small):

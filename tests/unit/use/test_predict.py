@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
-from tiny_networks import engagement, expressions, faking, picture
+from tiny_networks import engagement, expressions, fake, faking, picture
 
 import engrec
 from engrec import weights_file
 from engrec.faces.video import write_video
 from engrec.use import predict as predicting
 from engrec.use.answers import SeenFace
-from engrec.use.predict import Predictor, as_picture, sources_of
+from engrec.use.predict import Predictor, as_picture, described, sources_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -168,3 +168,8 @@ def test_importing_engrec_loads_nothing_of_weight():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False set()\n"
     assert engrec.predict is predicting.predict
+
+
+def test_the_file_beside_predictions_names_networks_as_the_columns_do():
+    about = described([fake(name="mine"), fake(name="mine")], {})
+    assert [one["name"] for one in about["weights"]] == ["mine", "mine_2"]
