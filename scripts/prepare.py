@@ -71,7 +71,7 @@ EXAMPLES = {
 FINETUNE = ("stage=finetune", "init_from=engrec:expressions")
 RECIPES = {  # of conf/experiment
     "fer2013": ("experiment=fer2013",),
-    "ferplus": ("experiment=fer2013", "dataset=ferplus"),
+    "ferplus": ("experiment=fer2013", "dataset=ferplus", "module.soft_labels=true"),
     "wacv2016": ("experiment=wacv2016", *FINETUNE),
     "daisee": ("experiment=daisee", *FINETUNE),
     "engagenet": ("experiment=engagenet", *FINETUNE),
