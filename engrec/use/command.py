@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engrec.machine.signals import ctrl_c_exits
+from engrec.words import counted
 
 if TYPE_CHECKING:
     from engrec.use.network import Network
@@ -125,20 +126,16 @@ def summary(done: Recorded) -> list[str]:
 
 def _of(one: Counted) -> str:
     if one.kind == "picture":
-        return f"{_number(one.read, 'picture')}, {_number(one.faces, 'face')}; {one.none:,} without a face"
-    length = f"{_number(one.read, 'frame')}, {one.seconds or 0:.1f} s"
-    return f"{one.input}: {length}, {_number(one.ids, 'face')} told apart; {one.none:,} frames without a face"
-
-
-def _number(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+        return f"{counted(one.read, 'picture')}, {counted(one.faces, 'face')}; {one.none:,} without a face"
+    length = f"{counted(one.read, 'frame')}, {one.seconds or 0:.1f} s"
+    return f"{one.input}: {length}, {counted(one.ids, 'face')} told apart; {counted(one.none, 'frame')} without a face"
 
 
 def end(done: Recorded, total: int) -> None:
     """Exit as the result is, with one line where it is not complete."""
     if done.stopped is not None:
-        kept = f"{done.num_rows:,} rows are kept in {done.folder}" if done.num_rows else "nothing was written yet"
-        lost = f"; {done.lost} is not, as it was not complete" if done.lost else ""
+        kept = f"{counted(done.num_rows, 'row')} kept in {done.folder}" if done.num_rows else "nothing was written yet"
+        lost = f"; {done.lost} was not complete, and is not kept" if done.lost else ""
         print(f"stopped: {kept}{lost}", file=sys.stderr)
         sys.exit(done.stopped)
     if failed := len(done.failed):

@@ -81,7 +81,7 @@ def test_ctrl_c_says_what_is_kept(folder):
     os.kill(process.pid, signal.SIGINT)
     done = folder.finish(process)
     assert done.status == 130
-    assert "rows are kept in stopped" in done.stderr
+    assert "rows kept in stopped" in done.stderr
     assert "Traceback" not in done.stderr
     lines = (folder.path / "stopped" / "predictions.csv").read_text().splitlines()
     assert 100 < len(lines) < 600

@@ -238,8 +238,8 @@ def test_ctrl_c_keeps_complete_rows_and_says_so(endless, tmp_path, capsys, numbe
     assert done.stopped == 128 + number
     with pytest.raises(SystemExit):
         end(done, 1)
-    copy = "; a_boxes.mp4 is not, as it was not complete" if boxes else ""
-    assert capsys.readouterr().err == f"stopped: {done.num_rows} rows are kept in {tmp_path / 'out'}{copy}\n"
+    copy = "; a_boxes.mp4 was not complete, and is not kept" if boxes else ""
+    assert capsys.readouterr().err == f"stopped: {done.num_rows} rows kept in {tmp_path / 'out'}{copy}\n"
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert len(rows) == done.num_rows >= 64
     assert all(None not in row.values() and row["happy"] for row in rows)
