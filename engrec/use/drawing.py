@@ -15,6 +15,7 @@ from engrec.use.answers import Seen, SeenFace
 from engrec.use.inputs import read_picture
 from engrec.use.limits import NOT_FELT, NOT_FOR
 
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 BOX, INK, PAPER = (255, 214, 10), (255, 255, 255), (20, 20, 20)
 MOST_PICTURES, COLUMNS = 12, 4  # of a sheet
 SIDE, ALONE = 480, 960  # longest side of a picture of a sheet, and of one that is alone there, in pixels
@@ -27,16 +28,24 @@ def font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def drawn(seen: Seen) -> np.ndarray:
-    """A copy of the frame, rgb uint8 (H, W, 3), with a box around each face and its smoothed answers beside it."""
+    """A copy of the frame, rgb uint8 (H, W, 3), with a box around each face and its smoothed answers beside it; its
+    number alone where these would cover another face."""
     assert seen.rgb is not None
     picture = Image.fromarray(seen.rgb)
     draw = ImageDraw.Draw(picture)
     size = max(11, round(picture.height / 32))
     letters = font(size)
-    for face in seen.faces:
-        x, y, width, height = face.box
-        draw.rectangle((x, y, x + width, y + height), outline=BOX, width=max(2, size // 8))
-        _write(draw, picture.size, face, letters, size)
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (face.box for face in seen.faces)]
+    labels: list[Rectangle] = []
+    for number, (face, box) in enumerate(zip(seen.faces, boxes, strict=True)):
+        draw.rectangle(box, outline=BOX, width=max(2, size // 8))
+        covered = [*boxes[:number], *boxes[number + 1 :], *labels]
+        for lines in (words(face), [str(face.face_id)]):
+            label = _placed(lines, box, picture.size, letters)
+            if not any(_overlap(label, other) for other in covered):
+                break
+        labels.append(label)
+        _write(draw, lines, label, letters)
     return np.asarray(picture)
 
 
@@ -50,20 +59,30 @@ def words(face: SeenFace) -> list[str]:
     return lines
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], face: SeenFace, letters: ImageFont.FreeTypeFont, line: int
-) -> None:
-    """Below the box, or where there is no room above it, and always inside the picture."""
-    x, y, _, height = face.box
-    lines = words(face)
-    step, pad = round(1.25 * line), max(4, line // 3)
-    wide = max(draw.textlength(text, letters) for text in lines) + 2 * pad
+def _padding(letters: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """From line to line, and around all of them, in pixels."""
+    return round(1.25 * letters.size), max(4, int(letters.size) // 3)
+
+
+def _placed(lines: Sequence[str], box: Rectangle, size: tuple[int, int], letters: ImageFont.FreeTypeFont) -> Rectangle:
+    """Where the lines go: below the box, or where there is no room above it, and always inside the picture."""
+    (left, top, _, bottom), (step, pad) = box, _padding(letters)
+    wide = max(letters.getlength(text) for text in lines) + 2 * pad
     high = len(lines) * step + 2 * pad
-    top = y + height + pad if y + height + pad + high <= size[1] else y - high - pad
-    left, top = max(0, min(x, size[0] - wide)), max(0, min(top, size[1] - high))
-    draw.rectangle((left, top, left + wide, top + high), fill=PAPER)
+    y = bottom + pad if bottom + pad + high <= size[1] else top - high - pad
+    x, y = max(0, min(left, size[0] - wide)), max(0, min(y, size[1] - high))
+    return x, y, x + wide, y + high
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], label: Rectangle, letters: ImageFont.FreeTypeFont) -> None:
+    step, pad = _padding(letters)
+    draw.rectangle(label, fill=PAPER)
     for number, text in enumerate(lines):
-        draw.text((left + pad, top + pad + number * step), text, INK, letters)
+        draw.text((label[0] + pad, label[1] + pad + number * step), text, INK, letters)
 
 
 class Sheet:

@@ -6,7 +6,7 @@ from PIL import Image
 from tiny_networks import picture
 
 from engrec.use.answers import Answer, Seen, SeenFace
-from engrec.use.drawing import ALONE, BOX, MOST_PICTURES, SIDE, Sheet, drawn
+from engrec.use.drawing import ALONE, BOX, MOST_PICTURES, PAPER, SIDE, Sheet, drawn
 
 ANSWERS = (
     Answer("expression", "expression", {"angry": 0.2, "neutral": 0.8}, {"angry": 0.1, "neutral": 0.9}),
@@ -41,6 +41,16 @@ def test_words_stay_in_the_picture(box):
         inks.add(int((picture.min(axis=2) > 150).sum()))
     assert len(inks) == 1
     assert inks.pop() > 20
+
+
+def test_answers_do_not_cover_other_faces():
+    boxes = [(20.0 + 60 * n % 240, 20.0 + 70 * (n // 4), 30.0, 30.0) for n in range(8)]
+    alone, crowd = (drawn(seen(*some, rgb=grey())) for some in (boxes[:1], boxes))
+    for x, y, width, height in boxes:
+        inner = crowd[int(y) + 4 : int(y + height) - 4, int(x) + 4 : int(x + width) - 4]
+        assert (inner == 90).all()
+    dark = [(picture[52:] == PAPER).all(axis=2).sum() for picture in (alone, crowd)]
+    assert 0 < dark[1] < 4 * dark[0]  # numbers alone
 
 
 def on_sheet(tmp_path, number, size=(80, 120)):
