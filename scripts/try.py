@@ -1,6 +1,6 @@
 """A page to try networks on pictures, videos and the camera.
 
-python scripts/try.py                                   # on 127.0.0.1, with all networks that come with engrec
+python scripts/try.py                                   # on 127.0.0.1, with engrec:expressions and engrec:engagement
 python scripts/try.py --weights outputs/mine/best.ckpt --open
 make web && python scripts/try.py --export exported/page  # files for any host: the browser computes
 
@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--weights", nargs="+", action="extend", metavar="FILE",
-        help="a .ckpt, .safetensors or .onnx, or engrec:NAME; several are shown beside each other (default: all that "
-        "come with engrec)",
+        help="a .ckpt, .safetensors or .onnx, or engrec:NAME; several are shown beside each other (default: "
+        "engrec:expressions and engrec:engagement)",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=PORT, help="0 takes any free port (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open it in a browser")

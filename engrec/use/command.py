@@ -47,8 +47,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a picture, a video, or a folder of these")
     parser.add_argument(
         "--weights", action="append", metavar="FILE",
-        help="a .ckpt, .safetensors or .onnx, or engrec:NAME; may be given several times (default: all that come with "
-        "engrec)",
+        help="a .ckpt, .safetensors or .onnx, or engrec:NAME; may be given several times (default: engrec:expressions "
+        "and engrec:engagement)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help=f"a new folder; earlier predictions in it are replaced (default: "

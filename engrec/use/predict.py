@@ -22,6 +22,7 @@ from engrec.use.inputs import find, is_video, read_picture
 from engrec.use.limits import INTENDED_USE
 from engrec.use.network import Network, load_network, names_of
 
+DEFAULT = ("expressions", "engagement")  # weights that come with engrec, in the order of the columns
 PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
 PACKAGES = ("engrec", "torch", "numpy", "pillow", "onnxruntime", "av")
 Picture = str | Path | Image.Image | np.ndarray
@@ -38,7 +39,7 @@ class Predictor:
 
     @classmethod
     def load(cls, weights: Weights = None) -> Self:
-        """weights: paths of .ckpt, .safetensors or .onnx, or engrec:NAME; None for all that come with engrec. Raises
+        """weights: paths of .ckpt, .safetensors or .onnx, or engrec:NAME; None for DEFAULT. Raises
         CheckpointError for weights that cannot be used, ValueError where there are none."""
         return cls([load_network(source) for source in sources_of(weights)])
 
@@ -102,12 +103,11 @@ def described(networks: Sequence[Network], of_videos: dict[str, Any]) -> dict[st
 
 
 def sources_of(weights: Weights) -> list[str]:
-    """The weights to load. Raises ValueError where none are given and none come with engrec."""
+    """The weights to load. Raises ValueError where none are given and DEFAULT do not come with this copy."""
     if weights is None:
-        if not (shipped := weights_file.names()):
+        if not (shipped := [name for name in DEFAULT if name in weights_file.names()]):
             raise ValueError("this copy of engrec has no weights: give some, such as outputs/…/best.ckpt")
-        # Expressions first, as in the columns of a CSV.
-        return [f"{weights_file.PREFIX}{name}" for name in sorted(shipped, key=lambda name: name != "expressions")]
+        return [f"{weights_file.PREFIX}{name}" for name in shipped]
     several = [weights] if isinstance(weights, str | Path) else list(weights)
     if not several:
         raise ValueError("weights must name at least one network")

@@ -11,6 +11,7 @@ from engrec.modules.build import loaded_module
 # Each folder of engrec/weights and what its card must say besides.
 SHIPPED = {
     "expressions": ("FER-2013", "model=resnet_small"),
+    "ferplus": ("FER+", "model=resnet_small"),
     "engagement": ("Research demonstration", "17 people", "WACV-2016"),
 }
 MOST_BYTES = 6 * 2**20
