@@ -146,7 +146,7 @@ def test_a_student_on_other_training_images_is_refused_in_one_line(folder, teach
     assert f"1 of 121 training images have no teacher, such as {ODD}.png" in done.stderr
     done = folder.command(*given, *SMALL, "split=random", "output_dir=outputs/refused")
     assert done.status == 1
-    assert "that are not trained on here, such as" in done.stderr
+    assert "that training leaves out here, such as" in done.stderr
     assert not (folder.path / "outputs" / "refused").exists()
 
 
