@@ -38,7 +38,7 @@ def test_importances_are_those_of_good_trials(tmp_path, of_two):
         assert outcome.importances(searching.study, sweep)[metric] == pytest.approx(reference)
     assert set(outcome.importances(of_two[0].study, of_two[0].sweep)) == {"val/auc", "num_parameters"}
     few = searched(tmp_path / "few", parsed(tmp_path), n_trials=3)
-    with pytest.raises(ValueError, match="3 complete trials are too few"):
+    with pytest.raises(ValueError, match="importances need 10 complete trials, found 3"):
         outcome.importances(few.study, few.sweep)
 
 
