@@ -77,7 +77,9 @@ VIDEO_RATE = 30  # frames a second
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIZES = {"train": 28709, "val": 3589, "test": 3589}  # FER-2013
 TAKEN = ("model", "trainer", "speed", "optimizer", "lr_scheduler", "batch_size", "augment")
-LEAST = {"engrec / ceiling": 0.75, "engrec / the usual way": 2.0}  # for --check: what noise alone does not undercut
+# For --check: what noise alone does not undercut. Without bfloat16 the network takes most of the time of both: an AMD
+# EPYC with AVX2 alone has 1.78 times the usual way (2026-11-29).
+LEAST = {"engrec / ceiling": 0.75, "engrec / the usual way": 1.5}
 
 
 @dataclass(frozen=True)
