@@ -79,6 +79,7 @@ def export(folder: Path, path: Path, faces: bool) -> None:
     from engrec.pages.dashboard import html
     from engrec.pages.dashboard.answers import Details
     from engrec.pages.dashboard.records import Outputs
+    from engrec.words import counted
 
     outputs = Outputs(folder)
     try:
@@ -93,8 +94,8 @@ def export(folder: Path, path: Path, faces: bool) -> None:
     with atomic_write(path) as file:
         for part in html.exported(outputs, Details(outputs, faces), str(folder)):
             file.write(part)
-    counted = f"{len(outputs.runs):,} run{'s' if len(outputs.runs) != 1 else ''}"
-    print(f"{path}: {counted}, {path.stat().st_size / 1e6:.1f} MB")
+    runs = counted(len(outputs.runs), "run")
+    print(f"{path}: {runs}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ SIDES = 1.0  # a face may be this far from where it is expected, in sides of its
 INERTIA = 0.5  # seconds in which a velocity is forgotten: shorter ones follow the noise of the boxes
 STRAIGHT = 0.2  # seconds that an unseen face is expected to keep its velocity: people sway, so longer guesses are worse
 FAR = 1e3  # the cost of a pair that cannot be
+GAP = 1.5  # seconds, after which a face that comes back counts as another one
 CUT = 0.45  # share of the pixels that are of another colour after a cut; a dimmed light changes 0.4
 
 
@@ -43,7 +44,7 @@ class Tracker:
     """Numbers from 0 for the faces of each frame: the same number for as long as a face is seen again within `gap`
     seconds, so that the rate of the video does not matter, or in the very next frame, however late that is."""
 
-    def __init__(self, gap: float = 1.5) -> None:
+    def __init__(self, gap: float = GAP) -> None:
         self.gap = gap
         self.tracks: list[_Track] = []
         self.next = 0

@@ -18,7 +18,7 @@ from PIL import Image
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
 from engrec.faces.picture import one_line, open_picture
-from engrec.faces.track import Tracker, is_cut
+from engrec.faces.track import GAP, Tracker, is_cut
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
@@ -249,7 +249,7 @@ def _photo(row: Row, path: Path, detector: Detector, settings: Settings) -> Pict
 
 def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Iterator[Picture]:
     # A face that is missed in one frame is still the same in the next.
-    tracker, before = Tracker(max(1.5, 2.5 * settings.every)), None
+    tracker, before = Tracker(max(GAP, 2.5 * settings.every)), None
     seen: list[tuple[Picture, dict[int, tuple[Face, np.ndarray]]]] = []
     with Video(path) as video:
         total = None if video.duration is None else math.ceil(video.duration / settings.every)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from engrec.machine import processes
+from engrec.words import counted
 
 
 def job() -> str | None:
@@ -78,7 +79,7 @@ def check_tasks(devices: object, num_nodes: int) -> None:
     if uneven:
         raise ValueError(f"srun started {tasks} processes on {nodes} nodes: request the same number on each node")
     if num_nodes != nodes or str(devices) not in (str(per_node), "-1"):
-        started = f"{tasks} process{'es' * (tasks > 1)} on {nodes} node{'s' * (nodes > 1)}"
+        started = f"{counted(tasks, 'process', 'processes')} on {counted(nodes, 'node')}"
         way = "trainer=ddp " if tasks > 1 else ""
         raise ValueError(
             f"srun started {started}, but trainer.devices={devices} trainer.num_nodes={num_nodes}: "

@@ -120,7 +120,7 @@ def _conflict_section(audit: Audit) -> Section:
 
 def _suspicious_section(found: Suspicious, audit: Audit) -> Section:
     names = audit.class_names
-    networks = f"{found.num_networks} network{'s' if found.num_networks > 1 else ''}"
+    networks = counted(found.num_networks, "network")
     remark = (
         f"{found.doubted.sum():,} of {len(found):,} labels, judged by {networks} that had not seen the image. They "
         f"predict {found.accuracy:.1%} of these labels. A label is suspicious if another class is predicted, and is at "

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,8 @@ SIDE, ALONE = 480, 960  # longest side of a picture of a sheet, and of one that 
 LINE, TEXT = 22, 14  # pixels, of a sheet
 
 
-def font(size: float) -> ImageFont.FreeTypeFont:
+@lru_cache(maxsize=8)  # a video asks for each frame
+def font(size: int) -> ImageFont.FreeTypeFont:
     """Matplotlib brings it; file and class names may be in Cyrillic or Greek."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
