@@ -120,7 +120,9 @@ def preempted() -> bool:
     """Whether this job is preempted and in its grace period. If it ends in that time, Slurm does not requeue it by
     itself."""
     fields = job_fields()
-    return "JobState=RUNNING" in fields and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in fields)
+    # While Slurm sends a signal, a job that runs is shown as SIGNALING.
+    runs = not {"JobState=RUNNING", "JobState=SIGNALING"}.isdisjoint(fields)
+    return runs and any(re.fullmatch(r"PreemptTime=\d.*", field) for field in fields)
 
 
 def job_fields() -> list[str]:

@@ -176,7 +176,9 @@ def test_outside_slurm_several_nodes_need_an_address(monkeypatch):
     ("state", "told", "expected"),
     [
         ("RUNNING", "PreemptTime=2026-11-23T00:40:00 ", True),
+        ("SIGNALING", "PreemptTime=2026-11-23T00:40:00 ", True),
         ("RUNNING", "PreemptTime=None ", False),
+        ("SIGNALING", "PreemptTime=None ", False),
         ("RUNNING", "", False),
         ("COMPLETING", "PreemptTime=None ", False),
         ("COMPLETING", "", False),
