@@ -17,8 +17,8 @@ from PIL import Image
 
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
+from engrec.faces.person import frames_of_one_person
 from engrec.faces.picture import one_line, open_picture
-from engrec.faces.track import GAP, Tracker, is_cut
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
@@ -28,7 +28,6 @@ NAMED = 5  # of folders and clips, so many by name
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
 TABLES = (".csv", ".tsv")
 NO_FACE, OTHERS = "no face", "only faces of others"
-CANDIDATES = 5  # faces of a frame, the largest ones, of which one may be taken
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",
     "small", "roll", "turned", "face_id",
@@ -248,47 +247,20 @@ def _photo(row: Row, path: Path, detector: Detector, settings: Settings) -> Pict
 
 
 def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Iterator[Picture]:
-    # A face that is missed in one frame is still the same in the next.
-    tracker, before = Tracker(max(GAP, 2.5 * settings.every)), None
-    seen: list[tuple[Picture, dict[int, tuple[Face, np.ndarray]]]] = []
     with Video(path) as video:
         total = None if video.duration is None else math.ceil(video.duration / settings.every)
-        frames = video.frames(settings.every)
-        for seconds, rgb in progress_bar(frames, path.name, "frames", total):
-            if before is not None and is_cut(before, rgb):
-                tracker.cut()
-            before, faces = rgb, sorted(detector(rgb), key=lambda face: face.px, reverse=True)
-            ids = tracker(faces, seconds)
-            crops = {
-                number: (face, crop(rgb, face, settings.size, settings.colour))
-                for number, face in list(zip(ids, faces, strict=True))[:CANDIDATES]
-            }
-            found = f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}"
-            seen.append((Picture(row, f"{row.path}@{seconds:.3f}", format=found, num_faces=len(faces)), crops))
-        yield from _of_one_person(seen)
+        frames = frames_of_one_person(
+            progress_bar(video.frames(settings.every), path.name, "frames", total),
+            settings.every,
+            detector,
+            lambda rgb, face: crop(rgb, face, settings.size, settings.colour),
+        )
+        for frame in frames:
+            left_out = "" if frame.face is not None else OTHERS if frame.num_faces else NO_FACE
+            source, found = f"{row.path}@{frame.seconds:.3f}", f"{video.codec} RGB {frame.width}x{frame.height}"
+            yield Picture(row, source, left_out, frame.image, found, frame.face, frame.num_faces, frame.number)
         if video.damage is not None:
             yield Picture(row, row.path, f"damaged: {row.path}: {video.damage}")
-
-
-def _of_one_person(seen: Sequence[tuple[Picture, dict[int, tuple[Face, np.ndarray]]]]) -> Iterator[Picture]:
-    """The frames of a clip with the face of one person: the one who is seen longest and largest.
-
-    seen: each frame, and its faces by number. Whoever is seen beside that person is somebody else. Nobody is
-    recognised: a face that was out of sight for longer has another number, and may be the same person's.
-    """
-    sizes, kept = Counter[int](), set[int]()
-    for _, faces in seen:
-        sizes.update({number: face.px for number, (face, _) in faces.items()})
-    for number, _ in sizes.most_common():
-        if not any(number in faces and kept & faces.keys() for _, faces in seen):
-            kept.add(number)
-    for picture, faces in seen:
-        number = next(iter(kept & faces.keys()), None)
-        if number is None:
-            yield replace(picture, left_out=OTHERS if faces else NO_FACE)
-        else:
-            face, image = faces[number]
-            yield replace(picture, image=image, face=face, face_id=number)
 
 
 def _taken(row: Row, source: str, picture: Image.Image, found: str, detector: Detector, settings: Settings) -> Picture:

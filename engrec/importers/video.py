@@ -1,4 +1,4 @@
-"""Videos with one label each: frames by time, the face in each, its crop. One image a frame."""
+"""Videos with one label each: frames by time, the face of one person in each, its crop. One image a frame."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from engrec.faces.crop import Crop, crop
-from engrec.faces.detect import Detector, largest
+from engrec.faces.detect import Detector
+from engrec.faces.person import Frame, frames_of_one_person
 from engrec.faces.video import Video, is_video, pyav
 from engrec.importers import files, table
 from engrec.machine.gpus import cores
@@ -37,15 +38,17 @@ class Clip:
 
 @dataclass
 class _Seen:
-    """What one clip shows: a crop, source and format for each face; the number of frames; what is wrong with it."""
+    """What one clip shows: its frames, those without the person's face too; what is wrong with it."""
 
     clip: Clip
-    images: list[np.ndarray] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    formats: list[str] = field(default_factory=list)
-    num_frames: int = 0
+    codec: str = ""
+    frames: list[Frame] = field(default_factory=list)
     unreadable: str = ""
     damage: str = ""
+
+    @property
+    def taken(self) -> list[Frame]:
+        return [frame for frame in self.frames if frame.image is not None]
 
 
 def find(source: Path) -> dict[str, Path]:
@@ -134,9 +137,9 @@ def read(
     notes: Sequence[str] = (),
     size: int = 48,
 ) -> dict[str, Any]:
-    """Arguments of `Faces` from labelled videos: of one frame in each `every` seconds, the largest face.
+    """Arguments of `Faces` from labelled videos: of one frame in each `every` seconds, one person's face.
 
-    Frames without a face are left out, and counted by class in the notes of the recipe, since a face that is missing
+    Frames without it are left out, and counted by class in the notes of the recipe, since a face that is missing
     may go along with the label. Raises ValueError where a class keeps no image, and where the official split has one
     person on two sides.
     """
@@ -146,20 +149,21 @@ def read(
     files.check_no_empty_class(np.array([clip.label for clip in clips]), class_names, source)  # before it takes hours
     seen = _look_at(clips, importer, every, size)
     notes = [*notes, *_notes(seen, class_names)]
-    each = [one.clip for one in seen for _ in one.images]
+    pairs = [(one, frame) for one in seen for frame in one.taken]
+    each = [one.clip for one, _ in pairs]
     if not each:
         raise ValueError(f"{source.name} has no frame with a face; {'; '.join(notes)}")
     labels, splits = np.array([clip.label for clip in each], np.int64), [clip.split for clip in each]
     files.check_no_empty_class(labels, class_names, source)
     recipe = files.recipe(source, importer, size=size, ordered=True, every=every, notes=notes)
     return {
-        "images": np.stack([image for one in seen for image in one.images]),
+        "images": np.stack([frame.image for _, frame in pairs if frame.image is not None]),
         "labels": labels,
         "class_names": tuple(class_names),
         "subjects": np.array([clip.subject for clip in each]),
         "clips": np.array([clip.name for clip in each]),
-        "sources": np.array([name for one in seen for name in one.sources]),
-        "formats": np.array([name for one in seen for name in one.formats]),
+        "sources": np.array([f"{one.clip.name}@{frame.seconds:.3f}" for one, frame in pairs]),
+        "formats": np.array([f"{one.codec} RGB {frame.width}x{frame.height}" for one, frame in pairs]),
         "recipe": recipe | {"crop": Crop(detect_size=DETECT_SIZE).as_dict()},
         **({} if None in splits else {"splits": np.array(splits)}),
     }
@@ -194,12 +198,9 @@ def _seen(clip: Clip, detector: Detector, every: float, size: int) -> _Seen:
     seen = _Seen(clip)
     try:
         with Video(clip.path) as video:
-            for seconds, rgb in video.frames(every):
-                seen.num_frames += 1
-                if faces := detector(rgb):
-                    seen.images.append(crop(rgb, largest(faces), size))
-                    seen.sources.append(f"{clip.name}@{seconds:.3f}")
-                    seen.formats.append(f"{video.codec} RGB {rgb.shape[1]}x{rgb.shape[0]}")
+            seen.codec = video.codec
+            frames = video.frames(every)
+            seen.frames += frames_of_one_person(frames, every, detector, lambda rgb, face: crop(rgb, face, size))
             seen.damage = video.damage or ""
     except (ValueError, OSError) as error:
         seen.unreadable = files.one_line(error)
@@ -207,17 +208,21 @@ def _seen(clip: Clip, detector: Detector, every: float, size: int) -> _Seen:
 
 
 def _notes(seen: Sequence[_Seen], class_names: Sequence[str]) -> list[str]:
-    frames, without = Counter[int](), Counter[int]()
-    for one in seen:
-        frames[one.clip.label] += one.num_frames
-        without[one.clip.label] += one.num_frames - len(one.images)
+    frames = Counter(one.clip.label for one in seen for _ in one.frames)
+    without = Counter(one.clip.label for one in seen for frame in one.frames if not frame.num_faces)
+    others = sum(len(one.frames) - len(one.taken) for one in seen) - without.total()
     notes = []
     if total := without.total():
         each = (f"{name} {_share(without[label], frames[label])}" for label, name in enumerate(class_names))
         notes.append(f"frames left out, as no face was found: {_share(total, frames.total())}; {', '.join(each)}")
+    if others:
+        notes.append(f"frames left out, as only others were found: {_share(others, frames.total())}")
     kinds = {
-        "left out, as no frame has a face": [one.clip.name for one in seen if one.num_frames and not one.images],
+        "left out, as no frame has a face": [one.clip.name for one in seen if one.frames and not one.taken],
         "left out, as they cannot be read": [one.unreadable for one in seen if one.unreadable],
+        "with several people, of whom the one was taken who is seen longest and largest": [
+            one.clip.name for one in seen if any(frame.num_faces > 1 for frame in one.frames)
+        ],
         "damaged, and used as far as they can be read": [
             f"{one.clip.path.name}, {one.damage}" for one in seen if one.damage
         ],

@@ -209,6 +209,24 @@ def test_a_damaged_clip_is_used_as_far_as_it_goes(copied):
     assert 0 < (faces.clips == clip.stem).sum() < 12
 
 
+def test_who_passes_in_front_is_not_taken(copied):
+    folder = copied("daisee")
+    clip = next((folder / "DataSet" / "Test" / "110007").rglob("*.avi"))
+    left, right = video_sets.face(2, 7), np.kron(video_sets.face(3, 7)[20:90, 40:130], np.ones((2, 2, 1), np.uint8))
+    alone, both, other = (np.full((200, 480, 3), 90, np.uint8) for _ in range(3))
+    for scene in (alone, both):
+        scene[:120, :160] = left
+    for scene in (both, other):
+        scene[:140, 160:340] = right
+    write_video(clip, [alone] * 5 + [both] * 2 + [other], rate=4)
+    faces = Faces(**daisee.read(folder, every=0.25))
+    here = faces.clips == clip.stem
+    assert faces.sources[here].tolist() == [f"{clip.stem}@{number / 4:.3f}" for number in range(7)]
+    assert np.ptp(faces.images[here].astype(int), axis=0).max() < 60  # one face in all of them
+    assert "frames left out, as only others were found: 1 of 7" in notes(faces)
+    assert f"taken who is seen longest and largest: 1 ({clip.stem})" in notes(faces)
+
+
 def test_without_pyav_the_command_to_install_it_is_named(sets, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert "pip install '.[use]'" in refused("daisee", sets["daisee"])
