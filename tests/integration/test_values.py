@@ -17,7 +17,7 @@ COMMANDS = {
     "cnn": ["model=cnn", "lr_scheduler=paper", "split=holdout", "dataset.label_noise=0.1"],
 }
 ODD = (0, 10**9, 1e9)
-FOREVER = [("max_epochs", 10**9), ("trainer.max_epochs", 10**9), ("max_epochs", 1e9), ("trainer.max_epochs", 1e9)]
+FOREVER = [("max_epochs", 10**9), ("trainer.max_epochs", 10**9)]
 
 
 def accepted(composed, key, value):
@@ -44,7 +44,7 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
     small = SMALL if name != "cnn" else SMALL[2:]
     command = [*small, *FEW, "max_epochs=1", "dataset.images_per_subject=14", *COMMANDS[name]]
     composed = compose(*command)
-    pairs = [
+    pairs = dict.fromkeys(  # where both are accepted, 10**9 is 1e9
         (key, value)
         for key, usual in flatten(OmegaConf.to_container(composed, resolve=True))
         for value in ODD
@@ -53,7 +53,7 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
         and (key, value) not in FOREVER
         and (key, value) not in tried
         and accepted(composed, key, value)
-    ]
+    )
     assert len(pairs) > 3
     tried.update(pairs)
     for number, (key, value) in enumerate(pairs):

@@ -430,7 +430,7 @@ def test_an_offline_run_is_sent_later_as_one(server, online, folder, stopped, pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "count"), [("folds", 1), ("bayes", 1), ("folds", 2)])
+@pytest.mark.parametrize(("file", "count"), [("bayes", 1), ("folds", 2)])
 def test_an_agent_runs_what_a_sweep_hands_out(server, online, sent, file, count):
     """The shipped sweeps, on drawn faces."""
     sweep = yaml.safe_load((ROOT / "conf" / "sweep" / "wandb" / f"{file}.yaml").read_text())
