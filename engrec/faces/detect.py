@@ -83,12 +83,12 @@ class Detector:
         self.network: Network = _onnxruntime() if self.engine == "onnxruntime" else _torch()
 
     def __call__(self, rgb: np.ndarray) -> list[Face]:
-        """The faces of a picture, uint8 (H, W, 3), the highest score first."""
+        """The faces of a picture, uint8 (H, W, 3), from left to right."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(f"a picture must be uint8 (H, W, 3), found {rgb.dtype} {rgb.shape}")
         resized, scales = _resized(rgb, self.size)
         faces = self._found(resized, self.threshold) or (self._turned(resized) if self.turned else [])
-        return [_scaled(face, *scales) for face in faces]
+        return sorted((_scaled(face, *scales) for face in faces), key=lambda face: face.box[0])
 
     def _found(self, rgb: np.ndarray, threshold: float) -> list[Face]:
         height, width = rgb.shape[:2]

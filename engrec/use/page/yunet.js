@@ -9,7 +9,7 @@ const MOST_OVERLAP = 0.3;
 const STRIDES = [8, 16, 32]; // of the network's three grids of places
 const ANGLES = [-90, -45, 45, 90]; // degrees by which a picture without a face is turned
 
-/* Faces {box, score, landmarks, roll, px}, the best first. run: promises the network's outputs by name, for a
+/* Faces {box, score, landmarks, roll, px}, from left to right. run: promises the network's outputs by name, for a
    Float32Array (1, 3, height, width). size: pixels of the longer side given to it, at most. turned: whether to turn a
    picture in which nothing is found. */
 export async function detect(run, picture, size, turned) {
@@ -17,9 +17,10 @@ export async function detect(run, picture, size, turned) {
   let faces = await found(run, fitting, THRESHOLD);
   if (!faces.length && turned) faces = await foundTurned(run, fitting);
   const scaled = (x, y) => [x * scales[0], y * scales[1]];
-  return faces.map(({ box: [x, y, width, height], ...face }) =>
+  const all = faces.map(({ box: [x, y, width, height], ...face }) =>
     finished(moved(face, [...scaled(x, y), ...scaled(width, height)], scaled)),
   );
+  return all.sort((one, other) => one.box[0] - other.box[0]);
 }
 
 /* With a longer side from LEAST to size. */
