@@ -16,12 +16,33 @@ with ctrl_c_exits():
 
 
 def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
     from engrec.evidence.baselines import TAKEN, Baseline, HogSvm, announce, composed, folder_of, folds_of, run
     from engrec.evidence.features import FrozenFeatures
 
+    on_features = options.baseline == "features"
+    cfg, choices = composed(options.overrides, (*TAKEN, "init_from") if on_features else TAKEN)
+    method = (
+        FrozenFeatures.read(OmegaConf.select(cfg, "init_from"), options.transductive, cfg.seed)
+        if on_features
+        else HogSvm()
+    )
+    faces = instantiate(cfg.dataset, _convert_="all")
+    folder = folder_of(options.baseline, cfg, choices, options.overrides)
+    folds = folds_of(cfg, faces, folder, chosen=any(o.startswith("split.fold=") for o in options.overrides))
+    method.check(faces, [split for _, _, split in folds])
+    plan = Baseline(method, cfg, choices, folder, folds, arguments)
+    announce(plan, faces)
+    run(plan, faces)
+    summarize = shlex.join(["python", "scripts/summarize.py", str(folder)])
+    print(f"results are in {folder}; pooled, with intervals: {summarize}")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "baseline",
@@ -45,22 +66,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     if options.transductive is not None and options.baseline != "features":
         parser.error(f"--transductive has no effect on {options.baseline}: leave it out, or set features")
-    on_features = options.baseline == "features"
-    cfg, choices = composed(options.overrides, (*TAKEN, "init_from") if on_features else TAKEN)
-    method = (
-        FrozenFeatures.read(OmegaConf.select(cfg, "init_from"), options.transductive, cfg.seed)
-        if on_features
-        else HogSvm()
-    )
-    faces = instantiate(cfg.dataset, _convert_="all")
-    folder = folder_of(options.baseline, cfg, choices, options.overrides)
-    folds = folds_of(cfg, faces, folder, chosen=any(o.startswith("split.fold=") for o in options.overrides))
-    method.check(faces, [split for _, _, split in folds])
-    plan = Baseline(method, cfg, choices, folder, folds, arguments)
-    announce(plan, faces)
-    run(plan, faces)
-    summarize = shlex.join(["python", "scripts/summarize.py", str(folder)])
-    print(f"results are in {folder}; pooled, with intervals: {summarize}")
+    return options
 
 
 def given(text: str) -> str | int:

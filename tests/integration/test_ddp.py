@@ -120,6 +120,7 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
     assert not [*(folder.path / "differ").rglob("result.json")]
 
 
+@pytest.mark.slow
 def test_processes_do_not_ask_each_other_before_every_step(folder):
     folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     asked = ["+callbacks.asked._target_=watching.Asked", "+callbacks.asked.dirpath=${output_dir}"]

@@ -106,6 +106,7 @@ def test_what_does_not_go_together_is_said_in_one_line(folder, more, said):
     assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_that_has_their_batches(folder):
     """Without dropout, with the pull, stages, people in balance; frozen statistics depend on no batch."""
     start = [*TUNE, "augment=none", "model.block_dropout=0", "trainer.precision=32-true", "max_epochs=2", "tta=none"]

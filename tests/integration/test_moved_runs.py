@@ -54,7 +54,9 @@ def result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize("move", [shutil.move, shutil.copytree], ids=["moved", "copied"])
+@pytest.mark.parametrize(
+    "move", [pytest.param(shutil.move, id="moved"), pytest.param(shutil.copytree, id="copied", marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_moved_after_each_epoch_ends_like_one_that_stayed(train, tmp_path, move):
     train(tmp_path / "whole")
     folder = stopped_after_each_epoch(train, tmp_path, lambda *paths: move(*map(str, paths)) and paths[1])

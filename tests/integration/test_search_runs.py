@@ -277,6 +277,7 @@ def test_on_a_terminal_the_table_is_drawn_over(searching):
     assert max(map(len, drawn)) <= 89
 
 
+@pytest.mark.slow
 def test_two_real_trials(tmp_path):
     """Of vgg_small, a tenth as wide, on 70 synthetic faces. As if the search had died before the first one ended, and
     its last checkpoint were damaged, that trial is trained again from scratch."""

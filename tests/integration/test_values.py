@@ -56,9 +56,13 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
     )
     assert len(pairs) > 3
     tried.update(pairs)
-    for number, (key, value) in enumerate(pairs):
-        done = folder.command(*command, f"{key}={value}", f"output_dir=run{number}")
+    zeros = [f"{key}={value}" for key, value in pairs if value == 0]
+    # Where a run with all zeros trains, each of them does.
+    together = folder.command(*command, *zeros, "output_dir=zeros").status == 0
+    alone = [f"{key}={value}" for key, value in pairs if not (together and value == 0)]
+    for number, override in enumerate(alone):
+        done = folder.command(*command, override, f"output_dir=run{number}")
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert "Traceback" not in done.stderr, (key, value, done.stderr)
-        assert len(errors) == (done.status != 0), (key, value, done.stderr)
-        assert done.status in (0, 1, 70), (key, value, done.stderr)
+        assert "Traceback" not in done.stderr, (override, done.stderr)
+        assert len(errors) == (done.status != 0), (override, done.stderr)
+        assert done.status in (0, 1, 70), (override, done.stderr)

@@ -310,6 +310,7 @@ def test_a_disabled_client_is_left_alone(folder, key):
     assert result(run)["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["from the start", "after the first epoch"])
 def test_a_silent_server_costs_no_more_than_the_two_timeouts(tmp_path, when):
     """Measured from the start to the first checkpoint, and from the predictions to the end of the process."""
@@ -349,6 +350,7 @@ def test_a_tested_checkpoint_names_what_it_tested(folder, pretrained):
     assert not [a for a in found["artifact"] if a["type"] == "model" and not a.get("use_after_commit")]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(folder):
     run = folder.path / "two"
     start = ["stage=scratch", *RUN, "trainer.devices=2", "trainer.precision=32-true", f"output_dir={run}"]

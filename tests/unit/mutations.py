@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-DRAWS = int(os.environ.get("DRAWS", "200"))  # of each kind of file; `make test-all` draws 500
+DRAWS = int(os.environ.get("DRAWS", "60"))  # of each kind of file; `make test-all` draws more
 
 
 def drawn(tests: int = 1) -> settings:

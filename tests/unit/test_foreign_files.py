@@ -1,6 +1,6 @@
 """Whatever the files of a run hold, whoever reads them raises ValueError in one line, or nothing.
 
-Valid files are changed at random, 200 of each kind or as many as the environment variable DRAWS says.
+Valid files are changed at random, DRAWS of each kind.
 """
 
 import copy
