@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from commands import FEW, SMALL, Folder, wait_for
+from commands import FEW, PLAIN, SMALL, Folder, wait_for
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 
 from engrec.datasets.prepared import Faces
@@ -81,7 +81,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(folder, tuned):
 
 
 def test_a_checkpoint_of_levels_is_tested_as_it_was_and_holds_its_start_once(folder, tuned):
-    where = ["dataset=prepared", "dataset.path=levels.npz", "split=holdout", "trainer.accelerator=cpu"]
+    where = ["dataset=prepared", "dataset.path=levels.npz", "split=holdout", "trainer.accelerator=cpu", *PLAIN]
     done = folder.command("stage=test", "ckpt_path=tuned/best.ckpt", *where, "output_dir=tested")
     assert done.status == 0, done.stderr[-3000:]
     one, other = (json.loads((folder.path / name / "result.json").read_text()) for name in ("tuned", "tested"))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import FEW, ROOT, SMALL, Folder, wait_for
+from commands import FEW, PLAIN, ROOT, SMALL, Folder, wait_for
 
 from engrec.config import groups
 from engrec.errors import BAD_CHECKPOINT, DIVERGED
@@ -135,7 +136,7 @@ def test_the_result_says_how_it_was_made(finetuned):
 
 def test_a_checkpoint_tests_as_it_did_when_it_was_made(folder, finetuned):
     """To the last digit, and without naming the network, which the checkpoint knows."""
-    data = ["trainer.accelerator=cpu", *FEW]
+    data = ["trainer.accelerator=cpu", *PLAIN, *FEW]
     succeeded(folder.command("stage=test", f"ckpt_path={finetuned[1]}/best.ckpt", *data, "output_dir=tested"))
     assert result(folder.path / "tested")["metrics"] == result(finetuned[1])["metrics"]
     assert (folder.path / "tested" / "predictions.csv").read_bytes() == (finetuned[1] / "predictions.csv").read_bytes()
@@ -143,7 +144,7 @@ def test_a_checkpoint_tests_as_it_did_when_it_was_made(folder, finetuned):
 
 def test_views_come_beside_the_plain_test_never_instead(folder, finetuned):
     """And the calibration is the same, as it is of the plain probabilities."""
-    data = ["trainer.accelerator=cpu", *FEW]
+    data = ["trainer.accelerator=cpu", *PLAIN, *FEW]
     checkpoint = f"ckpt_path={finetuned[1]}/best.ckpt"
     done = succeeded(folder.command("stage=test", "tta=flip", checkpoint, *data, "output_dir=flipped"))
     run, plain = folder.path / "flipped", finetuned[1]
@@ -508,13 +509,15 @@ def test_verbose_shows_where_an_error_comes_from(empty):
 
 @pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
 def test_questions_are_answered_at_once(empty, question):
-    """Under a second on a quiet machine; the best of three under two, as tests share theirs."""
+    """Under a second on a quiet machine. The limit is for a host that others slow down; time of the CPU is measured, as
+    tests share it."""
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = succeeded(empty.python("train.py", *question))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 4
     expected = ["model: ", "stage: ", "python train.py"] if question == ["--help"] else ["max_epochs: ", "_target_: "]
     assert all(part in done.stdout for part in expected)
 
