@@ -58,8 +58,9 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
     tried.update(pairs)
     zeros = [f"{key}={value}" for key, value in pairs if value == 0]
     # Where a run with all zeros trains, each of them does.
-    together = folder.command(*command, *zeros, "output_dir=zeros").status == 0
-    alone = [f"{key}={value}" for key, value in pairs if not (together and value == 0)]
+    together = folder.command(*command, *zeros, "output_dir=zeros")
+    assert "Traceback" not in together.stderr, together.stderr
+    alone = [f"{key}={value}" for key, value in pairs if value != 0 or together.status != 0]
     for number, override in enumerate(alone):
         done = folder.command(*command, override, f"output_dir=run{number}")
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
