@@ -224,6 +224,8 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield problem
     if cfg.batch_size == 1 and cfg.model.get("norm") == "batch" and cfg.model.get("dense"):
         yield "batch_size=1 leaves batch normalisation nothing to average over: set batch_size=2 or more"
+    if cfg.optimizer.get("nesterov") and cfg.optimizer.get("momentum") == 0:
+        yield "optimizer.momentum=0 leaves Nesterov momentum nothing to do: set optimizer.nesterov=false"
     if cfg.distill and cfg.stage != "pretrain":
         yield f"distill=teachers is for stage=pretrain: set distill=none for stage={cfg.stage}"
     elif cfg.distill and not cfg.module.get("soft_labels"):

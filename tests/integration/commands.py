@@ -1,8 +1,8 @@
 """`python train.py …` as a process of its own, in a folder of its own.
 
 Importing torch and Lightning takes seconds. `command` therefore forks from a server that has imported them already:
-the child is a process with its own status, signals and outputs, and runs train.py from the top. `python` starts a new
-interpreter.
+the child is a process with its own status, signals and outputs, and runs train.py from the top. What such a command
+starts as local runs forks from itself in the same way. `python` starts a new interpreter.
 """
 
 import multiprocessing
@@ -12,16 +12,21 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from matplotlib import get_configdir
+
+from engrec.search import local
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC")  # a user who is logged in nowhere
 FORKS = multiprocessing.get_context("forkserver")
+FORK = multiprocessing.get_context("fork")
 FORKS.set_forkserver_preload(["engrec.experiment", "sklearn.model_selection", "wandb"])
 # Precision and memory format are given, as "auto" takes a fifth of such a run to measure which is faster.
 PLAIN = ["trainer.precision=32-true", "speed.memory_format=contiguous"]
@@ -60,10 +65,7 @@ class Folder:
 
     def start(self, *arguments, session=False, script="train.py"):
         """Start train.py or another script, perhaps in a session of its own, and return the process."""
-        self.outputs = [self.path / f".{time.monotonic_ns()}.{stream}" for stream in ("out", "err")]
-        words = [str(script), *map(str, arguments)]
-        process = FORKS.Process(target=become, args=(words, self.path, self.env, self.outputs, session))
-        process.start()
+        process, self.outputs = forked([script, *arguments], self.path, self.env, session)
         return process
 
     def finish(self, process, timeout=300):
@@ -96,6 +98,14 @@ class Folder:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
+def forked(words, folder, env, session=False):
+    """The process of `python SCRIPT ARGUMENTS` in this folder, and the files of what it prints."""
+    outputs = [Path(folder) / f".{time.monotonic_ns()}.{stream}" for stream in ("out", "err")]
+    process = FORKS.Process(target=become, args=([*map(str, words)], folder, env, outputs, session))
+    process.start()
+    return process, outputs
+
+
 def become(words, folder, env, outputs, session):
     """In the child: become `python SCRIPT ARGUMENTS` in the folder."""
     if session:
@@ -107,15 +117,48 @@ def become(words, folder, env, outputs, session):
     for descriptor, path in zip((1, 2), outputs, strict=True):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(opened, descriptor)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background job would inherit that it is ignored
-    sys.argv = words
+    run_script(words)
+
+
+def run_script(words):
+    # A shell's background job would inherit that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    local.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": started})
+    sys.argv, tempfile.tempdir = words, None
     try:
         runpy.run_path(words[0], run_name="__main__")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def started(command, **how):
+    """As subprocess.Popen, but without a new interpreter if the command is one of engrec's."""
+    _, script, *_ = command
+    return Fork(command, **how) if Path(script).is_relative_to(ROOT) else subprocess.Popen(command, **how)
+
+
+class Fork:
+    """What the local launcher needs of subprocess.Popen."""
+
+    def __init__(self, command, *, env, stderr, preexec_fn, **_):
+        _, *words = command
+        self.process = FORK.Process(target=self.run, args=(words, env, stderr, preexec_fn))
+        self.process.start()
+        self.pid, self.returncode = self.process.pid, None
+
+    def run(self, words, env, stderr, preexec_fn):
+        os.setsid()
+        preexec_fn()
+        os.environ.clear()
+        os.environ.update(env)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(stderr.fileno(), 2)
+        run_script(words)
+
+    def poll(self):
+        self.returncode = self.process.exitcode
+        return self.returncode
 
 
 def wait_for(condition, process, timeout=180):

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from commands import forked
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -61,6 +62,28 @@ with errors_in_one_line():
 """
 
 
+class Started:
+    """A forked process with the methods of subprocess.Popen."""
+
+    def __init__(self, process, outputs):
+        self.process, self.outputs, self.pid, self.kill = process, outputs, process.pid, process.kill
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def send_signal(self, signum):
+        os.kill(self.pid, signum)
+
+    def communicate(self, timeout=60):
+        self.process.join(timeout)
+        assert self.process.exitcode is not None
+        return tuple(path.read_text() for path in self.outputs)
+
+
 class Searching:
     """A folder with a stand-in and its ledger, and the command."""
 
@@ -77,12 +100,21 @@ class Searching:
         paths = f"{ROOT}:{ROOT / 'scripts'}"
         return {**self.around, "PYTHONPATH": paths, "STANDIN": mode, "LEDGER": str(self.ledger), "COLUMNS": "90"}
 
-    def start(self, *arguments, mode="", preexec_fn=None):
-        words = ["sweep=small", f"folder={self.folder}", "workers=2", *self.always, *arguments]
+    def words(self, *arguments):
+        driver = self.path / "driver.py"
+        driver.write_text(self.driver)
+        words = [driver, self.path / "standin.py", "sweep=small", f"folder={self.folder}", "workers=2"]
+        return [*map(str, words), *self.always, *arguments]
+
+    def start(self, *arguments, mode=""):
+        return Started(*forked(self.words(*arguments), self.path, self.env(mode)))
+
+    def popen(self, *arguments, mode="", stdout=subprocess.PIPE, preexec_fn=None):
+        """The same in a new interpreter."""
         return subprocess.Popen(
-            [sys.executable, "-c", self.driver, self.path / "standin.py", *words],
+            [sys.executable, *self.words(*arguments)],
             env=self.env(mode),
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=preexec_fn,

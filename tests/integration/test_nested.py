@@ -5,7 +5,7 @@ import shlex
 
 import numpy as np
 import pytest
-from commands import ROOT, Folder
+from commands import PLAIN, ROOT, Folder
 
 from engrec.datasets.prepared import Faces, load
 from engrec.splits import KFold
@@ -13,7 +13,7 @@ from engrec.splits import KFold
 pytestmark = pytest.mark.slow
 OVERRIDES = [
     "stage=scratch", "dataset=prepared", "split=kfold", "split.num_folds=2", "model=vgg_small", "model.width=0.1",
-    "trainer.accelerator=cpu", "batch_size=16", "max_epochs=1", "optimizer.lr=0.01,0.1",
+    "trainer.accelerator=cpu", "batch_size=16", "max_epochs=1", "optimizer.lr=0.01,0.1", *PLAIN,
 ]  # fmt: skip
 
 
@@ -35,8 +35,8 @@ def folder(tmp_path_factory):
 
 
 def nested(folder, *arguments, data="mine.npz"):
-    command = [ROOT / "scripts" / "nested.py", *OVERRIDES, f"dataset.path={data}", "--inner", "2", *arguments]
-    done = folder.python(*command, timeout=600)
+    words = [*OVERRIDES, f"dataset.path={data}", "--inner", "2", *arguments]
+    done = folder.finish(folder.start(*words, script=ROOT / "scripts" / "nested.py"))
     assert done.status == 0, done.stderr[-3000:]
     return done
 
@@ -58,7 +58,8 @@ def test_each_fold_is_trained_with_what_was_chosen_for_it_and_pooled(chosen, fol
         assert f" {choice['chosen'][0]} " in result(run)["command"]
         means = {one["overrides"][0]: one["mean"] for one in choice["candidates"]}
         assert means[choice["chosen"][0]] == max(means.values())
-    done = folder.python(ROOT / "scripts" / "summarize.py", "chosen/chosen", "--resamples", "100", "--out", "summary")
+    words = ["chosen/chosen", "--resamples", "100", "--out", "summary"]
+    done = folder.finish(folder.start(*words, script=ROOT / "scripts" / "summarize.py"))
     assert done.status == 0, done.stderr
     assert "120 test images of 10 people" in done.stdout
 

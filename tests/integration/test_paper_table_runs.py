@@ -9,10 +9,10 @@ import sys
 import time
 
 import pytest
-from commands import ROOT, Folder
+from commands import PLAIN, ROOT, Folder
 
 FEW = ["dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=28", "dataset.images_per_subject=14"]
-SMALL = ["model.width=0.1", "trainer.accelerator=cpu"]
+SMALL = ["model.width=0.1", "trainer.accelerator=cpu", *PLAIN]
 PRETRAIN = shlex.join(["stage=pretrain", "model=vgg_small", *SMALL, *FEW, "max_epochs=1"])
 COMMAND = ["--preset", "quick", "--pretrain", PRETRAIN, *SMALL, *FEW, "--resamples", "100", "--out", "table"]
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 def paper_table(folder, *arguments):
-    return folder.python(ROOT / "scripts" / "paper_table.py", *arguments, timeout=280)
+    return folder.finish(folder.start(*arguments, script=ROOT / "scripts" / "paper_table.py"))
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import re
 import resource
 import shlex
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
+from commands import FEW, PLAIN, Folder
 from optuna.trial import TrialState
 from searching import DRIVER, ROOT, Searching, assert_each_once, is_alive, one_line
 
@@ -128,7 +128,7 @@ def test_two_searches_do_not_share_a_gpu(searching, tmp_path):
     searching.around = other.around = {**os.environ, "CUDA_VISIBLE_DEVICES": "7", "TMPDIR": str(tmp_path)}
     first = searching.start("n_trials=1", mode="slow")
     searching.until(lambda: searching.noted("start"), first)
-    second = other.start("n_trials=1")
+    second = other.popen("n_trials=1")
     assert second.stderr.readline() == "all GPUs (7) are in use by other sweeps: waiting for one\n"
     assert not other.noted("start")
     first.kill()
@@ -185,8 +185,9 @@ def test_a_full_disk_stops_it_in_one_line_and_the_journal_stays_readable(searchi
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    status, _, err = searching.run("n_trials=30", preexec_fn=limited)
-    assert status == 1
+    process = searching.popen("n_trials=30", preexec_fn=limited)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
     assert "journal.log cannot be written" in one_line(err)
     trials = searching.trials()
     assert 2 < len(trials) < 30
@@ -240,7 +241,7 @@ def test_the_table_and_the_summary(searching):
 
 
 def test_without_a_terminal_the_start_is_printed_at_once(searching):
-    process = searching.start("n_trials=2", mode="slow")
+    process = searching.popen("n_trials=2", mode="slow")
     lines = [process.stdout.readline().partition(":")[0] for _ in range(4)]
     process.kill()
     process.communicate()
@@ -253,12 +254,7 @@ def test_on_a_terminal_the_table_is_drawn_over(searching):
     import pty
 
     main, side = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, searching.path / "standin.py", "sweep=small", f"folder={searching.folder}",
-         "n_trials=4", "workers=2"],
-        env=searching.env(),
-        stdout=side,
-    )  # fmt: skip
+    process = searching.popen("n_trials=4", stdout=side)
     os.close(side)
     seen = b""
     while True:
@@ -283,15 +279,14 @@ def test_two_real_trials(tmp_path):
     its last checkpoint were damaged, that trial is trained again from scratch."""
     words = [
         "sweep=small", "n_trials=2", "workers=2", f"folder={tmp_path / 'a folder'}", "max_epochs=1", "model.width=0.1",
-        "trainer.accelerator=cpu", "dataset.num_train=70", "dataset.num_val=14", "dataset.num_test=21",
+        "trainer.accelerator=cpu", *PLAIN, *FEW,
     ]  # fmt: skip
 
+    work = Folder(tmp_path)
+
     def searched():
-        done = subprocess.run(
-            [sys.executable, ROOT / "scripts" / "sweep.py", *words],
-            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr + done.stdout
+        done = work.finish(work.start(*words, script=ROOT / "scripts" / "sweep.py"))
+        assert done.status == 0, done.stderr + done.stdout
         return done
 
     done = searched()

@@ -145,6 +145,7 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["optimizer.lr=nan"], "optimizer.lr=nan must be a number above 0"),
         (["optimizer.lr=inf"], "optimizer.lr=inf must be a number above 0"),
         (["optimizer.nesterov=maybe"], "optimizer.nesterov=maybe must be true or false"),
+        (["optimizer.momentum=0"], "set optimizer.nesterov=false"),
         (["model.width=-1"], "model.width=-1 must be a number above 0 and at most 16"),
         (["model.norm=layer"], "model.norm=layer must be one of lrn, batch, none"),
         (["model.dense=[64,0]"], "model.dense=[64, 0] must be a list, each a whole number from 1 to 65536"),
