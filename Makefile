@@ -16,7 +16,7 @@ test: checks
 	$(PARALLEL) -m "not slow"
 
 test-all: checks
-	DRAWS=200 $(PARALLEL) --ignore $(TIMED)
+	DRAWS=100 $(PARALLEL) --ignore $(TIMED)
 	$(PYTEST) $(TIMED)
 
 checks: .venv/installed
