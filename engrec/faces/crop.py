@@ -20,7 +20,6 @@ from engrec.schema import shown
 RESIZE = "bilinear, anti-aliased when shrinking, stretched to a square; none if the size is right already"
 SMALL = 40  # pixels: a face under this side is more guessed than seen
 MOST_ROLL = 15.0  # degrees that a face may lean before it is levelled
-LARGEST = 2.0  # sides of the picture that a box may measure
 MOST_AT_ONCE = 2**20  # pixels that are levelled at once, so that a large face does not fill the memory
 UNKNOWN = "as distributed"  # in recipes: whoever made the data set cropped the faces
 AS_DISTRIBUTED = ("fer2013", "ferplus", "wacv2016")  # data sets whose own crops are those of STANDARD
@@ -90,7 +89,7 @@ def crop(picture: Image.Image | np.ndarray, face: Face, size: int = 48, colour: 
     """The face as STANDARD crops it: uint8 (C, size, size), C = 1 (grey) or 3 (rgb).
 
     picture: of mode L or RGB, or uint8 (H, W, 3) or (H, W). Pixels beyond its border repeat those at the border. Raises
-    ValueError for a box that is not finite, smaller than a pixel, larger than LARGEST pictures, or beside the picture.
+    ValueError for a box that has a `problem`.
     """
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or 0 in pixels.shape:
@@ -112,14 +111,9 @@ def crop(picture: Image.Image | np.ndarray, face: Face, size: int = 48, colour: 
 
 def _square(face: Face, height: int, width: int) -> tuple[float, float, float]:
     """Side and centre of the square around a face."""
+    if problem := face.problem(width, height):
+        raise ValueError(problem)
     x, y, w, h = face.box
-    most = LARGEST * max(height, width)
-    if not all(map(math.isfinite, face.box)) or not math.isfinite(face.roll) or min(w, h) <= 0:
-        raise ValueError(f"the box {face.box} must be finite x, y, width and height, the last two above 0")
-    if not 1 <= max(w, h) <= most:
-        raise ValueError(f"the box {face.box} must have a longer side of 1 to {most:g} pixels")
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise ValueError(f"the box {face.box} is beside the picture of {width}×{height} pixels")
     return STANDARD.side * max(w, h), x + w / 2, y + h / 2
 
 

@@ -20,6 +20,7 @@ SIZE, LEAST, THRESHOLD, MOST_OVERLAP = 640, 128, 0.6, 0.3
 ENGINES = ("auto", "onnxruntime", "torch")
 STRIDES = (8, 16, 32)  # of the network's three grids of places
 ANGLES = (-90, -45, 45, 90)  # degrees by which a picture without a face is turned
+LARGEST = 2.0  # sides of the picture that a box may measure
 TURNED_THRESHOLD = 0.85  # the least score in a turned picture, in which more things resemble a face
 
 Point = tuple[float, float]
@@ -53,6 +54,19 @@ class Face:
         """The longer side of the box."""
         return max(self.box[2:])
 
+    def problem(self, width: int, height: int) -> str:
+        """Why the box cannot be cropped from a picture of this size; empty if it can be. It must be finite, at least a
+        pixel, at most LARGEST pictures, and not beside the picture."""
+        x, y, w, h = self.box
+        most = LARGEST * max(height, width)
+        if not all(map(math.isfinite, (*self.box, self.roll))) or min(w, h) <= 0:
+            return f"the box {self.box} must be finite x, y, width and height, the last two above 0"
+        if not 1 <= max(w, h) <= most:
+            return f"the box {self.box} must have a longer side of 1 to {most:g} pixels"
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            return f"the box {self.box} is beside the picture of {width}×{height} pixels"
+        return ""
+
 
 def largest(faces: Sequence[Face]) -> Face:
     """The face of whom a picture is: that with the longest side."""
@@ -83,12 +97,13 @@ class Detector:
         self.network: Network = _onnxruntime() if self.engine == "onnxruntime" else _torch()
 
     def __call__(self, rgb: np.ndarray) -> list[Face]:
-        """The faces of a picture, uint8 (H, W, 3), from left to right."""
+        """The faces of a picture, uint8 (H, W, 3), that can be cropped, from left to right."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(f"a picture must be uint8 (H, W, 3), found {rgb.dtype} {rgb.shape}")
         resized, scales = _resized(rgb, self.size)
         faces = self._found(resized, self.threshold) or (self._turned(resized) if self.turned else [])
-        return sorted((_scaled(face, *scales) for face in faces), key=lambda face: face.box[0])
+        found = [face for face in (_scaled(face, *scales) for face in faces) if not face.problem(*rgb.shape[1::-1])]
+        return sorted(found, key=lambda face: face.box[0])
 
     def _found(self, rgb: np.ndarray, threshold: float) -> list[Face]:
         height, width = rgb.shape[:2]

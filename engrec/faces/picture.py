@@ -23,13 +23,19 @@ def open_picture(content: bytes, where: str) -> tuple[Image.Image, str]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
-            image = _eight_bit(ImageOps.exif_transpose(image))
-            image.load()  # here, where its errors become one line
-            return image, found
+            return upright(image), found
     except UnidentifiedImageError as error:
         raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
         raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): replace or remove it") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture of mode L or RGB: the camera's orientation applied, without transparency, 8 bits a channel. Raises
+    whatever Pillow raises where the file is damaged."""
+    image = _eight_bit(ImageOps.exif_transpose(image))
+    image.load()  # here, where its errors become one line
+    return image
 
 
 def one_line(error: Exception) -> str:

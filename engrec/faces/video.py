@@ -103,7 +103,7 @@ class Video:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
         try:
             return self.av.open(self.file, "r", options=options, metadata_errors="replace")
-        except self.av.error.FFmpegError as error:
+        except (self.av.error.FFmpegError, OSError) as error:
             if kind := _picture(self.file):
                 message = f"{self.path.name} is a picture, not a video: name it {self.path.stem}.{kind.lower()}"
             else:
@@ -243,6 +243,8 @@ def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]
         if stream is None:
             stream = container.add_stream(codec, rate=steady or 30)
             stream.height, stream.width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2
+            if not stream.height or not stream.width:
+                raise ValueError(f"frames of {rgb.shape[1]} × {rgb.shape[0]} pixels are too small for a video")
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             stream.codec_context.time_base = 1 / steady if steady else Fraction(1, 1000)
             stream.options = SPEED.get(codec, {})
@@ -258,19 +260,22 @@ def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]
 
 def _open(path: Path) -> IO[bytes]:
     """The file itself and not its name, which FFmpeg would take for an address."""
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: give the path of a video")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file: give the path of a video")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty (0 bytes): download it again or remove it")
-    return path.open("rb")
+    try:
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: give the path of a video")
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file: give the path of a video")
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path.name} is empty (0 bytes): download it again or remove it")
+        return path.open("rb")
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be opened: {error.strerror}") from error
 
 
 def _picture(file: IO[bytes]) -> str | None:
     """Format of a picture, None where it is none."""
-    file.seek(0)
     try:
+        file.seek(0)
         return Image.open(file).format
     except Exception:  # Pillow raises a dozen kinds on damaged files
         return None

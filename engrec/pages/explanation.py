@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from engrec.pages.contact_sheet import Sheet
 from engrec.runs.pictures import write
 from engrec.use.explain import RANKINGS, Deletion, Explanation, Shown
+from engrec.use.limits import LIMITS
 from engrec.words import counted
 
 SIDE, GAP, LEFT = 0.95, 0.1, 1.45  # inches
@@ -23,7 +24,8 @@ def sheet(explanation: Explanation, path: str | Path) -> Path:
     columns = max(7, *(len(part.index) for part in explanation.shown))
     warning = caution(explanation)
     row, top = 2 * SIDE + 0.55, 1.65 if warning else 1.45
-    page = Sheet(LEFT + columns * (SIDE + GAP) + 0.2, top + row * len(explanation.shown) + 0.15)
+    bottom = top + row * len(explanation.shown) + 0.15
+    page = Sheet(LEFT + columns * (SIDE + GAP) + 0.2, bottom + 0.25)
     network = type(material.network.backbone).__name__
     page.text(0.2, 0.3, f"{network} on {len(material.test):,} test images of {faces.title}", size=13, weight="bold")
     height, width = explanation.size
@@ -35,6 +37,7 @@ def sheet(explanation: Explanation, path: str | Path) -> Path:
     page.text(0.2, 1.38, warning, size=8, color="tab:red", weight="bold")
     for i, part in enumerate(explanation.shown):
         draw(page, part, explanation, top + i * row)
+    page.text(0.2, bottom, LIMITS, size=8, color="0.35")
     return write(page.figure, path, dpi=160)
 
 

@@ -191,15 +191,14 @@ def _named(network: Network, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def given_faces(boxes: Sequence[Sequence[float]], width: int, height: int) -> list[Face]:
-    """Faces in boxes of one's own, x, y, width and height in pixels of the picture. Raises ValueError for a box that is
-    no box, or is outside of it."""
+    """Faces in boxes of one's own, x, y, width and height in pixels of the picture. Raises ValueError for a box that
+    cannot be cropped."""
     faces = []
     for box in boxes:
-        values = tuple(float(value) for value in box)
-        if len(values) != 4 or not all(map(math.isfinite, values)) or min(values[2:]) <= 0:
+        if len(box) != 4:
             raise ValueError(f"a box must be x, y, width and height in pixels, found {tuple(box)}")
-        x, y, w, h = values
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise ValueError(f"the box {values} is outside of the picture of {width}×{height} pixels")
-        faces.append(Face((x, y, w, h), 1.0, None))
+        x, y, w, h = map(float, box)
+        faces.append(Face((x, y, w, h)))
+        if problem := faces[-1].problem(width, height):
+            raise ValueError(problem)
     return faces

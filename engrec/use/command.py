@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
         from engrec.use.recording import check_free, record
 
         folder = options.out or free_folder(options.paths[0])
-        check_free(folder)
         inputs, problems = find(options.paths)
+        check_free(folder, inputs)
         for line in problems:
             print(f"error: {line}", file=sys.stderr)
         if not inputs:

@@ -29,16 +29,16 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def drawn(seen: Seen) -> np.ndarray:
+def drawn(seen: Seen, note: str = "") -> np.ndarray:
     """A copy of the frame, rgb uint8 (H, W, 3), with a box around each face and its smoothed answers beside it; its
-    number alone where these would cover another face."""
+    number alone where these would cover another face. note: a line in the lower left corner."""
     assert seen.rgb is not None
     picture = Image.fromarray(seen.rgb)
     draw = ImageDraw.Draw(picture)
     size = max(11, round(picture.height / 32))
     letters = font(size)
     boxes = [(x, y, x + width, y + height) for x, y, width, height in (face.box for face in seen.faces)]
-    labels: list[Rectangle] = []
+    labels = [_noted(draw, note, picture.size, size)] if note else []
     for number, (face, box) in enumerate(zip(seen.faces, boxes, strict=True)):
         draw.rectangle(box, outline=BOX, width=max(2, size // 8))
         covered = [*boxes[:number], *boxes[number + 1 :], *labels]
@@ -49,6 +49,15 @@ def drawn(seen: Seen) -> np.ndarray:
         labels.append(label)
         _write(draw, lines, label, letters)
     return np.asarray(picture)
+
+
+def _noted(draw: ImageDraw.ImageDraw, note: str, size: tuple[int, int], height: int) -> Rectangle:
+    """Write the note into the lower left corner, smaller where it would not fit; returns its rectangle."""
+    share = size[0] / (font(height).getlength(note) + 2 * _padding(font(height))[1])
+    letters = font(max(5, int(height * min(1, share))))
+    label = _placed([note], (0, size[1], 0, size[1]), size, letters)
+    _write(draw, [note], label, letters)
+    return label
 
 
 def words(face: SeenFace) -> list[str]:

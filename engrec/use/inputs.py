@@ -10,6 +10,9 @@ from PIL import Image
 from engrec.faces.picture import open_picture
 from engrec.faces.video import is_video
 from engrec.importers.files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES
+from engrec.words import counted
+
+UNREAD = {".avif", ".heic", ".heif", ".jxl"}  # formats of cameras that Pillow alone does not read
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,22 @@ def shown(path: Path) -> str:
 
 def _files(folder: Path, problems: list[str]) -> Iterator[Path]:
     """Pictures and videos below a folder. Links to folders are not followed: they may lead around in circles."""
+    unread: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: problems.append(_why(folder, error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and (path.suffix.lower() in IMAGE_SUFFIXES or is_video(name)):
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in IMAGE_SUFFIXES or is_video(name):
                 yield path
+            elif path.suffix.lower() in UNREAD:
+                unread.append(name)
+    if unread:
+        number = counted(len(unread), "picture")
+        problems.append(
+            f"{shown(folder)} has {number} that cannot be read, such as {shown(Path(unread[0]))}: save as JPEG"
+        )
 
 
 def _check_file(path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from engrec import weights_file
 from engrec.faces.crop import SMALL, STANDARD
 from engrec.faces.detect import Detector
+from engrec.faces.picture import one_line, upright
 from engrec.faces.track import Tracker
 from engrec.use.answers import TIME_CONSTANT, Answerer, Seen, SeenFace, given_faces
 from engrec.use.follow import Detect, Shot, followed
@@ -157,9 +158,13 @@ def _predicted(
 
 
 def as_picture(given: Any) -> Image.Image:
-    """A PIL image, upright, of a PIL image or an array uint8 (H, W, 3) or (H, W). Raises ValueError for others."""
+    """A PIL image, as a file with it would be read, of a PIL image or an array uint8 (H, W, 3) or (H, W). Raises
+    ValueError for others."""
     if isinstance(given, Image.Image):
-        return ImageOps.exif_transpose(given).convert("RGB")
+        try:
+            return upright(given)
+        except Exception as error:  # Pillow raises a dozen kinds on damaged files
+            raise ValueError(f"the picture cannot be read ({one_line(error)})") from error
     if isinstance(given, np.ndarray) and given.dtype == np.uint8 and _is_picture(given.shape):
         return Image.fromarray(given).convert("RGB")
     found = f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__

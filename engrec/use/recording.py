@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from engrec.use.answers import Seen
 from engrec.use.drawing import Sheet, drawn, words
 from engrec.use.follow import DETECT_EVERY
 from engrec.use.inputs import Input, read_picture
+from engrec.use.limits import NOT_FOR
 from engrec.use.predict import Predictor, described
 from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
@@ -95,7 +97,7 @@ def record(
     a video that are read, None for all; boxes: write a copy of each video with boxes; failed: lines about what was not
     even found, for the description. Raises ValueError for a folder that holds other files.
     """
-    check_free(folder)
+    ours = check_free(folder, inputs)
     check_folder(folder)
     recording = _Recording(predictor, folder, names, every, boxes, say)
     recording.done.failed += failed
@@ -108,21 +110,30 @@ def record(
         if not recording.done.num_rows:
             raise _NothingReadError
     if recording.done.num_rows:
-        recording.finish()
+        recording.finish(ours)
     return recording.done
 
 
-def check_free(folder: Path) -> None:
-    """Raise ValueError unless the folder is new, empty, or holds earlier predictions, which are replaced."""
-    check_replaceable(folder, _others)
+def check_free(folder: Path, inputs: Sequence[Input]) -> set[str]:
+    """The names in the folder that predictions may replace: those that its description lists, and those that a killed
+    run has left of the same inputs. Raises ValueError if it holds anything else, inputs above all."""
+    given = {os.path.realpath(one.path) for one in inputs}
+    ours = _listed(folder) | {f"{one.path.stem}{ending}" for one in inputs for ending in (TIMELINE, BOXES)}
+
+    def others(folder: Path) -> list[str]:
+        return sorted(p.name for p in folder.iterdir() if p.name not in ours or os.path.realpath(p) in given)
+
+    check_replaceable(folder, others)
+    return ours
 
 
-def _others(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
-
-
-def _is_ours(name: str) -> bool:
-    return name in (FACES, WINDOWS, SIDECAR, SHEET) or name.endswith((TIMELINE, BOXES))
+def _listed(folder: Path) -> set[str]:
+    """The names of the files that the description in a folder lists; none where there is no description."""
+    try:
+        about = json.loads((folder / SIDECAR).read_bytes())
+        return {name for name in about["files"] if isinstance(name, str)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 class _NothingReadError(Exception):
@@ -257,18 +268,19 @@ class _Recording:
         self.done.failed.append(line)
         self.say(f"error: {line}")
 
-    def finish(self) -> None:
-        """Write what describes the tables, and remove what earlier predictions in this folder have left."""
+    def finish(self, ours: set[str]) -> None:
+        """Write what describes the tables, and remove what earlier predictions in this folder have left: of ours, what
+        is not written anew."""
         if self.windows is not None and not self.windows.num_rows:  # of all videos none could be read
             self.done.files.remove(WINDOWS)
         if self.sheet.write(self.folder / SHEET):
             self.done.files.append(SHEET)
         if len(self.done.answers) > MOST_LINES:
             self.done.answers = []
-        write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
         self.done.files.append(SIDECAR)
+        write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
         for path in self.folder.iterdir():
-            if _is_ours(path.name) and path.name not in self.done.files:
+            if path.name in (ours | {WINDOWS}) - set(self.done.files):
                 path.unlink()
 
     def about(self) -> dict[str, Any]:
@@ -282,6 +294,7 @@ class _Recording:
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": self.done.stopped is None and not self.done.failed,
             **described(self.predictor.networks, of_videos),
+            "files": self.done.files,
             "inputs": [asdict(one) for one in self.done.counted],
             "unreadable": self.done.failed,
             "rows": self.done.num_rows,
@@ -289,8 +302,9 @@ class _Recording:
 
 
 def with_boxes(frames: Iterable[Seen]) -> Iterator[tuple[float, np.ndarray]]:
-    """Seconds and picture of each frame. Two frames of a broken file may have one time, which no video can store."""
+    """Seconds and picture of each frame, and on it what it is not for. Two frames of a broken file may have one time,
+    which no video can store."""
     last = -TICK
     for seen in frames:
         last = max(seen.seconds or 0.0, last + TICK)
-        yield last, drawn(seen)
+        yield last, drawn(seen, NOT_FOR)

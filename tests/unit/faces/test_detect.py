@@ -79,6 +79,12 @@ def test_a_thing_is_no_face_however_it_is_turned(thing, size):
         assert Detector(size)(seen) == []
 
 
+def test_a_box_that_cannot_be_cropped_is_no_face(monkeypatch):
+    boxes = [(-40.0, 5.0, 30.0, 30.0), (5.0, 5.0, 0.5, 0.5), (5.0, 5.0, 300.0, 300.0), (50.0, 5.0, 30.0, 30.0)]
+    monkeypatch.setattr(Detector, "_found", lambda *_: [Face(box) for box in boxes])
+    assert [face.box for face in Detector()(np.zeros((130, 130, 3), np.uint8))] == boxes[3:]
+
+
 def test_the_user_s_threshold_counts_where_it_is_higher(photo):
     small = np.pad(photo[::3, ::3], ((20, 20), (20, 20), (0, 0)), mode="edge")
     score = Detector()(turned(small, -90))[0].score

@@ -111,7 +111,7 @@ def test_own_boxes_are_faces():
     "box", [(1, 2, 3), (1, 2, 0, 5), (1, 2, -3, 5), (1, 2, math.nan, 5), (100, 2, 5, 5), (-9, 2, 5, 5), (1, 99, 5, 0)]
 )
 def test_a_box_that_is_none_is_refused(box):
-    with pytest.raises(ValueError, match=r"^(a|the) box .*(found|outside)"):
+    with pytest.raises(ValueError, match=r"^(a|the) box .*(must be|beside)"):
         given_faces([box], 100, 100)
 
 

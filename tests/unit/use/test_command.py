@@ -80,6 +80,7 @@ def test_folders_and_videos_mixed_with_what_cannot_be_read(work, capsys):
     save(work / "class/two/b.jpg", value=0)
     save(work / "class/.hidden/c.png")
     (work / "class/notes.txt").write_text("x")
+    (work / "class/phone.HEIC").write_bytes(b"x")
     (work / "class/broken.png").write_bytes(b"x")
     (work / "class/gone.png").symlink_to("nowhere.png")
     os.mkfifo(work / "class/pipe.png")
@@ -88,12 +89,13 @@ def test_folders_and_videos_mixed_with_what_cannot_be_read(work, capsys):
     status, out, err = typed(capsys, "class", "lesson.mp4", "none.png", "empty", "class/one/a.png")
     assert status == 1
     assert err.splitlines() == [
+        "error: class has 1 picture that cannot be read, such as phone.HEIC: save as JPEG",
         "error: none.png does not exist",
         "error: empty holds no pictures or videos",
         "error: class/broken.png must be one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP: save it as PNG or remove it",
         "error: class/gone.png does not exist",
         "error: class/pipe.png is a pipe or device: give the path of a picture, video or folder",
-        "error: 5 of 8 inputs could not be read, or not to their end",
+        "error: 6 of 9 inputs could not be read, or not to their end",
     ]
     assert "2 pictures, 1 face; 1 without a face" in out
     assert "lesson.mp4: 6 frames, 0.5 s, 1 face told apart; 0 frames without a face" in out

@@ -53,6 +53,19 @@ def test_answers_do_not_cover_other_faces():
     assert 0 < dark[1] < 4 * dark[0]  # numbers alone
 
 
+@pytest.mark.parametrize("width", [40, 300])
+def test_a_note_is_in_the_lower_left_corner_and_nothing_covers_it(width):
+    rgb = grey()[:, :width]
+    alone = drawn(seen(rgb=rgb), "Not for judging people.")
+    noted = (alone != 90).any(axis=2)
+    rows, columns = np.flatnonzero(noted.any(axis=1)), np.flatnonzero(noted.any(axis=0))
+    assert rows[0] > 150
+    assert columns[0] == 0
+    if width > 100:
+        with_face = drawn(seen((5.0, 150.0, 30.0, 30.0), rgb=rgb), "Not for judging people.")
+        assert (with_face[rows[0] :, : columns[-1]] == alone[rows[0] :, : columns[-1]])[:, 40:].all()
+
+
 def on_sheet(tmp_path, number, size=(80, 120)):
     """The sheet of so many pictures with one face each, and one without, as pixels; None if there is none."""
     sheet = Sheet()

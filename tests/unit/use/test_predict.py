@@ -16,6 +16,7 @@ from engrec import weights_file
 from engrec.faces.video import write_video
 from engrec.use import predict as predicting
 from engrec.use.answers import SeenFace
+from engrec.use.inputs import read_picture
 from engrec.use.predict import Predictor, as_picture, described, sources_of
 
 ROOT = Path(__file__).parents[3]
@@ -87,7 +88,7 @@ def test_own_boxes_are_taken_as_they_are():
     assert [face.box for face in faces] == [(0.0, 0.0, 20.0, 20.0), (10.0, 10.0, 40.0, 30.0)]
     assert [face.face_id for face in faces] == [0, 1]
     assert engrec.predict(picture(), boxes=[]) == []
-    assert "is outside of the picture of 120×80 pixels" in refused(picture(), boxes=[(500, 0, 20, 20)])
+    assert "is beside the picture of 120×80 pixels" in refused(picture(), boxes=[(500, 0, 20, 20)])
 
 
 @pytest.mark.usefixtures("fakes")
@@ -123,12 +124,27 @@ def test_a_damaged_video_is_read_as_far_as_it_goes(tmp_path):
         (picture().astype(float), "found float64 (80, 120, 3)"),
         (np.zeros((2, 8, 8, 3), np.uint8), "found uint8 (2, 8, 8, 3)"),
         (np.zeros((0, 8, 3), np.uint8), "found uint8 (0, 8, 3)"),
+        (Image.new("F", (8, 8)), "floating-point pixels have no fixed range"),
         (3, "found int"),
         (None, "found NoneType"),
     ],
 )
 def test_what_is_no_picture_is_refused(source, said):
     assert said in refused(source)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "I;16"])
+def test_a_pil_image_is_read_as_its_file_is(tmp_path, mode):
+    values = np.arange(0, 65536, 8, np.uint16).reshape(64, 128)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    image = Image.fromarray(values) if mode == "I;16" else grey.convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray((values % 256).astype(np.uint8)))
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    read, given = read_picture(path), as_picture(image)
+    assert given.mode == read.mode
+    assert (np.asarray(given) == np.asarray(read)).all()
 
 
 def test_networks_stay_loaded_until_their_file_changes(weights, tmp_path, monkeypatch):
