@@ -1,4 +1,4 @@
-# `make demo` shows the whole method on rendered faces; `make test` checks it; `make test-all` adds what is slow.
+# `make demo` shows the whole method on synthetic faces; `make test` checks it; `make test-all` adds what is slow.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --durations=10

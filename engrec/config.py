@@ -262,7 +262,7 @@ def _has_only_weights(path: str) -> bool:
 def _pretrained_problem(module: DictConfig) -> str:
     """What asks for pre-trained weights where there are none; empty if nothing does."""
     if module.get("freeze_backbone") == "statistics":
-        return "stage=scratch with frozen statistics would normalise by none"
+        return "stage=scratch with module.freeze_backbone=statistics has no pre-trained statistics to keep"
     if module.get("freeze_backbone"):
         return "stage=scratch with a frozen backbone would learn from random features"
     return "stage=scratch with module.l2_sp would stay near random weights" if module.get("l2_sp") else ""

@@ -156,7 +156,9 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         key = found[1] or found[3]
         if key == "sweep":
-            return "sweep= is not of train.py: a search is python scripts/sweep.py sweep=small n_trials=20"
+            return (
+                "sweep= is not an option of train.py; to search, run: python scripts/sweep.py sweep=small n_trials=20"
+            )
         return f"there is no {key} in the configuration{_nearest_key(key, error)}"
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)

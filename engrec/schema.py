@@ -1,4 +1,4 @@
-"""Values from a file, held against a description of it: what does not fit is said in words, on one line."""
+"""Values from a file, validated against a description of it: what does not fit is named on one line."""
 
 import inspect
 import json

@@ -1,6 +1,6 @@
 """How fast engrec trains here: against the network's own arithmetic, and against the usual way of training.
 
-python scripts/benchmark.py                         the paper's VGG, as trainer=auto runs it: a quarter of an hour
+python scripts/benchmark.py                         vgg_lrn, the VGG of the paper's code: a quarter of an hour
 python scripts/benchmark.py --quick                 the same in three minutes
 python scripts/benchmark.py model=vgg_small trainer.precision=32-true batch_size=256
 

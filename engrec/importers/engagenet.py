@@ -34,7 +34,7 @@ def _clip(path: Path, source: Path, lists: dict[str, str], label: str, where: st
         raise ValueError(f"{where} has the label {label!r}, allowed: {allowed}")
     split = video.parts_below_split(path, source)[0] or lists.get(path.stem)
     if split is None:
-        raise ValueError(f"{source.name}: {path.name} is in none of the folders Train, Validation, Test: move it there")
+        raise ValueError(f"{source.name}: {path.name} is not in Train, Validation or Test: move it to its split")
     return video.Clip(
         path, path.stem, CLASS_NAMES.index(class_name), video.subject_of(path, video.SUBJECT, source), split
     )

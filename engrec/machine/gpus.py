@@ -52,7 +52,10 @@ def take(names: tuple[str, ...]) -> str:
     announced = False
     while (own := next((i for i, descriptor in enumerate(opened) if lock(descriptor)), None)) is None:
         if not announced:
-            print(f"all GPUs ({', '.join(names)}) are in use by other sweeps: waiting for one", file=sys.stderr)
+            print(
+                f"all GPUs ({', '.join(names)}) are in use by other sweeps or searches: waiting for one",
+                file=sys.stderr,
+            )
             announced = True
         time.sleep(0.2)
     for i, descriptor in enumerate(opened):

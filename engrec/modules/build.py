@@ -62,13 +62,15 @@ def check_levels(config: dict[str, Any], data: DataModule) -> None:
     """Raise ValueError where something is asked of levels in order, and the classes are none."""
     if data.faces.ordered:
         return
-    classes = f"{data.faces.name} has no three or more levels in order ({', '.join(data.faces.class_names)})"
+    classes = (
+        f"the classes of {data.faces.name} are not three or more levels in order ({', '.join(data.faces.class_names)})"
+    )
     if METRICS[config["monitor"].rpartition("/")[2]].ordered:
         raise ValueError(f"monitor={config['monitor']}: {classes}; set monitor=val/auc")
     if config["module"].get("ordinal"):
         raise ValueError(
             f"module.ordinal={config['module']['ordinal']}: {classes}; set module.ordinal=null, or prepare them with "
-            "scripts/prepare.py manifest … --ordered"
+            "scripts/prepare.py manifest … --ordered (or faces … --ordered)"
         )
 
 

@@ -45,12 +45,12 @@ def table(explanation: Explanation) -> list[list[str]]:
     """The deletion scores in words: a heading, and a row for each share of blurred pixels."""
     drawn = "people" if explanation.by_person else "images"
     heading = [
-        f"Fall of the answer's probability, {counted(explanation.num_images, 'image')}",
+        f"Drop in the probability of the predicted class, {counted(explanation.num_images, 'image')}",
         "by the map",
         "at random",
         "by another's map",
     ]
-    return [[*heading, f"map less random [95 %, over {drawn}]"], *map(cells, explanation.deletions)]
+    return [[*heading, f"map − random [95 %, over {drawn}]"], *map(cells, explanation.deletions)]
 
 
 def cells(deletion: Deletion) -> list[str]:

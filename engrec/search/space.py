@@ -102,8 +102,9 @@ def _parsed(name: str, node: Any) -> Sweep:
             raise ValueError(f"overrides: {override} must be KEY=VALUE, as for train.py")
     _check_keys("search", node["search"], node["search"])
     objectives = [_objective(entry) for entry in node["objectives"]]
-    if len({objective.metric for objective in objectives}) < len(objectives):
-        raise ValueError("objectives: one of them appears twice")
+    metrics = [objective.metric for objective in objectives]
+    if twice := next((metric for metric in metrics if metrics.count(metric) > 1), None):
+        raise ValueError(f"objectives: {twice} is listed twice")
     sampler = _named("sampler", node.get("sampler") or {"name": "tpe"}, SAMPLERS)
     pruner = None if node.get("pruner") is None else _named("pruner", node["pruner"], PRUNERS)
     if pruner and len(objectives) > 1:
@@ -130,7 +131,7 @@ def check_folds(folds: Sequence[Any]) -> None:
 
 def _check_keys(where: str, node: Any, allowed: Any) -> None:
     if not isinstance(node, dict):
-        raise ValueError(f"{where or 'the file'} must be a list of KEY: VALUE")
+        raise ValueError(f"{where or 'the file'} must be a mapping (KEY: VALUE on each line)")
     for key in node:
         if key not in allowed:
             name = f"{where}.{key}".lstrip(".")

@@ -62,8 +62,8 @@ MUST_NOT = """\
 - Judging, grading, ranking or monitoring learners or workers, or anything that decides about a person.
 - Watching people who do not know it or cannot refuse.
 - Inferring emotions of people at work or in education in the European Union, except for medical or safety reasons:
-  Article 5(1)(f) of Regulation (EU) 2024/1689, the AI Act, forbids to put such systems on the market, to put them into
-  service or to use them."""
+  Article 5(1)(f) of Regulation (EU) 2024/1689, the AI Act, prohibits placing such systems on the market, putting them
+  into service, or using them."""
 LIMITS = {
     "engagement": "A label is what an annotator thought of a picture, not what the learner felt or learned.",
     "expression": "A label is what an annotator thought of a face, not what the person felt.",

@@ -1,6 +1,7 @@
 """Predictions as tables: one row for each face and frame, and one for each face and window of ten seconds.
 
-Column names are those that users of OpenFace know; names="py-feat" gives those of py-feat.
+frame, timestamp, face_id, success and confidence are named as in OpenFace, input and the box as in py-feat;
+names="py-feat" renames the others where py-feat has a name.
 """
 
 import csv

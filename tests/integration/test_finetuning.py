@@ -95,7 +95,10 @@ def test_a_checkpoint_of_levels_is_tested_as_it_was_and_holds_its_start_once(fol
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["dataset.classes={no:[low],yes:[middle,high]}"], "monitor=val/qwk: levels has no three or more levels"),
+        (
+            ["dataset.classes={no:[low],yes:[middle,high]}"],
+            "monitor=val/qwk: the classes of levels are not three or more levels",
+        ),
         (["module.class_weights=balanced"], "correct for rare classes twice: set module.class_weights=null"),
     ],
 )

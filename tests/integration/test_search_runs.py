@@ -129,7 +129,7 @@ def test_two_searches_do_not_share_a_gpu(searching, tmp_path):
     first = searching.start("n_trials=1", mode="slow")
     searching.until(lambda: searching.noted("start"), first)
     second = other.popen("n_trials=1")
-    assert second.stderr.readline() == "all GPUs (7) are in use by other sweeps: waiting for one\n"
+    assert second.stderr.readline() == "all GPUs (7) are in use by other sweeps or searches: waiting for one\n"
     assert not other.noted("start")
     first.kill()
     first.communicate()

@@ -514,7 +514,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of the numbers in docs/reliability.md")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--only", nargs="*", help="train, search, prepare, summarize, export, malformed, disk, requests"
+        "--only", nargs="*", help="train, search, prepare, summarize, export, malformed, disk, requests, long"
     )
     options = parser.parse_args(arguments)
     started, rows = time.monotonic(), []

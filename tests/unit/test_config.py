@@ -156,7 +156,10 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["stage=scratch", "module.ordinal=coral"], "module.ordinal=coral must be corn or null"),
         (["stage=scratch", "module.logit_adjustment=-1"], "logit_adjustment=-1 must be a number above 0 or null"),
         (["stage=scratch", "module.freeze_backbone=all"], "freeze_backbone=all must be true or false or statistics"),
-        (["stage=scratch", "module.freeze_backbone=statistics"], "would normalise by none: set stage=finetune"),
+        (
+            ["stage=scratch", "module.freeze_backbone=statistics"],
+            "has no pre-trained statistics to keep: set stage=finetune",
+        ),
         (["stage=scratch", "module.l2_sp=0.1"], "would stay near random weights: set stage=finetune init_from=…"),
         (["balance=class"], "balance=class must be subject or null"),
         (["lr_scheduler.warmup=2"], "lr_scheduler.warmup=2 must be a number from 0 to 1"),

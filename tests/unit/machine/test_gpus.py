@@ -122,7 +122,7 @@ def test_one_that_finds_all_taken_waits_until_a_process_is_gone_however_it_ends(
     had = taken(first)
     assert {had, taken(second)} == {"0", "1"}
     third = takes("0,1")
-    assert third.stderr.readline() == "all GPUs (0, 1) are in use by other sweeps: waiting for one\n"
+    assert third.stderr.readline() == "all GPUs (0, 1) are in use by other sweeps or searches: waiting for one\n"
     first.kill()
     assert taken(third) == had
 

@@ -16,9 +16,9 @@ def config(monitor="val/auc", **module):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (config("val/qwk"), "monitor=val/qwk: random has no three or more levels in order"),
+        (config("val/qwk"), "monitor=val/qwk: the classes of random are not three or more levels in order"),
         (config("val/mae"), "set monitor=val/auc"),
-        (config(ordinal="corn"), "module.ordinal=corn: random has no three or more levels in order"),
+        (config(ordinal="corn"), "module.ordinal=corn: the classes of random are not three or more levels in order"),
         (config(ordinal="corn"), "set module.ordinal=null"),
     ],
 )

@@ -44,8 +44,8 @@ def test_each_image_stands_above_its_map_and_nothing_is_cut_off(explanation, tmp
 
 def test_the_table_has_every_number_and_says_who_was_drawn(explanation):
     heading, row = table(explanation())
-    assert heading[0] == "Fall of the answer's probability, 20 images"
-    assert heading[-1] == "map less random [95 %, over people]"
+    assert heading[0] == "Drop in the probability of the predicted class, 20 images"
+    assert heading[-1] == "map − random [95 %, over people]"
     assert row == ["10 % of the pixels blurred", "0.300", "0.100", "0.200", "0.200 [0.100, 0.300]"]
     assert table(explanation(low=np.nan))[1][-1] == "0.200"
 
