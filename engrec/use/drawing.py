@@ -61,8 +61,8 @@ def _noted(draw: ImageDraw.ImageDraw, note: str, size: tuple[int, int], height: 
 
 
 def words(face: SeenFace) -> list[str]:
-    """The lines beside a face: its id, and of each network the class that is most probable at the time."""
-    lines = [f"face {face.face_id}"]
+    """The lines beside a face: its id, whether it is small, and of each network the class that is most probable."""
+    lines = [f"face {face.face_id}" + (" (small)" if face.is_small else "")]
     for answer in face.answers:
         shares = answer.smoothed or answer.probabilities
         label = max(shares, key=shares.__getitem__)

@@ -162,6 +162,12 @@ def test_networks_stay_loaded_until_their_file_changes(weights, tmp_path, monkey
     assert face.engagement is not None
 
 
+def test_photographs_are_read_at_640_pixels_and_videos_at_320():
+    predictor = Predictor([fake()])
+    assert (predictor.in_photos.size, predictor.in_photos.turned) == (640, True)
+    assert (predictor.in_videos.size, predictor.in_videos.turned) == (320, False)
+
+
 def test_by_default_expressions_and_engagement_are_read(monkeypatch):
     monkeypatch.setattr(weights_file, "names", lambda: ["another", "engagement", "expressions"])
     assert sources_of(None) == ["engrec:expressions", "engrec:engagement"]
