@@ -84,10 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     out = args.out or Path("data", f"{getattr(args, 'name', args.importer)}.npz")
     pictures: list[photos.Picture] = []
+    problems: dict[str, str] = {}
     try:
         if out.is_dir() or out.suffix != ".npz":
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
-        faces = mark_faults(Faces(**_read(args, pictures)))
+        faces = mark_faults(Faces(**_read(args, pictures, problems)))
         faces.save(out)
         if pictures:
             write_text(_list_of(out), photos.report(pictures))
@@ -99,12 +100,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted: {out} was not written", file=sys.stderr)
         return 130
-    left_out = _left_out(pictures, _list_of(out)) if pictures else ""
+    unreadable = [line for line in problems.values() if line]
+    left_out = _left_out(pictures, _list_of(out)) if pictures else "".join(f"\nleft out: {line}" for line in unreadable)
     wrote = f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}"
     print(f"{_summary(faces)}{left_out}\n\n{wrote}")
-    if unreadable := [picture for picture in pictures if photos.is_unreadable(picture)]:
-        bad, number = (len({picture.row.path for picture in some}) for some in (unreadable, pictures))
-        print(f"error: {bad} of {number} files could not be read, or only in part: {out} has the rest", file=sys.stderr)
+    if unreadable:
+        what = f"{len(unreadable)} of {len(problems)} files could not be read, or only in part"
+        print(f"error: {what}: {out} has the rest", file=sys.stderr)
         return 1
     return 0
 
@@ -126,8 +128,9 @@ def _reason(picture: photos.Picture) -> str:
     return picture.left_out if photos.is_unreadable(picture) else f"{picture.left_out}: {picture.source}"
 
 
-def _read(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, Any]:
-    """Arguments of `Faces`; photographs and frames of videos are added to `pictures`."""
+def _read(args: argparse.Namespace, pictures: list[photos.Picture], problems: dict[str, str]) -> dict[str, Any]:
+    """Arguments of `Faces`. Photographs and frames of raw videos are added to `pictures`; to `problems` each file that
+    may fail alone, with the line that says why."""
     match args.importer:
         case "fer2013":
             return fer2013.read(args.source)
@@ -138,16 +141,18 @@ def _read(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str,
         case "er":
             return er.read(args.source)
         case "daisee":
-            return daisee.read(args.source, args.every)
+            faces, found = daisee.read(args.source, args.every)
         case "engagenet":
-            return engagenet.read(args.source, args.every)
+            faces, found = engagenet.read(args.source, args.every)
         case "engagewild":
-            return engagewild.read(args.source, args.every, args.subject_regex)
+            faces, found = engagewild.read(args.source, args.every, args.subject_regex)
         case _:
-            return _own(args, pictures)
+            return _own(args, pictures, problems)
+    problems |= found
+    return faces
 
 
-def _own(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, Any]:
+def _own(args: argparse.Namespace, pictures: list[photos.Picture], problems: dict[str, str]) -> dict[str, Any]:
     """Arguments of `Faces` from the user's own data."""
     classes = args.classes and [name.strip() for name in args.classes.split(",")]
     options = (args.name, classes, args.subject_regex, args.size, args.colour, args.root, args.ordered)
@@ -156,6 +161,7 @@ def _own(args: argparse.Namespace, pictures: list[photos.Picture]) -> dict[str, 
     looked_at = (args.person_folders, args.every, args.detect_size, args.threshold)
     faces, found = photos.read(args.source, photos.Settings(*options, *looked_at))
     pictures += found
+    problems |= photos.problems(found)
     return faces
 
 

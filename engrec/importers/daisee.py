@@ -8,8 +8,9 @@ from engrec.importers import video
 CLASS_NAMES = ("very_low", "low", "high", "very_high")  # the levels 0 to 3 of engagement
 
 
-def read(source: Path, every: float = 1.0) -> dict[str, Any]:
-    """Arguments of `Faces`: one frame in each `every` seconds, levels of engagement, the official split by person.
+def read(source: Path, every: float = 1.0) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arguments of `Faces`: one frame in each `every` seconds, levels of engagement, the official split by person. And
+    what is wrong with each clip, see `video.read`.
 
     Labels and videos are matched without their suffixes, which disagree for one clip. AllLabels.csv lists more clips
     than the three splits do, on which results are published: it is read only where it is alone.

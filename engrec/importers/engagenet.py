@@ -10,8 +10,9 @@ CLASS_NAMES = ("not_engaged", "barely_engaged", "engaged", "highly_engaged")
 NO_SUBJECT = "snp"  # SNP(Subject Not Present)
 
 
-def read(source: Path, every: float = 1.0) -> dict[str, Any]:
-    """Arguments of `Faces`: one frame in each `every` seconds, levels of engagement, the official split by person.
+def read(source: Path, every: float = 1.0) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arguments of `Faces`: one frame in each `every` seconds, levels of engagement, the official split by person. And
+    what is wrong with each clip, see `video.read`.
 
     Label files: the columns chunk and label, as .csv or .xlsx. Clips labelled as without a subject are left out. The
     splits are the folders Train, Validation and Test, or else train.txt, valid.txt and test.txt with a name a line.

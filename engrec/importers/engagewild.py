@@ -13,9 +13,11 @@ CLOSE = 0.02  # as thirds are written 0.33, 0.333, 0.66, 0.67
 NAMES = ("chunk", "video", "video_name", "filename", "name")  # of the column with the videos
 
 
-def read(source: Path, every: float = 5.0, subject_regex: str = video.SUBJECT.pattern) -> dict[str, Any]:
+def read(
+    source: Path, every: float = 5.0, subject_regex: str = video.SUBJECT.pattern
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Arguments of `Faces`: one frame in each `every` seconds of videos of about five minutes, four levels, and the
-    official split where folders are named after it.
+    official split where folders are named after it. And what is wrong with each clip, see `video.read`.
 
     Label files: a column with the video (one of NAMES) and one named label, as .csv or .xlsx. subject_regex: its one
     group matches the subject in the name of a video.
@@ -26,8 +28,8 @@ def read(source: Path, every: float = 5.0, subject_regex: str = video.SUBJECT.pa
     pattern = subject_pattern(subject_regex)
     used = [(name, path) for name, path in videos.items() if name in labels]
     clips = [_clip(path, source, pattern, *labels[name]) for name, path in used]
-    faces = video.read(source, "engagewild", clips, CLASS_NAMES, every, notes)
-    return faces | {"recipe": faces["recipe"] | {"levels": dict(zip(CLASS_NAMES, LEVELS, strict=True))}}
+    faces, problems = video.read(source, "engagewild", clips, CLASS_NAMES, every, notes)
+    return faces | {"recipe": faces["recipe"] | {"levels": dict(zip(CLASS_NAMES, LEVELS, strict=True))}}, problems
 
 
 def _clip(path: Path, source: Path, pattern: re.Pattern[str], label: str, where: str) -> video.Clip:

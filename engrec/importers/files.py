@@ -140,6 +140,17 @@ def recipe(
     }
 
 
+def unreadable(name: str, error: ValueError | OSError) -> str:
+    """A line about a file that is left out. The errors of the readers name it, those of the system need its name."""
+    why = f"{name}: {error.strerror or one_line(error)}" if isinstance(error, OSError) else one_line(error)
+    return f"unreadable: {why}"
+
+
+def damaged(name: str, damage: str) -> str:
+    """A line about a file that is used as far as it can be read."""
+    return f"damaged: {name}: {damage}"
+
+
 def check_no_empty_class(labels: np.ndarray, class_names: Sequence[str], source: Path) -> None:
     counts = np.bincount(labels, minlength=len(class_names))
     if empty := [name for name, count in zip(class_names, counts, strict=True) if count == 0]:

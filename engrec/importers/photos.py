@@ -18,7 +18,7 @@ from PIL import Image
 from engrec.faces.crop import SMALL, Crop, crop
 from engrec.faces.detect import SIZE, THRESHOLD, Detector, Face, largest
 from engrec.faces.person import frames_of_one_person
-from engrec.faces.picture import one_line, open_picture
+from engrec.faces.picture import open_picture
 from engrec.faces.video import Video, is_video
 from engrec.importers import files, manifest
 from engrec.importers.manifest import Options, Row
@@ -114,6 +114,12 @@ def read(sources: Sequence[Path], settings: Settings) -> tuple[dict[str, Any], l
 def is_unreadable(picture: Picture) -> bool:
     """Whether it was left out, or is only a part, because of damage."""
     return picture.left_out not in ("", NO_FACE, OTHERS)
+
+
+def problems(pictures: Sequence[Picture]) -> dict[str, str]:
+    """For the path of each file the line that says why it could not be read, or only in part; empty if it was read."""
+    found = {picture.row.path: "" for picture in pictures}
+    return found | {picture.row.path: picture.left_out for picture in pictures if is_unreadable(picture)}
 
 
 def report(pictures: Sequence[Picture]) -> str:
@@ -227,10 +233,8 @@ def _looked_at(
                 pictures += _frames(row, path, frames, settings)
             else:
                 pictures.append(_photo(row, path, photos, settings))
-        except OSError as error:
-            pictures.append(Picture(row, row.path, f"unreadable: {row.path}: {error.strerror or one_line(error)}"))
-        except ValueError as error:
-            pictures.append(Picture(row, row.path, f"unreadable: {one_line(error)}"))
+        except (ValueError, OSError) as error:
+            pictures.append(Picture(row, row.path, files.unreadable(row.path, error)))
     return pictures
 
 
@@ -260,7 +264,7 @@ def _frames(row: Row, path: Path, detector: Detector, settings: Settings) -> Ite
             source, found = f"{row.path}@{frame.seconds:.3f}", f"{video.codec} RGB {frame.width}x{frame.height}"
             yield Picture(row, source, left_out, frame.image, found, frame.face, frame.num_faces, frame.number)
         if video.damage is not None:
-            yield Picture(row, row.path, f"damaged: {row.path}: {video.damage}")
+            yield Picture(row, row.path, files.damaged(row.path, video.damage))
 
 
 def _taken(row: Row, source: str, picture: Image.Image, found: str, detector: Detector, settings: Settings) -> Picture:

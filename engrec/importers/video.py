@@ -43,8 +43,7 @@ class _Seen:
     clip: Clip
     codec: str = ""
     frames: list[Frame] = field(default_factory=list)
-    unreadable: str = ""
-    damage: str = ""
+    problem: str = ""
 
     @property
     def taken(self) -> list[Frame]:
@@ -136,8 +135,9 @@ def read(
     every: float,
     notes: Sequence[str] = (),
     size: int = 48,
-) -> dict[str, Any]:
-    """Arguments of `Faces` from labelled videos: of one frame in each `every` seconds, one person's face.
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arguments of `Faces` from labelled videos: of one frame in each `every` seconds, one person's face. And for the
+    name of each clip the line that says why it could not be read, or only in part; empty if it was read.
 
     Frames without it are left out, and counted by class in the notes of the recipe, since a face that is missing
     may go along with the label. Raises ValueError where a class keeps no image, and where the official split has one
@@ -166,7 +166,7 @@ def read(
         "formats": np.array([f"{one.codec} RGB {frame.width}x{frame.height}" for one, frame in pairs]),
         "recipe": recipe | {"crop": Crop(detect_size=DETECT_SIZE).as_dict()},
         **({} if None in splits else {"splits": np.array(splits)}),
-    }
+    }, {one.clip.name: one.problem for one in seen}
 
 
 def check_people(clips: Iterable[Clip], source: Path) -> None:
@@ -201,9 +201,10 @@ def _seen(clip: Clip, detector: Detector, every: float, size: int) -> _Seen:
             seen.codec = video.codec
             frames = video.frames(every)
             seen.frames += frames_of_one_person(frames, every, detector, lambda rgb, face: crop(rgb, face, size))
-            seen.damage = video.damage or ""
+            if video.damage is not None:
+                seen.problem = files.damaged(clip.path.name, video.damage)
     except (ValueError, OSError) as error:
-        seen.unreadable = files.one_line(error)
+        seen.problem = files.unreadable(clip.path.name, error)
     return seen
 
 
@@ -219,12 +220,9 @@ def _notes(seen: Sequence[_Seen], class_names: Sequence[str]) -> list[str]:
         notes.append(f"frames left out, as only others were found: {_share(others, frames.total())}")
     kinds = {
         "left out, as no frame has a face": [one.clip.name for one in seen if one.frames and not one.taken],
-        "left out, as they cannot be read": [one.unreadable for one in seen if one.unreadable],
+        "that could not be read, or only in part": [one.problem for one in seen if one.problem],
         "with several people, of whom the one was taken who is seen longest and largest": [
             one.clip.name for one in seen if any(frame.num_faces > 1 for frame in one.frames)
-        ],
-        "damaged, and used as far as they can be read": [
-            f"{one.clip.path.name}, {one.damage}" for one in seen if one.damage
         ],
     }
     return notes + [listed(what, names) for what, names in kinds.items() if names]

@@ -32,7 +32,8 @@ def folder(tmp_path_factory):
     for name, chosen in CHOSEN.items():
         source = getattr(video_sets, f"make_{name}")(folder.path / name)
         out = folder.path / "data" / f"{name}.npz"
-        assert prepare.main([name, str(source), "--every", "0.25", "--out", str(out)]) == 0
+        broken = name == "daisee"  # one of its clips
+        assert prepare.main([name, str(source), "--every", "0.25", "--out", str(out)]) == int(broken)
         done = folder.command(*chosen, *FEW, f"output_dir=runs/{name}")
         assert done.status == 0, done.stderr[-3000:]
     return folder

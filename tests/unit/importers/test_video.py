@@ -14,21 +14,23 @@ from engrec.faces.crop import Crop
 from engrec.faces.video import write_video
 from engrec.importers import daisee, engagenet, engagewild
 
+IMPORTERS = {"daisee": daisee, "engagenet": engagenet, "engagewild": engagewild}
+
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """The three folders, by name."""
     root = tmp_path_factory.mktemp("sets")
-    return {name: getattr(video_sets, f"make_{name}")(root / name) for name in ("daisee", "engagenet", "engagewild")}
+    return {name: getattr(video_sets, f"make_{name}")(root / name) for name in IMPORTERS}
 
 
 @pytest.fixture(scope="module")
 def prepared(sets):
-    return {
-        "daisee": Faces(**daisee.read(sets["daisee"], every=0.25)),
-        "engagenet": Faces(**engagenet.read(sets["engagenet"], every=0.25)),
-        "engagewild": Faces(**engagewild.read(sets["engagewild"], every=0.25)),
-    }
+    return {name: faces_of(importer, sets[name]) for name, importer in IMPORTERS.items()}
+
+
+def faces_of(importer, folder, every=0.25):
+    return Faces(**importer.read(folder, every)[0])
 
 
 def notes(faces):
@@ -72,7 +74,9 @@ def test_daisee_matches_clips_without_suffix_and_says_what_is_missing(prepared):
     assert "videos left out, as the label files do not list them: 1 (1100011093)" in notes(faces)
     assert "videos in the label files, but not in the folder: 1 (1100011094)" in notes(faces)
     assert "videos left out, as no frame has a face: 1 (1100011091)" in notes(faces)
-    assert "videos left out, as they cannot be read: 1 (1100011092.avi cannot be read" in notes(faces)
+    assert "videos that could not be read, or only in part: 1 (unreadable: 1100011092.avi cannot be read" in notes(
+        faces
+    )
 
 
 def test_daisee_with_all_labels_in_one_file(copied):
@@ -80,7 +84,7 @@ def test_daisee_with_all_labels_in_one_file(copied):
     for path in folder.glob("Labels/T*.csv"):
         path.unlink()
     (folder / "Labels" / "ValidationLabels.csv").unlink()
-    assert "1100011093" in Faces(**daisee.read(folder, every=0.5)).clips
+    assert "1100011093" in faces_of(daisee, folder, every=0.5).clips
 
 
 def test_frames_without_a_face_are_counted_by_class(prepared):
@@ -110,7 +114,7 @@ def test_engagenet_with_one_table_and_lists_of_the_splits(sets, prepared, tmp_pa
             level = prepared["engagenet"].labels[prepared["engagenet"].clips == path.stem][:1]
             rows += [f"{path.name},{video_sets.SPELLED[level[0]] if len(level) else video_sets.ABSENT}"]
     (tmp_path / "final_labels.csv").write_text("\n".join(rows))
-    faces = Faces(**engagenet.read(tmp_path, every=0.25))
+    faces = faces_of(engagenet, tmp_path)
     order = [np.argsort(one.sources) for one in (faces, prepared["engagenet"])]
     for array in ("images", "labels", "subjects", "splits", "clips"):
         one, other = (getattr(f, array)[o] for f, o in zip((faces, prepared["engagenet"]), order, strict=True))
@@ -195,7 +199,20 @@ def test_without_labels_or_with_labels_of_others(copied, refused):
     assert f"has the video {video.stem} twice" in refused("engagewild", folder)
 
 
-def test_a_damaged_clip_is_used_as_far_as_it_goes(copied):
+def test_clips_that_cannot_be_read_are_left_out_with_a_line_each(copied, tmp_path, capsys):
+    folder, out = copied("daisee"), tmp_path / "daisee.npz"
+    broken = sorted(folder.rglob("*10[01]?.avi"))[:7]
+    for path in broken:
+        path.write_bytes(b"no video")
+    assert prepare.main(["daisee", str(folder), "--every", "0.25", "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"error: 8 of 18 files could not be read, or only in part: {out} has the rest\n"
+    assert not set(load(out).clips) & {path.stem for path in broken}
+    lines = [line for line in printed.out.splitlines() if line.startswith("left out: unreadable: ")]
+    assert {line.split()[3] for line in lines} == {"1100011092.avi", *(path.name for path in broken)}
+
+
+def test_a_damaged_clip_is_used_as_far_as_it_goes(copied, tmp_path, capsys):
     folder = copied("daisee")
     clip = next((folder / "DataSet" / "Test" / "110007").rglob("*.avi"))
     rng = np.random.default_rng(0)
@@ -204,8 +221,11 @@ def test_a_damaged_clip_is_used_as_far_as_it_goes(copied):
     content = clip.with_suffix(".mkv").read_bytes()
     clip.with_suffix(".mkv").write_bytes(content[: len(content) * 3 // 5])
     clip.unlink()
-    faces = Faces(**daisee.read(folder, every=0.25))
-    assert f"videos damaged, and used as far as they can be read: 1 ({clip.stem}.mkv, read " in notes(faces)
+    assert prepare.main(["daisee", str(folder), "--every", "0.25", "--out", str(tmp_path / "daisee.npz")]) == 1
+    printed, faces = capsys.readouterr(), load(tmp_path / "daisee.npz")
+    assert f"left out: damaged: {clip.stem}.mkv: read " in printed.out
+    assert printed.err.startswith("error: 2 of 18 files could not be read, or only in part: ")
+    assert f": 2 (damaged: {clip.stem}.mkv: read " in notes(faces)
     assert 0 < (faces.clips == clip.stem).sum() < 12
 
 
@@ -219,7 +239,7 @@ def test_who_passes_in_front_is_not_taken(copied):
     for scene in (both, other):
         scene[:140, 160:340] = right
     write_video(clip, [alone] * 5 + [both] * 2 + [other], rate=4)
-    faces = Faces(**daisee.read(folder, every=0.25))
+    faces = faces_of(daisee, folder)
     here = faces.clips == clip.stem
     assert faces.sources[here].tolist() == [f"{clip.stem}@{number / 4:.3f}" for number in range(7)]
     assert np.ptp(faces.images[here].astype(int), axis=0).max() < 60  # one face in all of them
