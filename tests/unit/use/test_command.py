@@ -5,7 +5,6 @@ import os
 import runpy
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -167,12 +166,6 @@ def test_help_loads_neither_torch_nor_numpy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "not for judging, grading or watching people" in " ".join(done.stdout.split())
     assert done.stdout.splitlines()[-1] == "set()"
-
-
-def test_a_wheel_has_the_command():
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        scripts = tomllib.load(file)["project"]["scripts"]
-    assert scripts == {"engrec-predict": "engrec.use.command:main"}
 
 
 def test_the_script_is_the_same_command(work, capsys, monkeypatch):
