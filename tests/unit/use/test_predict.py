@@ -1,5 +1,6 @@
 """Three lines of Python: pictures, arrays, own boxes, folders and videos to typed answers."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny_networks import engagement, expressions, fake, faking, picture
 import engrec
 from engrec import weights_file
 from engrec.faces.video import write_video
+from engrec.use import command
 from engrec.use import predict as predicting
 from engrec.use.answers import SeenFace
 from engrec.use.inputs import read_picture
@@ -66,6 +68,23 @@ def test_a_photograph_of_a_face(weights, tmp_path):
     assert given.confidence == 1
     if abs(face.roll) < 15:
         assert given.answers == face.answers
+
+
+def test_nothing_is_fetched_from_a_network(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def offline(*address, **_):
+        asked.append(address)
+        raise OSError("offline")
+
+    for place, name in ((socket.socket, "connect"), (socket, "create_connection"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(place, name, offline)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(astronaut()).save("photo.png")
+    assert len(engrec.predict("photo.png")) == 1
+    command.main(["photo.png"])
+    assert "1 picture, 1 face" in capsys.readouterr().out
+    assert asked == []
 
 
 @pytest.mark.usefixtures("fakes")
