@@ -65,7 +65,7 @@ EXAMPLES = {
   python scripts/prepare.py faces photos.csv --name mine                      (path,label[,subject][,split])
   python scripts/prepare.py faces engaged/*.mp4 disengaged/*.mp4 --name mine --every 2
 
-  The largest face of each photograph, and one person's of a frame of each second of a video, becomes an image. What
+  An image is the largest face of a photograph, or one person's face in one frame per second of a video. What
   was found in each picture, and what was left out, is written to a CSV beside the data set.""",
 }
 FINETUNE = ("stage=finetune", "init_from=engrec:expressions")
@@ -242,7 +242,7 @@ def _add_own(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--ordered",
         action="store_true",
-        help="the classes are levels, in the order of --classes: adds kappa and mean absolute error",
+        help="the classes are levels, in the order of --classes: three or more get kappa, mean absolute and mean squared error",
     )
     own.add_argument(
         "--subject-regex", metavar="RE", help="regular expression whose one group matches the subject in each path"

@@ -123,7 +123,7 @@ def subject_of(path: Path, pattern: re.Pattern[str], source: Path) -> str:
     """The one group of the pattern, found in a video's name."""
     found = pattern.search(path.name)
     if found is None or not found[1]:
-        raise ValueError(f"{source.name}: {path.name} must tell its subject by a name that fits {pattern.pattern!r}")
+        raise ValueError(f"{source.name}: no subject found in the name {path.name}: it must match {pattern.pattern!r}")
     return f"subject{found[1]}"
 
 

@@ -184,7 +184,7 @@ def test_wrong_folders_are_refused(tmp_path, refused, sets):
     assert "lacks the column clipid" in refused("daisee", sets["engagenet"])
     assert "--every 0.0 must be" in refused("engagewild", sets["engagewild"], "--every", "0")
     pattern = refused("engagewild", sets["engagewild"], "--subject-regex", r"(person\d+)_")
-    assert "must tell its subject by a name that fits" in pattern
+    assert "no subject found in the name" in pattern
 
 
 def test_without_labels_or_with_labels_of_others(copied, refused):
