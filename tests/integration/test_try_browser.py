@@ -25,7 +25,7 @@ from skimage.data import astronaut
 from tiny_networks import IMAGES
 
 from engrec.faces.crop import STANDARD
-from engrec.faces.video import write_video
+from engrec.faces.video import Video, write_video
 from engrec.importers import fer2013, wacv2016
 from engrec.use.colours import PAPERS, of_classes
 from engrec.use.page import static
@@ -96,7 +96,16 @@ def given(tmp_path_factory):
     places = (60 + 60 * np.sin(np.linspace(0, 2 * np.pi, 30, endpoint=False))).astype(int)
     frames = [np.ascontiguousarray(wide[:480, x : x + 640]) for x in places]
     write_video(folder / "camera.mjpeg", frames, 30)
-    write_video(folder / "video.webm", [frame[::2, ::2] for frame in frames[:15]], 15)
+    small = [frame[::2, ::2] for frame in frames]
+    write_video(folder / "video.webm", small[:15], 15)
+    for name in ("long.webm", "long.mp4"):
+        write_video(folder / name, 2 * small, 15)
+    whole = (folder / "long.webm").read_bytes()
+    (folder / "cut.webm").write_bytes(whole[: len(whole) * 6 // 10])
+    whole = bytearray((folder / "long.mp4").read_bytes())
+    middle = slice(len(whole) // 2, len(whole) * 7 // 10)
+    whole[middle] = bytes(len(whole[middle]))
+    (folder / "damaged.mp4").write_bytes(whole)
     return folder
 
 
@@ -168,12 +177,17 @@ def agree(tab):
     tab.until("document.body.dataset.open", 60)
 
 
-def give(tab, path):
+def choose(tab, path):
     """Choose a file, as in the dialogue of the button."""
-    tab.js("document.querySelector('#message').textContent = ''")
     root = tab.call("DOM.getDocument")["root"]["nodeId"]
     place = tab.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
     tab.call("DOM.setFileInputFiles", files=[str(path)], nodeId=place)
+
+
+def give(tab, path):
+    """Choose a file, and read it to its end; what the page says then."""
+    tab.js("document.querySelector('#message').textContent = ''")
+    choose(tab, path)
     return tab.until("document.querySelector('#message').textContent", 60)
 
 
@@ -306,6 +320,34 @@ def test_a_video_is_read_to_its_end(page, given):
     page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
     assert page.js("document.documentElement.scrollWidth") <= 390
     page.call("Emulation.setDeviceMetricsOverride", width=1400, height=1000, deviceScaleFactor=1, mobile=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cut.webm", "it ends before the 4.0 s that its header states"),
+        ("damaged.mp4", "this browser cannot decode the rest"),
+    ],
+)
+def test_a_video_that_breaks_off_is_read_until_there(page, given, name, reason):
+    agree(page)
+    message = give(page, given / name)
+    assert page.js("document.querySelector('#message').className") == "error"
+    seconds = float(re.fullmatch(rf"{name} breaks off after ([\d.]+) s: {reason}\.", message)[1])
+    assert 0.5 < seconds < 3.5
+    assert page.js("document.querySelector('#play').textContent") == "Play again"
+    rows = saved(page)
+    assert float(rows[-1][2]) == pytest.approx(seconds, abs=0.051)
+    beside = json.loads(page.until("window.beside"))
+    damage = f"read {beside['inputs'][0]['read']} frames, {seconds:.1f} s, then: {reason}"
+    assert (beside["complete"], beside["inputs"][0]["damage"]) == (False, damage)
+    assert beside["unreadable"] == [f"{name}: {damage}"]
+    if name == "cut.webm":  # as scripts/predict.py, in the same words
+        with Video(given / name) as video:
+            *_, (last, _) = video.frames()
+        assert video.damage.endswith(f" s, then: {reason}")
+        assert seconds <= last + 0.05
+    assert give(page, given / "video.webm") == "The video is at its end."  # which clears what was said
 
 
 def test_the_keyboard_is_enough(page):

@@ -91,11 +91,19 @@ function seen(frame, faces, seconds, number) {
 function finished(isComplete) {
   const { source, record, shown } = state;
   record.isComplete = Boolean(isComplete);
-  if (isComplete) say(source.kind === "picture" ? counting(shown.faces.length) : ENDS[source.kind]);
+  const damage = isComplete && source.damage?.();
+  if (damage) brokenOff(damage);
+  else if (isComplete) say(source.kind === "picture" ? counting(shown.faces.length) : ENDS[source.kind]);
   source.close();
   source.ended = true;
   buttons();
   show();
+}
+
+function brokenOff(damage) {
+  const { record, shown } = state;
+  record.breakOff(damage);
+  say(`${record.name} breaks off after ${(shown?.seconds ?? 0).toFixed(1)} s: ${damage}.`, true);
 }
 
 function counting(number) {

@@ -9,6 +9,12 @@ export class Record {
     this.isComplete = false;
   }
 
+  /* Its source could not be read to the end. reason: as in `damage` of a source. */
+  breakOff(reason) {
+    const { read, seconds } = this.counted;
+    this.counted.damage = `read ${read} frame${read === 1 ? "" : "s"}, ${(seconds ?? 0).toFixed(1)} s, then: ${reason}`;
+  }
+
   get isFull() {
     return this.rows.length >= MOST_ROWS;
   }
@@ -64,13 +70,14 @@ export class Record {
   /* JSON, as scripts/predict.py writes it beside the CSV. browser: how it calls itself. */
   sidecar(browser) {
     const { versions, ...facts } = this.about.sidecar;
+    const { damage } = this.counted;
     const found = {
       written: `${new Date().toISOString().slice(0, 19)}+00:00`,
-      complete: this.isComplete && !this.isFull,
+      complete: this.isComplete && !this.isFull && !damage,
       ...facts,
       versions: { ...versions, browser },
       inputs: [this.counted],
-      unreadable: [],
+      unreadable: damage ? [`${this.name}: ${damage}`] : [],
       rows: this.rows.length,
     };
     return `${JSON.stringify(found, null, 2)}\n`;

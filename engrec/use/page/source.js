@@ -1,9 +1,11 @@
 /* Where frames come from: a picture, a video file, the camera.
 
-   A source has kind, name, mirrored, duration, `frames`, which yields {frame, seconds, number}, and `close`. */
+   A source has kind, name, mirrored, duration, `frames`, which yields {frame, seconds, number}, `damage`, after the
+   last frame: why a video could not be read to its end, or null, and `close`. */
 
 const MOST_PICTURE = 4096; // pixels of the longer side; larger ones are made smaller
 const MOST_VIDEO = 1280;
+const [MISSING_SHARE, MISSING_SECONDS] = [0.05, 0.5]; // as in engrec/faces/video.py
 const CAMERA = { audio: false, video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } };
 const REFUSED = {
   NotAllowedError: "The camera was refused. To allow it, use the browser's address bar, then choose the camera again.",
@@ -43,7 +45,9 @@ async function video(file) {
     URL.revokeObjectURL(address);
   };
   const frames = () => timed(element, clock, (mediaTime) => mediaTime);
-  return { kind: "video", name: file.name, mirrored: false, element, duration: element.duration, file, frames, close };
+  const { duration } = element;
+  const damage = () => clock.damage;
+  return { kind: "video", name: file.name, mirrored: false, element, duration, file, frames, damage, close };
 }
 
 export async function camera() {
@@ -67,7 +71,8 @@ export async function camera() {
 }
 
 async function* timed(element, clock, seconds) {
-  await element.play();
+  const broken = new Promise((resolve) => element.addEventListener("error", resolve, { once: true }));
+  await Promise.race([element.play(), broken]); // after an error of the decoder, play() may wait forever
   for (let number = 0; ; number++) {
     const time = await clock.next();
     if (time === null) return;
@@ -80,14 +85,23 @@ async function* timed(element, clock, seconds) {
 class Clock {
   constructor(element) {
     [this.element, this.time, this.ended, this.wake] = [element, null, false, () => {}];
-    element.addEventListener("ended", () => this.end());
+    [this.duration, this.reached, this.reachedAt, this.damage] = [element.duration, 0, performance.now(), null];
+    element.addEventListener("ended", () => {
+      this.damage = this.missing();
+      this.end();
+    });
+    element.addEventListener("error", () => {
+      this.damage = undecoded(element.error);
+      this.stop();
+    });
     this.request();
   }
 
   request() {
     const tick = (_, frame) => {
       if (this.ended) return;
-      this.time = frame?.mediaTime ?? this.element.currentTime;
+      this.time = this.reached = frame?.mediaTime ?? this.element.currentTime;
+      this.reachedAt = performance.now();
       this.request();
       this.wake();
     };
@@ -101,7 +115,16 @@ class Clock {
     this.wake();
   }
 
-  /* At once: a camera that was stopped shows black. */
+  /* Whether the end came too early, in words, or null. Chromium jumps to it where a WebM breaks off; sound that is longer
+     than the pictures takes its time. */
+  missing() {
+    const played = this.reached + (performance.now() - this.reachedAt) / 1000;
+    const allowed = Math.max(MISSING_SECONDS, MISSING_SHARE * this.duration);
+    const isShort = this.duration - played > allowed; // not where the header has no duration
+    return isShort ? `it ends before the ${this.duration.toFixed(1)} s that its header states` : null;
+  }
+
+  /* At once: a camera that was stopped shows black, and so may a video that broke. */
   stop() {
     this.time = null;
     this.end();
@@ -114,6 +137,11 @@ class Clock {
     this.time = null;
     return time;
   }
+}
+
+function undecoded({ code }) {
+  const isGone = code === MediaError.MEDIA_ERR_NETWORK; // moved or changed while it was read
+  return isGone ? "the file can no longer be read" : "this browser cannot decode the rest";
 }
 
 const canvas = document.createElement("canvas");
