@@ -350,12 +350,65 @@ def test_a_video_that_breaks_off_is_read_until_there(page, given, name, reason):
     assert give(page, given / "video.webm") == "The video is at its end."  # which clears what was said
 
 
-def test_the_keyboard_is_enough(page):
-    for key, code, text in (("Tab", 9, ""), ("Enter", 13, "\r")):
-        page.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
-        page.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " ")}
+FOCUSED = "(({ id, tagName, className }) => id || className || tagName)(document.activeElement)"
+PLAY = "document.querySelector('#play').textContent"
+
+
+def press(tab, *keys):
+    """What has the focus then."""
+    for key in keys:
+        code, text = KEYS[key]
+        tab.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
+        tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+    return tab.js(FOCUSED)
+
+
+def test_the_keyboard_is_enough(page, given):
+    page.call("Page.setInterceptFileChooserDialog", enabled=True)
+    page.js("window.dialogues = 0; document.querySelector('#file').addEventListener('click', () => window.dialogues++)")
+    assert press(page, "Tab") == "agree"
+    press(page, "Enter")
     page.until("document.body.dataset.open", 60)
-    assert page.js("document.activeElement.id") == "open"
+    assert page.js(FOCUSED) == "open"
+    press(page, "Enter")
+    assert page.js("window.dialogues") == 1
+    choose(page, given / "long.webm")
+    page.until("!document.querySelector('#save').disabled", 60)
+    assert [press(page, "Tab") for _ in range(2)] == ["camera", "play"]
+    press(page, " ")
+    assert page.js(PLAY) == "Resume"
+    assert press(page, "Tab") == "save"
+    page.js("window.saved = ''")
+    press(page, "Enter")
+    assert page.until("window.saved").startswith("input,")
+    press(page, "Tab")  # Intended use
+    assert page.js("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_the_keyboard_keeps_its_place(page, given):
+    """Where the button that was pressed goes away, or its source starts again."""
+    agree(page)
+    give(page, given / "video.webm")
+    assert [press(page, "Tab") for _ in range(2)] == ["camera", "play"]
+    page.js("document.querySelector('#message').textContent = ''")
+    assert press(page, "Enter") == "play"
+    assert page.until("document.querySelector('#message').textContent") == "The video is at its end."
+    assert page.js(FOCUSED) == "play"
+    give(page, given / "two.png")
+    page.until("document.querySelectorAll('.chip').length === 2")
+    page.js("document.querySelector('#camera').focus()")
+    assert [press(page, "Tab") for _ in range(3)] == ["save", "chip", "chip"]
+    number = page.js("document.activeElement.dataset.id")
+    press(page, "Enter")
+    page.until(f"document.querySelector('.facts strong').textContent === 'Face {number}'")
+    page.js("document.querySelector('#camera').focus()")
+    press(page, "Enter")
+    page.until("document.querySelector('.facts strong')?.textContent === 'Face 0'", 60)
+    assert press(page, "Tab") == "stop"
+    press(page, "Enter")
+    page.until("document.querySelector('#message').textContent === 'The camera has stopped.'")
+    assert page.js(FOCUSED) == "camera"
 
 
 def test_nothing_can_leave_the_page(page):

@@ -48,7 +48,7 @@ async function agree() {
 async function run(open) {
   const source = await tried(open);
   if (!source) return;
-  close();
+  state.source?.close();
   const record = new Record(about, source.name, source.kind);
   Object.assign(state, { source, record, shown: null, chosen: null, rate: [] });
   say("");
@@ -108,12 +108,6 @@ function brokenOff(damage) {
 
 function counting(number) {
   return number ? `${number} face${number > 1 ? "s" : ""} found.` : "No face was found in this picture.";
-}
-
-function close() {
-  state.source?.close();
-  state.source = null;
-  buttons();
 }
 
 function chosenFace() {
@@ -217,6 +211,7 @@ at("file").addEventListener("change", ({ target }) => {
 at("camera").addEventListener("click", () => run(camera));
 at("stop").addEventListener("click", () => {
   state.source.close();
+  at("camera").focus(); // as this button goes away
 });
 at("play").addEventListener("click", play);
 at("save").addEventListener("click", save);
