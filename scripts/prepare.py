@@ -242,8 +242,8 @@ def _add_own(own: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--ordered",
         action="store_true",
-        help="the classes are levels, in the order of --classes: three or more get kappa, mean absolute and mean squared "
-        "error",
+        help="the classes are levels, in the order of --classes: three or more get kappa, mean absolute and mean "
+        "squared error",
     )
     own.add_argument(
         "--subject-regex", metavar="RE", help="regular expression whose one group matches the subject in each path"
