@@ -51,7 +51,15 @@ LIMITS: dict[str, Any] = {
     "trainer.num_nodes": Annotated[int, Range(1, 1024, whole=True)],
     "trainer.gradient_clip_val": Positive | None,  # pyright: ignore[reportOperatorIssue]
     "trainer.max_epochs": Count,
+    "trainer.limit_train_batches": Positive,
+    "trainer.limit_val_batches": Positive,
+    "trainer.limit_test_batches": Positive,
 }
+# With these, an epoch could end without a validation or a checkpoint.
+NOT_OURS = (
+    "barebones", "check_val_every_n_epoch", "enable_checkpointing", "fast_dev_run", "max_steps", "max_time",
+    "overfit_batches", "val_check_interval",
+)  # fmt: skip
 
 
 @dataclass
@@ -200,6 +208,14 @@ def _values(cfg: DictConfig) -> Iterator[str]:
 
     if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
         yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
+    for name, node in _nodes(cfg.callbacks):
+        if (monitor := node.get("monitor")) not in (None, *allowed, *(f"train/{key}" for key in logged())):
+            yield f"callbacks.{name}.monitor={monitor} must be one of {', '.join(allowed)}"
+
+
+def _nodes(group: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """The parts of a group that are nodes, by name."""
+    return ((str(name), node) for name, node in group.items() if OmegaConf.is_dict(node))
 
 
 def _file_problem(key: str, cfg: DictConfig) -> str:
@@ -234,6 +250,18 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         node = cfg.callbacks.get(name)
         if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
             yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not change its filename and dirpath"
+    best = cfg.callbacks.get("best")
+    given = best and (best.get("monitor"), best.get("mode"), best.get("save_top_k", 1))
+    if best and given != (cfg.monitor, mode(cfg.monitor), 1):
+        yield "callbacks.best must keep the best epoch by monitor: set monitor=, not its monitor, mode or save_top_k"
+    for key in NOT_OURS:
+        if key in cfg.trainer:
+            yield f"trainer.{key} could leave an epoch without validation or checkpoint: remove it, and set max_epochs="
+    for name, node in cfg.callbacks.items():
+        if not OmegaConf.is_dict(node) or "_target_" not in node:
+            yield f"callbacks.{name} must be a node with a _target_, as in conf/callbacks; ~callbacks.{name} removes it"
+    if cfg.logger and "_target_" not in cfg.logger:
+        yield f"logger.{next(iter(cfg.logger))} needs a logger: set logger=tensorboard or logger=wandb"
 
 
 def _start_problem(cfg: DictConfig) -> str:
@@ -277,9 +305,10 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
         except Exception as error:
             yield f"{key}._target_={node['_target_']} cannot be imported ({error})"
             continue
-        values = {name: value for name, value in _plain(node).items() if not name.startswith("_")}
+        values = {name: value for name, value in _plain(node).items() if name != "_target_"}
         for name in values:
-            if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            if name.startswith("_") or (name not in parameters and not takes_all):
                 yield f"{key}.{name} is unknown{nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
         if node["_target_"].startswith("engrec."):
             yield from problems(target, values, key)

@@ -163,6 +163,8 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\w+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]} must be one of {', '.join(options)}{nearest(found[2], options)}"
+    if found := re.fullmatch(r"(.*\S)\s+full_key: (\S+)\s+object_type=\S+", text, re.DOTALL):
+        return f"{found[2]}: {' '.join(found[1].split())}"
     if text.startswith("Config group override must be a string or a list"):
         return "; ".join(filter(None, map(_without_option, sys.argv[1:]))) or text
     if re.search(r"Could not load 'hydra/launcher/", text):

@@ -96,9 +96,10 @@ def command() -> Command:
     folder = None if opened is None else Path(opened)
     if folder is not None and folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    typed = [override.lstrip("+") for override in (*hydra.overrides.task, *hydra.overrides.hydra)]
+    task, own = (OmegaConf.to_container(hydra.overrides[name], resolve=False) for name in ("task", "hydra"))
+    typed = [override.lstrip("+") for override in (*task, *own)]
     return Command(
-        tuple(hydra.overrides.task),
+        tuple(task),
         {str(group): option for group, option in hydra.runtime.choices.items()},
         hydra.job.num if hydra.mode is RunMode.MULTIRUN else None,
         folder,
@@ -154,6 +155,8 @@ def plan(cfg: DictConfig) -> Plan | Finished:
     typed, cfg = command(), cfg.copy()
     check_one_option(typed)
     folder = typed.folder or Path(cfg.output_dir)
+    if folder == Path() and not (typed.gives("output_dir") and cfg.output_dir):
+        raise ValueError("output_dir is empty: set output_dir=outputs/NAME, or leave it out")
     cfg.output_dir = str(folder)
     cluster.check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
     resumed = resolve_resuming(cfg, folder, typed)
@@ -254,7 +257,8 @@ def choose_for_machine(cfg: DictConfig, before: Mapping[str, Any] | None = None)
         keep_memory()
     for group, key in (("trainer", "precision"), ("speed", "memory_format"), ("speed", "fused_optimizer")):
         value = ((before or {}).get(group) or {}).get(key)
-        cfg[group][key] = value if value is not None and cfg[group][key] == "auto" else cfg[group][key]
+        if cfg[group][key] == "auto" and isinstance(value, bool | str) and re.fullmatch(r"[\w-]+", str(value)):
+            cfg[group][key] = value  # a foreign file may ask for environment variables in it
     device, alone = accelerator_type(cfg.trainer.accelerator), str(cfg.trainer.devices) == "1"
     if device == "cpu" and str(cfg.trainer.devices) == "-1":
         raise ValueError("trainer=ddp uses all GPUs and there is none: set trainer.devices=2 for two processes")

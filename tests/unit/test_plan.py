@@ -138,6 +138,15 @@ def test_a_run_that_goes_on_keeps_what_was_chosen_for_it_unless_other_is_typed(c
     assert [cfg.trainer.precision, cfg.speed.memory_format, cfg.speed.fused_optimizer] == expected
 
 
+def test_a_foreign_configuration_learns_nothing_of_the_environment(compose, monkeypatch):
+    monkeypatch.setenv("SECRET", "of-the-environment")
+    asked = "${oc.env:SECRET}"
+    before = {"trainer": {"precision": asked}, "speed": {"memory_format": asked, "fused_optimizer": asked}}
+    cfg = compose("trainer.accelerator=cpu", "model=vgg_small")
+    choose_for_machine(cfg, before)
+    assert "of-the-environment" not in str(OmegaConf.to_container(cfg, resolve=True))
+
+
 def test_what_is_chosen_for_the_machine_is_in_the_configuration(compose):
     cfg = compose("trainer.accelerator=cpu")
     why = choose_for_machine(cfg)
