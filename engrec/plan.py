@@ -96,15 +96,20 @@ def command() -> Command:
     folder = None if opened is None else Path(opened)
     if folder is not None and folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    task, own = (OmegaConf.to_container(hydra.overrides[name], resolve=False) for name in ("task", "hydra"))
+    task, own = _unresolved(hydra.overrides.task), _unresolved(hydra.overrides.hydra)
     typed = [override.lstrip("+") for override in (*task, *own)]
     return Command(
-        tuple(task),
+        task,
         {str(group): option for group, option in hydra.runtime.choices.items()},
         hydra.job.num if hydra.mode is RunMode.MULTIRUN else None,
         folder,
         any(override.startswith(("output_dir=", "hydra.sweep.dir=")) for override in typed),
     )
+
+
+def _unresolved(overrides: Any) -> tuple[str, ...]:
+    """As they were typed: an interpolation in them is resolved in the configuration alone."""
+    return tuple(cast(list[str], OmegaConf.to_container(overrides, resolve=False)))
 
 
 @dataclass(frozen=True)
