@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 MOST_VALUES, DEEPEST = 100_000, 12  # of plain values
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can name it, and no file or terminal takes it
 WORDS = {  # of pydantic, as regular expressions, and ours
     " or instance of .*": "",
     "Input should": "it must",
@@ -65,7 +66,7 @@ def shown(value: Any) -> str:
     return "a huge number" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
-def plain(value: Any, for_messages: bool = False) -> Any:
+def plain(value: Any, for_messages: bool = False, keys_are_text: bool = False) -> Any:
     """The same value. Raises ValueError unless it is nested dicts and lists of texts, numbers, true, false and None,
     not so many and not so deep that walking over them takes long. for_messages: nor a text longer than a line."""
     waiting: list[tuple[tuple[Any, ...], Any]] = [((), value)]
@@ -76,12 +77,17 @@ def plain(value: Any, for_messages: bool = False) -> Any:
         if isinstance(node, dict | list | tuple) and len(place) < DEEPEST:
             if len(waiting) + 2 * len(node) > MOST_VALUES - number:
                 break
+            odd = [key for key in node if not isinstance(key, str)] if keys_are_text and isinstance(node, dict) else []
+            if odd:
+                raise ValueError(f".{_name(place) or 'it'} has the key {shown(odd[0])}: a key must be text")
             items = node.items() if isinstance(node, dict) else enumerate(node)
             waiting += [((*place, key), part) for key, inner in items for part in (inner, key)]
         elif node is not None and type(node) not in (bool, int, float, str):
             raise ValueError(f".{_name(place)} is {shown(node)}: it must be text, a number, or a few of them")
         elif isinstance(node, int) and node.bit_length() > 2**12:  # Python does not turn it into text
             raise ValueError(f".{_name(place)} is a huge number")
+        elif isinstance(node, str) and SURROGATE.search(node):
+            raise ValueError(f".{_name(place)} is {shown(node)}: it has half of a character")
         elif isinstance(node, str) and for_messages and not (node.isprintable() and len(node) < 1000):
             raise ValueError(f".{_name(place)} is {shown(node)}: it must be short text without control characters")
     raise ValueError("has more values than any run writes")

@@ -94,12 +94,15 @@ def read_json(path: Path, links: bool = False) -> dict[str, Any]:
     text = read_text(path, links=links)
     try:
         node = json.loads(text)
+        half = schema.SURROGATE.search(json.dumps(node, ensure_ascii=False))
     except json.JSONDecodeError as error:
         raise FileError("damaged", path, f"is damaged (line {error.lineno}: {error.msg})") from error
     except ValueError as error:
         raise FileError("damaged", path, "is damaged (a number that no run writes)") from error
     except RecursionError as error:
         raise FileError("damaged", path, "is nested more deeply than any run writes") from error
+    if half:
+        raise FileError("damaged", path, f"is damaged ({half[0]!a} is half of a character)")
     if not isinstance(node, dict):
         raise FileError("damaged", path, "is damaged (not a mapping of keys to values)")
     return node
@@ -109,7 +112,7 @@ def read_yaml(path: Path, links: bool = False) -> dict[str, Any]:
     """config.yaml, nested."""
     text = read_text(path, links=links)
     try:
-        node = schema.plain(by_section(text))
+        node = schema.plain(by_section(text), keys_are_text=True)
     except FileError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError) as error:

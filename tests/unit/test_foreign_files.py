@@ -46,7 +46,7 @@ for _ in range(9):
 
 ODD = [
     None, True, 0, -1, 1, 2**31, 2**63, -(10**400), 0.0, -0.5, 1e-320, 1e300, float("nan"), float("inf"),
-    "", "x", "\n", "\x1b[31m", "é" * 5000, "../../x", "${oc.env:SECRET}", "${", "???",
+    "", "x", "\n", "\x1b[31m", "é" * 5000, "\ud800", "../../x", "${oc.env:SECRET}", "${", "???",
     [], {}, [1], ["x", "x"], {"": ""}, {"_target_": "os.system"}, {"_args_": ["${oc.env:SECRET}"]}, NESTED,
 ]  # fmt: skip
 ODD_TENSORS = [

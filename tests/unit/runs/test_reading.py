@@ -60,12 +60,15 @@ HOSTILE = {
     "tag": ("a: !!python/object/apply:os.system [ls]\n", "is damaged (line 1: a tag, which no run writes)"),
     "known tag": ("a: !!int x\n", "is damaged (line 1: a tag, which no run writes)"),
     "date": ("a: 2020-13-45\n", "is damaged (month must be in 1..12)"),
-    "real date": ("a: [{2020-12-24: 1}]\n", "is damaged (a.0.a date is a date"),
+    "real date": ("a: [2020-12-24]\n", "is damaged (a.0 is a date"),
     "too large for a float": ("a: " + ":".join(400 * ["1"]) + ".5\n", "is damaged ("),
     "sexagesimal": ("a: " + ":".join(10_000 * ["1"]) + "\n", "is damaged ("),
     "many values": ("a: [" + "1, " * 60_000 + "]\n", "is damaged (has more values than any run writes)"),
     "large": ("a: " + "x" * 2**20 + "\n", "has 1 MB, which no run writes"),
     "no mapping": ("- 1\n", "is damaged (it has no settings)"),
+    "half of a character": ('a: "\\ud800"\n', "is damaged ("),
+    "number as a key": ("a: 2\n1: 3\n", "is damaged (it has the key 1: a key must be text)"),
+    "empty key": ("a: [{b: {~: 3}}]\n", "is damaged (a.0.b has the key None: a key must be text)"),
     "control character": ("a: \x00\n", "is damaged ("),
 }
 
