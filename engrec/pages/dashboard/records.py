@@ -30,8 +30,9 @@ from engrec.runs.reading import (
     read_text,
     word,
 )
-from engrec.runs.record import STAGES, read_result
+from engrec.runs.record import STAGES, Count, read_result
 from engrec.runs.settings import is_setting
+from engrec.schema import Record, misfit
 
 RUN_FILES = ("config.yaml", "result.json", "metrics.csv", "status.json")  # one of them makes a folder a run's
 READ = (*RUN_FILES, "sweep.json", "predictions.csv", "train.log", "stderr.log")
@@ -309,10 +310,23 @@ def _guessed(read: Mapping[str, Any], group: str) -> str:
     return "synthetic" if target == "engrec.datasets.synthetic.render" else target.rpartition(".")[2].lower()
 
 
+class Trial(Record):
+    number: Count
+    state: str | None = None
+    error: str | None = None
+
+
+class Search(Record):
+    """What sweep.json holds."""
+
+    trials: list[Trial]
+
+
 def read_search(folder: Path, path: str, _files: Seen, _before: dict[str, Any] | None = None) -> dict[str, Any]:
     """The trials of sweep.json: number, state and error; none where it is damaged."""
-    trials: list[tuple[int, str, str]] = []
-    with suppress(ValueError, TypeError, KeyError):
-        for trial in map(mapping, read_json(folder / "sweep.json")["trials"]):
-            trials.append((int(trial["number"]), word(trial.get("state")), word(trial.get("error"))))
+    search: dict[str, Any] = {}
+    with suppress(FileError):
+        search = read_json(folder / "sweep.json")
+    found = [] if misfit(Search, search) else search["trials"]
+    trials = [(trial["number"], word(trial.get("state")), word(trial.get("error"))) for trial in found]
     return {"path": path, "trials": trials}

@@ -167,6 +167,7 @@ DAMAGE = {
         (b"\xff\xfe\x00", "result.json is not text"),
         (b"[" * 100_000, "result.json is nested more deeply than any run writes"),
         (b"1" * 5000, "result.json is damaged"),
+        (rb'{"dataset": {"name": "\ud800"}}', r"result.json is damaged ('\ud800' is half of a character)"),
         (b" " * (2**22 + 1), "result.json has 4 MB, which no run writes"),
     ],
     "config.yaml": [
@@ -301,7 +302,13 @@ def test_runs_learn_from_their_search_that_they_were_pruned(tmp_path):
     assert {run["state"] for run in records_of(outputs).values()} == {"finished", "unknown"}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"trials": 3}', '{"trials": [{}]}', '{"trials": [1]}', "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", '{"trials": 3}', '{"trials": [{}]}', '{"trials": [1]}', '{"trials": [{"number": 1e999}]}'),
+        *('{"trials": [{"number": "0"}]}', r'{"trials": [{"number": 0, "error": "\ud800"}]}'),
+    ],
+)
 def test_a_damaged_search_leaves_its_runs_as_they_are(tmp_path, content):
     made(tmp_path / "trials" / "0")
     (tmp_path / "sweep.json").write_text(content)
