@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engrec.datasets.prepared import are_levels
-from engrec.runs.reading import format_value
+from engrec.runs.reading import FileError, format_value
 from engrec.runs.record import STAGES, Predictions, Run, read_predictions
 from engrec.runs.settings import is_setting
 from engrec.splits import LEAKING
@@ -147,7 +147,7 @@ def pool(name: dict[str, str], runs: list[Run], file: str = "predictions.csv") -
     """Join the folds of each seed. Raises ValueError when an image was tested twice, or not under every seed."""
     by_seed: dict[int, list[Fold]] = {}
     for run in sorted(runs, key=lambda r: (r.seed, str(r.folder))):
-        by_seed.setdefault(run.seed, []).append((run, read_predictions(run.folder / file)))
+        by_seed.setdefault(run.seed, []).append((run, read_predictions(run.folder / file, run.links)))
     pooled = {seed: join(folds) for seed, folds in by_seed.items()}
     check_seeds(" ".join(filter(None, name.values())), pooled)
     first = pooled[min(pooled)]
@@ -223,13 +223,19 @@ def calibrate(folds: Sequence[Fold]) -> np.ndarray | None:
 
 def read_controls(runs: Sequence[Run], images: Predictions) -> dict[str, np.ndarray]:
     """The controls that every fold has, pooled, in the order of `images`."""
-    names = [{path.stem for path in (run.folder / "controls").glob("*.csv")} for run in runs]
     pooled = {}
-    for name in sorted(set.intersection(*names)):
-        control = join([(run, read_predictions(run.folder / "controls" / f"{name}.csv")) for run in runs])
+    for name in sorted(set.intersection(*map(_control_names, runs))):
+        control = join([(run, read_predictions(run.folder / "controls" / f"{name}.csv", run.links)) for run in runs])
         fields = ("class_names", "sources", "labels")
         if not all(np.array_equal(getattr(control, field), getattr(images, field)) for field in fields):
             path = runs[0].folder / "controls" / f"{name}.csv"
             raise ValueError(f"{path} does not have the same images as predictions.csv")
         pooled[name] = control.probabilities
     return pooled
+
+
+def _control_names(run: Run) -> set[str]:
+    folder = run.folder / "controls"
+    if folder.is_symlink() and not run.links:
+        raise FileError("refused", folder, "is a link, which is not followed")
+    return {path.stem for path in folder.glob("*.csv")}

@@ -59,7 +59,7 @@ MOST_BYTES = {
     "metrics.csv": 2**24,
     "status.json": 2**16,
     "sweep.json": 2**26,
-    "predictions.csv": 2**27,
+    "predictions.csv": (MOST_TABLE := 2**27),  # and of each control, which has a name of its own
 }
 MOST_SETTINGS, MOST_LETTERS = 1000, 400
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -74,7 +74,8 @@ def read_text(path: Path, tail: int | None = None, links: bool = False) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise FileError("refused", path, "is a link, which is not followed") from error
-        raise FileError("refused", path, f"cannot be read ({error.strerror})") from error
+        gone = isinstance(error, FileNotFoundError)
+        raise FileError("refused", path, "is missing" if gone else f"cannot be read ({error.strerror})") from error
     with os.fdopen(number, "rb") as file:
         at = os.fstat(number)
         if not stat.S_ISREG(at.st_mode):
@@ -82,7 +83,7 @@ def read_text(path: Path, tail: int | None = None, links: bool = False) -> str:
         if tail is not None:
             file.seek(max(0, at.st_size - tail))
             return file.read(tail).decode("utf-8", "replace")
-        if at.st_size > MOST_BYTES[path.name]:
+        if at.st_size > MOST_BYTES.get(path.name, MOST_TABLE):
             raise FileError("refused", path, f"has {at.st_size / 1e6:,.0f} MB, which no run writes")
         try:
             return file.read().decode("utf-8")

@@ -1,6 +1,7 @@
 """The results of a run: result.json, predictions.csv and controls are written here, and read back strictly."""
 
 import csv
+import io
 import json
 import math
 import platform
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from engrec.datasets.prepared import Faces
 from engrec.machine.files import atomic_write
-from engrec.runs.reading import FileError, flatten, read_json, read_yaml
+from engrec.runs.reading import FileError, flatten, read_json, read_text, read_yaml
 from engrec.runs.settings import with_selected
 from engrec.schema import Record, misfit
 
@@ -99,11 +100,15 @@ def write_controls(folder: Path, faces: Faces, index: list[int], controls: dict[
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: its folder, its result.json and its configuration, nested keys joined by dots."""
+    """A finished run: its folder, its result.json and its configuration, nested keys joined by dots.
+
+    links: whether links among its files are followed.
+    """
 
     folder: Path
     result: dict[str, Any]
     settings: dict[str, Any]
+    links: bool = False
 
     @property
     def seed(self) -> int:
@@ -195,12 +200,12 @@ def read_result(path: Path, links: bool = False) -> dict[str, Any]:
     return result
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, links: bool = True) -> Run:
     """A finished run. Raises ValueError for anything that is wrong in its result.json or config.yaml."""
     try:
-        result = read_result(folder / "result.json", links=True)
+        result = read_result(folder / "result.json", links)
         config = folder / "config.yaml"
-        settings = dict(flatten(read_yaml(config, links=True))) if config.is_file() else {}
+        settings = dict(flatten(read_yaml(config, links))) if config.is_file() else {}
     except FileError as error:
         raise ValueError(f"{folder}/{error}: run it again, or remove it") from error
     missing = [key for key in ("choices", "seed", "stage") if result.get(key) is None]
@@ -209,16 +214,15 @@ def read_run(folder: Path) -> Run:
             f"{folder / 'result.json'} lacks {', '.join(missing)}: another version of engrec wrote it; run it "
             "again, or remove that folder"
         )
-    return Run(folder, result, with_selected(settings))
+    return Run(folder, result, with_selected(settings), links)
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, links: bool = False) -> Predictions:
     """One prediction file. Raises ValueError, with file and line, for anything that is wrong in it."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing: run it again, or remove that folder") from error
+        header, *rows = csv.reader(io.StringIO(read_text(path, links=links), newline=""), strict=True)
+    except FileError as error:
+        raise ValueError(f"{path.parent}/{error}: run it again, or remove that folder") from error
     except (ValueError, csv.Error) as error:  # an empty file has no header
         raise ValueError(f"{path} is empty or damaged: run it again, or remove that folder") from error
     columns = [column for column in header if column.startswith(PROBABILITY)]

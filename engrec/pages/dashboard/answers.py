@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from engrec.datasets import synthetic
@@ -190,7 +189,8 @@ class Details:
 
 def _tested_group(entry: Entry, name: str = "") -> Group:
     """The predictions of one run, under a name. They are there before result.json, and stay if that is damaged."""
-    _plain(entry, "predictions.csv")
+    if "predictions.csv" not in entry.files:
+        raise ValueError("there is no predictions.csv yet: a run writes it at its end")
     try:
         run = _run(entry)
     except ValueError:
@@ -252,23 +252,11 @@ def _began(entry: Entry) -> tuple[float, str]:
     return entry.record["started"] or entry.record["written"], entry.record["path"]
 
 
-def _plain(entry: Entry, name: str) -> Path:
-    """A file of a run that was there, plain and not too large when its folder was scanned."""
-    if name not in entry.files:
-        raise ValueError(f"there is no {name} yet: a run writes it at its end")
-    if not 0 <= entry.files[name][1] <= MOST_BYTES[name]:
-        raise ValueError(f"{name} is not a plain file, or too large to show")
-    for path in (*entry.folder.glob("predictions*.csv"), *(entry.folder / "controls").glob("*.csv")):
-        if path.is_symlink() or not path.is_file():
-            raise ValueError(f"{path.name} is not a plain file")
-    return entry.folder / name
-
-
 def _run(entry: Entry) -> Run:
     if "result.json" not in entry.files or entry.record["state"] == "damaged":
         problems = "; ".join(problem["text"] for problem in entry.record["problems"])
         raise ValueError(problems or "there is no result.json yet: a run writes it at its end")
-    return read_run(entry.folder)
+    return read_run(entry.folder, links=False)
 
 
 def faces_of(run: Run) -> Faces:

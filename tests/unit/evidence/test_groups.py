@@ -1,6 +1,7 @@
 """Runs read back: the same whatever their order, grouped by what differs, and each mistake named in one line."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,7 +332,17 @@ def test_a_broken_prediction_file_is_named_with_the_line(tmp_path, text, expecte
 def test_a_prediction_file_that_is_no_text_is_damaged(tmp_path):
     folder = write_run(tmp_path / "run", some_images())
     (folder / "predictions.csv").write_bytes(b"\xff\xfe\x80")
-    assert said(lambda: groups_of(tmp_path)).startswith(f"{folder / 'predictions.csv'} is empty or damaged")
+    assert said(lambda: groups_of(tmp_path)).startswith(f"{folder / 'predictions.csv'} is not text")
+
+
+def test_predictions_may_be_a_link_and_no_pipe(tmp_path):
+    folder = write_run(tmp_path / "run", some_images())
+    (folder / "predictions.csv").rename(tmp_path / "kept.csv")
+    (folder / "predictions.csv").symlink_to(tmp_path / "kept.csv")
+    assert len(groups_of(tmp_path)) == 1
+    (folder / "predictions.csv").unlink()
+    os.mkfifo(folder / "predictions.csv")
+    assert said(lambda: groups_of(tmp_path)).startswith(f"{folder / 'predictions.csv'} is not a plain file: run it")
 
 
 def test_a_missing_prediction_file_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """What the dashboard computes of runs, pairs and groups of runs."""
 
+import os
+
 import numpy as np
 import pytest
 from dashboard_runs import key, looked, made, records_of
@@ -201,6 +203,25 @@ def test_logs_are_shown_without_what_was_overwritten(tmp_path):
     log = Details(outputs, True).answer("texts", key(outputs, "run"))["log"]
     assert len(log) <= 24_000
     assert set(log.split("\n")) == {"line"}
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "controls/majority.csv", "controls"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_predictions_and_controls_are_read_from_plain_files_alone(tmp_path, name, kind):
+    folder = made(tmp_path / "outputs" / "run", controls={"majority": some_images()})
+    (folder / name).rename(tmp_path / "secret")
+    if kind == "link":
+        (folder / name).symlink_to(tmp_path / "secret")
+    else:
+        os.mkfifo(folder / name)
+    outputs = looked(tmp_path / "outputs")
+    group = next(iter(records_of(outputs).values()))["group"]
+    answers = [Details(outputs, True).answer(*of) for of in (("tested", key(outputs, "run")), ("group", group))]
+    if (name, kind) == ("controls", "pipe"):  # it holds no files
+        assert all("why" not in answer for answer in answers)
+    else:
+        said = {"link": "is a link, which is not followed", "pipe": "is not a plain file"}[kind]
+        assert all(f"{name.rpartition('/')[2]} {said}" in answer["why"] for answer in answers)
 
 
 def test_answers_about_damaged_predictions_say_what_is_wrong(tmp_path):
