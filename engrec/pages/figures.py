@@ -15,6 +15,7 @@ from engrec.pages.learning import learning_curve, metric_title
 from engrec.pages.panels import INK, PALE, SHADES, Chart, Look, Panels, grid, look, short, text, wrap
 from engrec.runs.reading import read_history
 from engrec.runs.record import Run
+from engrec.words import printable
 
 GRID = np.linspace(0, 1, 201)  # where curves are drawn
 MOST_NAMES = 40  # below an axis
@@ -252,7 +253,7 @@ def learning(block: Comparison, looks: Mapping[str, Look]) -> Chart | None:
         for label, run, history in read:
             kept = (run.result.get("validation") or {}).get("epoch")
             style = {"name": text(label), "legendgroup": label, "opacity": 0.75}
-            for trace in learning_curve(history, metric, looks[label], str(run.folder), kept):
+            for trace in learning_curve(history, metric, looks[label], printable(str(run.folder)), kept):
                 legend = trace["mode"] != "markers" and label not in seen
                 seen |= {label} if legend else set()
                 panels.add(panel, **trace, **style, showlegend=legend)

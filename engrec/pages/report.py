@@ -14,7 +14,7 @@ from engrec.pages.faces import SIDE, mistakes, prepared_faces
 from engrec.pages.figures import intervals, learning, of_test
 from engrec.pages.panels import PALE, WARNING, Chart, Look, assign_looks, text
 from engrec.runs.record import Run
-from engrec.words import counted
+from engrec.words import counted, printable
 
 MOST_PICTURES, PICTURES_EACH = 144, 24  # on the page, of a model
 STYLE = f"""<style>
@@ -143,5 +143,5 @@ def run_rows(runs: Sequence[Run]) -> list[list[str]]:
         )
         cells = [run.seed, run.settings.get("split.fold"), *(run.result.get(k) for k in ("epochs", "seconds"))]
         cells += [device if hardware else "", *(run.result.get(k) for k in ("git_commit", "command"))]
-        rows.append([str(run.folder), *("" if cell is None else str(cell) for cell in cells)])
+        rows.append([printable(str(run.folder)), *("" if cell is None else str(cell) for cell in cells)])
     return rows

@@ -13,7 +13,7 @@ import numpy as np
 
 from engrec.machine.files import write_text
 from engrec.metrics import ERRORS_IN_TABLES, METRICS
-from engrec.words import counted
+from engrec.words import counted, printable
 
 if TYPE_CHECKING:  # it takes torch, which the page of a search does without
     from engrec.evidence.comparison import Comparison, Difference
@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Sequence[Cell]], align_right: bool = False) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line: names may hold what would be code or HTML."""
     one_line = " ".join(text.splitlines())
-    return re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line)
+    return printable(re.sub(r"[\\`]|<(?=[a-zA-Z/!?])|&(?=#?\w+;)", lambda found: f"&#{ord(found[0])};", one_line))
 
 
 def html(rows: Sequence[Sequence[Cell]]) -> str:

@@ -1,6 +1,6 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns, and text that every terminal and file takes."""
 
-from engrec.words import counted
+from engrec.words import counted, printable
 
 
 def test_one_is_singular():
@@ -8,3 +8,8 @@ def test_one_is_singular():
     assert counted(0, "face") == "0 faces"
     assert counted(2_000, "face") == "2,000 faces"
     assert [counted(number, "person", "people") for number in (1, 2)] == ["1 person", "2 people"]
+
+
+def test_control_characters_are_spelt_out():
+    assert printable("\x1b[31mred\n\x9b \udcff") == r"\x1b[31mred\n\x9b \udcff"
+    assert printable("Zoë 表情 −\u00a0½") == "Zoë 表情 −\u00a0½"

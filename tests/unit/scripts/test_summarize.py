@@ -51,6 +51,17 @@ def test_the_command_prints_the_summary_and_writes_it(runs, tmp_path):
     assert set(last.split()[1:]) == {str(path) for path in (tmp_path / "out").iterdir()}
 
 
+def test_names_of_folders_and_models_may_be_odd(tmp_path):
+    write_run(tmp_path / "runs" / "\x1b[31mred", some_images(), choices={"model": "\x1b[31mred"})
+    folder = write_run(tmp_path / "runs" / "old", some_images(), stage="scratch")
+    (folder / "metrics.csv").write_text("epoch,val/loss\n0,1\n")
+    folder.rename(tmp_path / "runs" / os.fsdecode(b"not utf-8 \xff"))
+    done = command(tmp_path / "runs", "--resamples", "100", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout + (tmp_path / "out" / "summary.md").read_text()
+    assert r"not utf-8 \udcff" in (tmp_path / "out" / "summary.html").read_text()
+
+
 def test_the_same_runs_give_the_same_files(runs, tmp_path, capsys):
     for name in ("one", "two"):
         main(runs, "--resamples", 100, "--out", tmp_path / name)
