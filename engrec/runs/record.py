@@ -21,6 +21,7 @@ from engrec.machine.files import atomic_write
 from engrec.runs.reading import FileError, flatten, read_json, read_text, read_yaml
 from engrec.runs.settings import with_selected
 from engrec.schema import Record, misfit
+from engrec.words import printable
 
 PACKAGES = ("engrec", "torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "scikit-learn")
 
@@ -229,7 +230,8 @@ def read_predictions(path: Path, links: bool = False) -> Predictions:
     needed = [column for column in COLUMNS if column != "format"]
     if not set(needed) <= set(header) or len(columns) < 2 or len(set(header)) < len(header):
         raise ValueError(
-            f"{path} has the columns {', '.join(header)}; needed, once each: {', '.join(needed)}, p_CLASS, p_CLASS"
+            f"{path} has the columns {printable(', '.join(header))}; needed, once each: {', '.join(needed)}, "
+            "p_CLASS, p_CLASS"
         )
     if not rows:
         raise ValueError(f"{path} has no predictions: run it again, or remove that folder")
@@ -245,7 +247,7 @@ def read_predictions(path: Path, links: bool = False) -> Predictions:
     if len(set(cells["source"])) < len(rows):
         names, counts = np.unique(cells["source"], return_counts=True)
         name, count = names[counts.argmax()], counts.max()
-        raise ValueError(f"{path} lists {name} {count} times; each test image must appear once")
+        raise ValueError(f"{path} lists {printable(name)} {count} times; each test image must appear once")
     return Predictions(
         class_names=class_names,
         sources=np.array(cells["source"]),

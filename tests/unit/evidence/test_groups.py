@@ -298,6 +298,7 @@ GOOD = "a.png,s1,PNG L 1x1,engaged,0.25,0.75\n"
         (HEADER, " has no predictions: run it again, or remove that folder"),
         ("\x00\x01\x02", " has the columns"),
         (b"\xff\xfe".decode("latin-1"), " has the columns"),
+        (f"\x1b[2J,{HEADER}"[:9], r" has the columns \x1b[2J, "),
         (HEADER + '"a.png', " is empty or damaged"),
         (
             "source,label,p_a,p_b\nx,a,0.5,0.5\n",
