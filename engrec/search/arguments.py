@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from math import inf, isnan
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
 from engrec.config import Config
 from engrec.errors import CONF, nearest
@@ -143,9 +143,10 @@ def with_folds(sweep: Sweep, value: str | None) -> Sweep:
     """folds=[0,1,2], or null for one run as it is."""
     if value is None:
         return sweep
-    folds = OmegaConf.to_container(OmegaConf.create({"folds": OmegaConf.create(f"folds: {value}").folds}))
-    assert isinstance(folds, dict)
-    found = folds["folds"]
+    try:
+        found = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"folds={value} must be a list such as [0,1,2], or null") from error
     found = [] if found is None else found if isinstance(found, list) else [found]
     space.check_folds(found)
     return replace(sweep, folds=tuple(found))

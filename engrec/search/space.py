@@ -24,6 +24,8 @@ PRUNERS: dict[str, dict[str, int]] = {
     "hyperband": {"min_resource": 1, "reduction_factor": 3},
 }
 
+MOST_STEPS = 1e15  # beyond them, steps are lost in the rounding of low and high
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -96,12 +98,12 @@ def _parsed(name: str, node: Any) -> Sweep:
     for key in ("search", "objectives"):
         if not node.get(key):
             raise ValueError(f"{key} is missing")
-    overrides = tuple(map(str, node.get("overrides") or ()))
+    overrides = tuple(map(str, _list("overrides", node.get("overrides"), "[stage=scratch, max_epochs=8]")))
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"overrides: {override} must be KEY=VALUE, as for train.py")
     _check_keys("search", node["search"], node["search"])
-    objectives = [_objective(entry) for entry in node["objectives"]]
+    objectives = [_objective(entry) for entry in _list("objectives", node["objectives"], "[{metric: val/auc}]")]
     metrics = [objective.metric for objective in objectives]
     if twice := next((metric for metric in metrics if metrics.count(metric) > 1), None):
         raise ValueError(f"objectives: {twice} is listed twice")
@@ -111,7 +113,7 @@ def _parsed(name: str, node: Any) -> Sweep:
         raise ValueError("pruner: several objectives allow no pruning: set pruner: null")
     if pruner and not objectives[0].is_score:
         raise ValueError(f"pruner: {objectives[0].metric} is known only at the end of a run: set pruner: null")
-    folds, seed = tuple(node.get("folds") or ()), node.get("seed", 0)
+    folds, seed = tuple(_list("folds", node.get("folds"), "[0, 1, 2]")), node.get("seed", 0)
     check_folds(folds)
     if type(seed) is not int or seed < 0:
         raise ValueError(f"seed={seed} must be a whole number from 0")
@@ -129,6 +131,13 @@ def check_folds(folds: Sequence[Any]) -> None:
         raise ValueError(f"folds={list(folds)} must be different whole numbers from 0, such as [0,1,2]")
 
 
+def _list(key: str, found: Any, example: str) -> list[Any]:
+    """Empty where the key is missing or null."""
+    if found is not None and not isinstance(found, list):
+        raise ValueError(f"{key}={found} must be a list such as {example}")
+    return found or []
+
+
 def _check_keys(where: str, node: Any, allowed: Any) -> None:
     if not isinstance(node, dict):
         raise ValueError(f"{where or 'the file'} must be a mapping (KEY: VALUE on each line)")
@@ -139,10 +148,10 @@ def _check_keys(where: str, node: Any, allowed: Any) -> None:
 
 
 def _named(where: str, node: Any, known: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    if not isinstance(node, dict) or node.get("name") not in known:
-        found = node.get("name") if isinstance(node, dict) else node
+    found = node.get("name") if isinstance(node, dict) else node
+    if not isinstance(node, dict) or not isinstance(found, str) or found not in known:
         raise ValueError(f"{where}.name={found} {unknown(found, known)}")
-    defaults = known[node["name"]]
+    defaults = known[found]
     _check_keys(where, node, ("name", *defaults))
     for key in defaults:
         if type(node.get(key, 0)) is not int or node.get(key, 0) < 0:
@@ -180,10 +189,14 @@ def _distribution(key: str, node: Any) -> BaseDistribution:
     for name, value in (("low", low), ("high", high), ("step", 1 if step is None else step)):
         if type(value) not in (int, float):
             raise ValueError(f"{where}.{name}={value} must be a number; it needs low and high, or choices")
+        if not abs(value) <= 1e300:  # nor NaN; Optuna computes with the differences
+            raise ValueError(f"{where}.{name}={value} must be a number from -1e300 to 1e300")
     if type(log) is not bool:
         raise ValueError(f"{where}.log={log} must be true or false")
     if not low < high or (log and (low <= 0 or step is not None)) or (step is not None and step <= 0):
         raise ValueError(f"{where} must have low < high; with log: true, low > 0 and no step")
+    if step is not None and (high - low) / step > MOST_STEPS:
+        raise ValueError(f"{where}.step={step} must be larger: from low to high are more than {MOST_STEPS:.0e} steps")
     if all(type(value) is int for value in (low, high, 1 if step is None else step)):
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(low, high, log=log, step=step)

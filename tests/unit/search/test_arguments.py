@@ -27,6 +27,8 @@ from engrec.search.arguments import parse, sweep_file
         (["sweep=small", "timeout=nan"], "timeout=nan must be a number of seconds"),
         (["sweep=small", "n_trial=3"], r"there is no n_trial \(did you mean n_trials\?\)"),
         (["sweep=small", "folds=[x]"], "must be different whole numbers from 0"),
+        (["sweep=small", "folds=[0,"], r"folds=\[0, must be a list such as \[0,1,2\], or null"),
+        (["sweep=small", f"folds={2000 * '['}"], r"folds=\[+ must be a list"),
         (["sweep=small", "output_dir=here"], "output_dir cannot be set in a search: .*folder= is that of the search"),
         (["sweep=small", "ckpt_path=last.ckpt"], "ckpt_path cannot be set in a search"),
         (["sweep=small", "hydra.verbose=true"], "hydra.verbose cannot be set in a search"),

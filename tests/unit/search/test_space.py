@@ -1,5 +1,6 @@
 """What the YAML of a sweep means, and values as Hydra reads them."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_every_sweep_says_its_command(path):
         ({"search": {"x": {"choices": []}}}, r"search.x.choices must be a list such as \[16, 32\]"),
         ({"search": {"x": {"choices": [1], "low": 0}}}, "search.x.low is unknown; it must be one of choices"),
         ({"search": {"x": 3}}, "search.x must be a mapping"),
+        ({"search": {"x": {"low": 0.1, "high": math.inf}}}, "search.x.high=inf must be a number from -1e300 to 1e300"),
+        ({"search": {"x": {"low": math.nan, "high": 1}}}, "search.x.low=nan must be a number from -1e300 to 1e300"),
+        ({"search": {"x": {"low": 1, "high": 10**400}}}, r"search.x.high=10+ must be a number from -1e300 to 1e300"),
+        ({"search": {"x": {"low": 0.1, "high": 1, "step": math.inf}}}, "search.x.step=inf must be a number from"),
+        ({"search": {"x": {"low": 0.0, "high": 1, "step": 1e-30}}}, "search.x.step=1e-30 must be larger"),
+        ({"overrides": 3}, r"overrides=3 must be a list such as \[stage=scratch, max_epochs=8\]"),
+        ({"overrides": "stage=scratch"}, "overrides=stage=scratch must be a list"),
+        ({"objectives": 3}, r"objectives=3 must be a list such as \[\{metric: val/auc\}\]"),
+        ({"objectives": {"metric": "val/auc"}}, r"objectives=.* must be a list"),
         ({"overrides": ["stage"]}, "overrides: stage must be KEY=VALUE"),
         ({"objectives": [{"metric": "test/auc"}]}, "test/auc would select on the test images"),
         ({"objectives": [{"metric": "val/acuracy"}]}, r"val/acuracy is unknown \(did you mean val/accuracy"),
@@ -61,6 +71,9 @@ def test_every_sweep_says_its_command(path):
         ({"pruner": {"name": "median", "reduction_factor": 3}}, "pruner.reduction_factor is unknown"),
         ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "pruner.n_warmup_steps=-1 must be a whole number"),
         ({"sampler": {"name": "grid"}}, "sampler.name=grid is unknown; it must be one of tpe, random"),
+        ({"sampler": {"name": ["x"]}}, r"sampler.name=\['x'\] is unknown; it must be one of tpe, random"),
+        ({"folds": 3}, r"folds=3 must be a list such as \[0, 1, 2\]"),
+        ({"folds": 0}, r"folds=0 must be a list such as \[0, 1, 2\]"),
         ({"folds": [0, 0]}, r"folds=\[0, 0\] must be different whole numbers from 0"),
         ({"seed": -1}, "seed=-1 must be a whole number from 0"),
         (
