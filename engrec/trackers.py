@@ -378,7 +378,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if isinstance(found, dict) and all(value is None or isinstance(value, str) for value in found.values()):
             return found
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ValueError(f"{path} is damaged: remove it, and the run resumes as a new run at Weights & Biases")
 

@@ -301,7 +301,7 @@ def _recorded(folder: Path) -> str | None:
     """The number of the last job that was submitted for this folder."""
     try:
         return str(json.loads((folder / "job.json").read_text(encoding="utf-8"))["slurm"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,13 @@ class Journal(JournalFileBackend):
     needed, nor left behind. A write that fails leaves none of it in the file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.line = path, 0
         repair(path)
         super().__init__(str(path))
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        for self.line, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
+            yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         size = self.path.stat().st_size
@@ -63,15 +67,29 @@ def repair(path: Path) -> None:
         if line.endswith(b"\n") and _is_json(line):
             continue
         if number < len(lines):
-            raise ValueError(f"{path}, line {number} is damaged: restore that file from a copy, or remove its folder")
+            raise _damaged(path, number)
         os.truncate(path, sum(map(len, lines[:-1])))
 
 
 def _is_json(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
+
+
+def _damaged(path: Path, line: int) -> ValueError:
+    return ValueError(f"{path}, line {line} is damaged: restore that file from a copy, or remove its folder")
+
+
+def replayed(journal: Journal) -> JournalStorage:
+    """What the journal's lines make. Raises ValueError for a line that is JSON, and no change that Optuna knows."""
+    try:
+        return JournalStorage(journal)
+    except OSError:
+        raise
+    except Exception as error:  # whatever Optuna meets in it
+        raise _damaged(journal.path, journal.line) from error
 
 
 @contextmanager
@@ -100,7 +118,7 @@ def open_study(folder: Path, sweep: Sweep, url: str | None = None) -> optuna.Stu
     with turn(folder) if url else nullcontext():  # two that create the tables of a database disturb each other
         study = optuna.create_study(
             study_name=folder.resolve().name if url else sweep.name,
-            storage=open_database(url) if url else JournalStorage(Journal(folder / "journal.log")),
+            storage=open_database(url) if url else replayed(Journal(folder / "journal.log")),
             directions=[objective.direction for objective in sweep.objectives],
             load_if_exists=True,
         )

@@ -139,7 +139,7 @@ def test_only_a_resumed_run_keeps_its_id(tmp_path):
     assert new(tmp_path, stage="test", ckpt_path=f"{tmp_path}/best.ckpt")._wandb_init["id"] is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 3}', '{"id":' * 100_000], ids=range(5))
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "wandb.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'wandb.json'} is damaged: remove it")):

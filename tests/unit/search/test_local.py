@@ -50,6 +50,14 @@ def test_another_process_with_the_number_of_a_dead_trial_is_left_alone(tmp_path)
     assert other.wait(5) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"pid": 1}', '{"pid": 1e999, "began": "x"}', '{"pid":' * 100_000], ids=range(5)
+)
+def test_a_damaged_record_of_a_process_is_none(tmp_path, text):
+    (tmp_path / "process.json").write_text(text)
+    assert processes.read_record(tmp_path / "process.json") is None
+
+
 def test_a_trial_in_an_allocation_does_not_take_itself_for_a_task_of_the_job(tmp_path, monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_RESTART_COUNT", "SLURM_CONF", "SBATCH_ACCOUNT"):
         monkeypatch.setenv(name, "1")

@@ -246,6 +246,14 @@ def test_slurm_may_be_away_for_a_while(cluster, launcher, tmp_path):
         launcher.look()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"slurm":' * 100_000], ids=range(4))
+def test_a_damaged_record_of_a_job_is_as_none(cluster, launcher, tmp_path, text):
+    [folder] = folders(tmp_path, 1)
+    (folder / "job.json").write_text(text)
+    cluster.known = [("3", "FAILED", slurm.job_name(folder))]
+    assert launcher.left_over([folder]) == {}
+
+
 def test_what_a_dead_search_left_is_known_by_name(cluster, launcher, tmp_path):
     """Even where the search died before it had written the number down."""
     goes_on, unrecorded, failed, failed_before, cancelled, twice, none = folders(tmp_path, 7)

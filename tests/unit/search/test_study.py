@@ -45,6 +45,26 @@ def test_a_last_line_of_zeros_is_cut_off_and_damage_elsewhere_is_reported(tmp_pa
     assert path.read_bytes() == b'{"a": 1}\n{"b"\n{"c": 3}\n'
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        '{"op_code":0}',
+        '{"op_code":99,"worker_id":"x"}',
+        '{"op_code":[]}',
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_line_that_is_no_change_of_a_search_is_reported(tmp_path, line, number):
+    searched(tmp_path, parsed(tmp_path), n_trials=1)
+    journal = tmp_path / "journal.log"
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([*lines[: number - 1], line, *lines[number - 1 :], ""]))
+    with pytest.raises(ValueError, match=rf"journal.log, line {number} is damaged: restore that file from a copy"):
+        open_study(tmp_path, parsed(tmp_path))
+
+
 def test_a_write_that_fails_leaves_no_part_of_a_line(tmp_path, monkeypatch):
     path = tmp_path / "journal"
     storage = optuna.storages.JournalStorage(Journal(path))
