@@ -14,6 +14,7 @@ from engrec.machine import cluster
 from engrec.machine.files import lock
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
+MOST = 1000  # runs in parallel; no machine has room for more
 
 
 def visible() -> list[str]:
@@ -78,6 +79,7 @@ def locks(names: Sequence[str]) -> list[Path]:
 
 def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
     """The environment of each parallel run: a GPU that no other search or sweep uses, or a share of the CPU cores."""
+    check_parallel(workers or 1)
     found = [] if accelerator == "cpu" else visible()
     number = workers or max(1, len(found))
     found = [take(tuple(found)) for _ in found[:number]]  # until this process ends
@@ -86,6 +88,11 @@ def slots(accelerator: str, workers: int | None) -> list[dict[str, str]]:
     for index, slot in enumerate(environments if found else []):
         slot[VARIABLE] = found[index % len(found)]
     return environments
+
+
+def check_parallel(number: int) -> None:
+    if number > MOST:
+        raise ValueError(f"{number} runs in parallel are too many: set workers= or --jobs to at most {MOST}")
 
 
 def cores() -> int:

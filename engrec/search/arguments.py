@@ -10,6 +10,7 @@ import yaml
 
 from engrec.config import Config
 from engrec.errors import CONF, nearest
+from engrec.machine import gpus
 from engrec.search import slurm, space
 from engrec.search.shared import masked
 from engrec.search.space import Sweep, key_of
@@ -63,12 +64,14 @@ def parse(arguments: list[str], description: str | None = None) -> Options:
             overrides.append(argument)
     sweep = space.read(sweep_file(ours.get("sweep")))
     fixed = tuple(key for key in sweep.search if key in {key_of(override) for override in overrides})
+    workers = whole("workers", ours["workers"]) if "workers" in ours else None
+    gpus.check_parallel(workers or 1)
     sweep = with_folds(sweep.fixed(overrides), ours.get("folds"))
     return Options(
         sweep=sweep,
         folder=Path(ours.get("folder") or Path("outputs", "sweeps", sweep.name)),
         n_trials=whole("n_trials", ours.get("n_trials", "20")),
-        workers=whole("workers", ours["workers"]) if "workers" in ours else None,
+        workers=workers,
         timeout=seconds(ours.get("timeout")),
         slurm=options_of_slurm(ours.get("launcher", "local"), of_slurm),
         fixed=fixed,

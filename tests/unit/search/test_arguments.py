@@ -23,6 +23,10 @@ from engrec.search.arguments import parse, sweep_file
         ([], "sweep= is missing: set it to small"),
         (["sweep=small", "n_trials=0"], "n_trials=0 must be a whole number from 1"),
         (["sweep=small", "workers=two"], "workers=two must be a whole number from 1"),
+        (
+            ["sweep=small", "workers=99999999999"],
+            "99999999999 runs in parallel are too many: set workers= or --jobs to",
+        ),
         (["sweep=small", "timeout=-1"], "timeout=-1 must be a number of seconds"),
         (["sweep=small", "timeout=nan"], "timeout=nan must be a number of seconds"),
         (["sweep=small", "n_trial=3"], r"there is no n_trial \(did you mean n_trials\?\)"),
@@ -79,6 +83,9 @@ def test_every_worker_has_a_gpu_or_its_share_of_the_cores(monkeypatch, tmp_path)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(gpus, "cores", lambda: 9)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="1001 runs in parallel are too many"):
+        gpus.slots("cpu", 1001)
+    assert len(gpus.slots("cpu", 1000)) == 1000
     assert gpus.slots("auto", None) == [{"OMP_NUM_THREADS": "9"}]
     assert gpus.slots("auto", 4) == [{"OMP_NUM_THREADS": "2"}] * 4
     assert gpus.slots("auto", 20) == [{"OMP_NUM_THREADS": "1"}] * 20
