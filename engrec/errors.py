@@ -18,6 +18,7 @@ from engrec.machine.streams import unbreakable_output
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
+NO_TEXT = r"-?\.?\d[\d_]*\.?[\d_]*(e-?\d[\d_]*)?|-?(inf|nan)|true|false|null"  # what Hydra reads as something else
 # Exit statuses that a search and a selection act upon: EX_DATAERR, EX_SOFTWARE and EX_IOERR of sysexits.h.
 BAD_CHECKPOINT, DIVERGED, DISK_FULL = 65, 70, 74
 
@@ -44,11 +45,17 @@ def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
 
 
 def quoted(path: Path | str) -> str:
-    """A path, quoted for Hydra's command line if it needs to be."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
-        return str(path)
+    """A path, quoted for Hydra's command line if it needs to be; the configuration then has the path as it is."""
+    text = str(path)
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", text) and not re.fullmatch(NO_TEXT, text, flags=re.IGNORECASE):
+        return text
+    # To OmegaConf a backslash is literal unless ${ follows.
+    return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+
+
+def in_quotes(text: str) -> str:
     # In Hydra's grammar a backslash is literal unless a quotation mark follows.
-    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(path))
+    inside = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{inside}'"
 
 
@@ -183,7 +190,7 @@ def _unparsed(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not value or re.fullmatch(r"[\w.@/+~-]+", key) is None:
         return f"{override}: every argument must be KEY=VALUE, such as stage=pretrain or dataset=fer2013"
-    return f"{override} has characters that need quotes: {in_shell(f'{key}={quoted(value)}')}"
+    return f"{override} has characters that need quotes: {in_shell(f'{key}={in_quotes(value)}')}"
 
 
 def _without_option(override: str) -> str:

@@ -18,13 +18,14 @@ from engrec.runs.folder import config_of, finished
 def test_the_command_of_a_run_of_a_sweep_can_be_pasted_and_makes_that_run(compose, tmp_path, typed):
     key, _, value = typed.partition("=")
     [escaped] = OverridesParser.create().parse_override(f"{key}=choice({value})").sweep_string_iterator()
-    base, folder = ("experiment=fer2013_short", "split=kfold", "ckpt_path=last"), tmp_path / "it's a sweep" / "0"
+    base, folder = ("experiment=fer2013_short", "split=kfold", "ckpt_path=last"), tmp_path / "it's a ${sweep}" / "0"
     line = str(Command((*base, f"{key}={escaped}"), {}, 0, folder, True))
     done = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
     python, script, *pasted = done.stdout.splitlines()
     assert (python, script) == ("python", "train.py")
     assert not any("\\:" in word for word in pasted)
     assert compose(*pasted) == compose(*base, typed, f"output_dir={quoted(folder)}")
+    assert compose(*pasted).output_dir == str(folder)
 
 
 def resuming(cfg, folder):

@@ -1,7 +1,6 @@
 """What the YAML of a sweep means, and values as Hydra reads them."""
 
 import math
-from pathlib import Path
 
 import pytest
 import sweep as script
@@ -127,9 +126,26 @@ def to_six_digits(value):
     return float(f"{value:.5e}") if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize("path", ["plain/0", "with space", "a=b,c", "it's", "[x]{y}", "a\\b", "a\\'b\\", "grün"])
+PATHS = [
+    "plain/0", "with space", " a ", "a=b,c", "it's", "[x]{y}", "a\\b", "a\\'b\\", "a\\\n", "grün", "",
+    "m/${x}", "\\\\${x}\\", "${it's", "$${a}\\'${b}'", "${oc.env:HOME}",
+    "1e3", "-1E+3", "7", "-7", "1_000", ".5", "1.", "-.5e-1_0", "0x10", "1/2", "inf", "-Inf", "NaN",
+    "null", "None", "True", "false", "~", "-", "[a]", "[1,2]", "{a:1}", "range(3)", "a,b", "1,2", "glob(*)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_hydra_reads_a_path_as_it_is(path):
-    assert OverridesParser.create().parse_override(f"output_dir={quoted(Path(path))}").value() == path
+    override = OverridesParser.create().parse_override(f"output_dir={quoted(path)}")
+    assert not override.is_sweep_override()
+    read = OmegaConf.create({"output_dir": override.value()}).output_dir
+    assert (read, type(read)) == (path, str)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab1e.-_+/\\'\"${}[](),:=~ \n\tü") | st.text("1e.-_+INFinfa", max_size=5))
+def test_hydra_reads_any_path_as_it_is(path):
+    test_hydra_reads_a_path_as_it_is(path)
 
 
 def test_what_the_command_line_fixes_is_not_searched(tmp_path):
