@@ -10,6 +10,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -26,8 +27,12 @@ class Checked(Callback):
     """Hydra's callback that ends a sweep before its first run if a later one would be refused."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        problems = []
-        for overrides in runs_to_check(list(config.hydra.overrides.task)):
+        problems, runs = [], []
+        try:
+            runs = list(runs_to_check(list(config.hydra.overrides.task)))
+        except ValueError as error:
+            problems.append(explain(error))
+        for overrides in runs:
             try:
                 check_run(overrides)
             except Exception as error:
@@ -37,14 +42,21 @@ class Checked(Callback):
 
 
 def runs_to_check(typed: list[str]) -> Iterator[list[str]]:
-    """Each value of a key that is swept over, beside the first values of the others."""
-    parsed = OverridesParser.create().parse_overrides(typed)
+    """Each value of a key that is swept over, beside the first values of the others.
+
+    Raises ValueError for a key without values, with which Hydra would launch no run, and exit with 0.
+    """
+    started = GlobalHydra.instance()
+    loader = started.config_loader() if started.is_initialized() else None  # it knows what glob(*) stands for
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(typed)
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     swept = {
         override.get_key_element(): list(islice(override.sweep_string_iterator(), MOST))
         for override in parsed
         if override.is_sweep_override()
     }
+    if empty := [line for line in typed if swept.get(line.partition("=")[0]) == []]:
+        raise ValueError(f"{empty[0]} names no run: set at least one value, such as seed=0,1 or model=cnn,vgg")
     for key, values in swept.items():
         others = [f"{other}={found[0]}" for other, found in swept.items() if other != key]
         yield from ([*fixed, *others, f"{key}={value}"] for value in values)
@@ -61,9 +73,14 @@ def check_run(overrides: list[str]) -> None:
 
 
 def check_fold(cfg: DictConfig) -> None:
-    """Raise ValueError for a fold beyond the last, if the split itself says how many there are."""
-    if "num_folds" in cfg.split:
-        splits.check_fold(cfg.split.fold, cfg.split.num_folds)
+    """Raise ValueError for a fold that no data set has: of split=loso, only the data set knows the last."""
+    split = cfg.split
+    if "num_folds" in split:
+        splits.check_fold(split.fold, split.num_folds)
+    elif split.get("fold", 0) < 0:
+        raise ValueError(f"split.fold={split.fold} must be a whole number from 0")
+    if split.get("num_outer") and not 0 <= split.outer < split.num_outer:
+        raise ValueError(f"split.outer={split.outer} must be from 0 to {split.num_outer - 1}")
 
 
 @cache  # once in a process

@@ -6,7 +6,10 @@ import sys
 import textwrap
 
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
+from engrec.errors import CONF
 from engrec.search import grid
 
 
@@ -46,6 +49,29 @@ def test_each_value_of_each_key_is_checked_once():
     assert runs[2] == ["stage=scratch", "+x='a b'", "model=cnn", "seed=0", "split.fold=7"]
     assert runs[4] == ["stage=scratch", "+x='a b'", "split.fold=0", "seed=0", "model=vgg"]
     assert len(runs) == 3 + 2 + grid.MOST
+
+
+@pytest.mark.parametrize("empty", ["seed=range(0)", "seed=glob(*)", "model=glob(zzz*)", "+x=shuffle(range(2,2))"])
+def test_a_key_without_values_is_refused(empty):
+    config = OmegaConf.create({"hydra": {"overrides": {"task": ["stage=scratch", empty, "batch_size=8,16"]}}})
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(SystemExit) as stopped:
+        grid.Checked().on_multirun_start(config)
+    assert stopped.value.code.startswith(f"error: {empty} names no run: set at least one value")
+
+
+def test_the_options_of_a_group_are_checked():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        runs = list(grid.runs_to_check(["stage=scratch", "split=glob(k*)"]))
+    assert runs == [["stage=scratch", "split=kfold"]]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["split=loso split.fold=-1", "split=nested split.outer=5", "split=nested split.fold=3"]
+)
+def test_a_fold_that_no_data_set_has_is_refused(compose, wrong):
+    with pytest.raises(ValueError, match=f"{wrong.split()[1]} must be "):
+        grid.check_run(["stage=scratch", "ckpt_path=last", *wrong.split()])
+    grid.check_run(["stage=scratch", "ckpt_path=last", "split=nested", "split.outer=9", "split.num_outer=null"])
 
 
 def test_a_run_that_would_be_refused_is_refused(compose):
