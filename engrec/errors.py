@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import Container, OmegaConf
 
 from engrec.machine.streams import unbreakable_output
+from engrec.words import printable
 
 CONF = Path(__file__).parents[1] / "conf"
 log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def explain(error: BaseException) -> str:
         return " ".join(text.partition("\nError stream")[0].split())
     if (override := getattr(error, "override", None)) is not None:
         return _unparsed(override)
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _unparsed(override: str) -> str:

@@ -107,11 +107,17 @@ def test_a_change_of_what_was_written_is_refused(path, place):
 def test_in_another_order_it_is_the_same_file(path):
     saved, data = checkpoint.read(path), path.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
-    tensors = dict(reversed(load(data).items()))
-    rewritten = save(tensors, json.loads(data[8 : 8 + length])["__metadata__"])
-    assert rewritten != data
-    path.write_bytes(rewritten)
-    assert all(torch.equal(checkpoint.read(path)["state_dict"][name], saved["state_dict"][name]) for name in tensors)
+    header, values = json.loads(data[8 : 8 + length]), data[8 + length :]
+    reordered, body = {"__metadata__": header.pop("__metadata__")}, b""
+    for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"], reverse=True):
+        start, end = tensor["data_offsets"]
+        reordered[name] = tensor | {"data_offsets": [len(body), len(body) + end - start]}
+        body += values[start:end]
+    assert body != values
+    written = json.dumps(reordered).encode()
+    written += b" " * (-len(written) % 8)
+    path.write_bytes(struct.pack("<Q", len(written)) + written + body)
+    assert all(torch.equal(checkpoint.read(path)["state_dict"][name], saved["state_dict"][name]) for name in header)
 
 
 def test_a_file_of_an_earlier_version_has_no_checksum_and_is_read(module, about, path):
