@@ -57,8 +57,8 @@ LIMITS: dict[str, Any] = {
 }
 # With these, an epoch could end without a validation or a checkpoint.
 NOT_OURS = (
-    "barebones", "check_val_every_n_epoch", "enable_checkpointing", "fast_dev_run", "max_steps", "max_time",
-    "overfit_batches", "val_check_interval",
+    "barebones", "check_val_every_n_epoch", "fast_dev_run", "max_steps", "max_time", "overfit_batches",
+    "val_check_interval",
 )  # fmt: skip
 
 

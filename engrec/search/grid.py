@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,8 +28,9 @@ class Checked(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         problems, runs = [], []
+        typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # ${output_dir} is not known yet
         try:
-            runs = list(runs_to_check(list(config.hydra.overrides.task)))
+            runs = list(runs_to_check(cast(list[str], typed)))
         except ValueError as error:
             problems.append(explain(error))
         for overrides in runs:
