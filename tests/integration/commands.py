@@ -114,6 +114,7 @@ def become(words, folder, env, outputs, session):
     for name in WITHOUT:
         os.environ.pop(name, None)
     os.environ.update(env)
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     for descriptor, path in zip((1, 2), outputs, strict=True):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(opened, descriptor)

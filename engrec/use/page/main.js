@@ -189,9 +189,9 @@ function play() {
 /* The CSV, and beside it what it was made with. */
 function save() {
   const { record } = state;
-  const name = `${record.name.replace(/\.[^.]*$/, "")}_predictions`;
-  download(`${name}.csv`, record.csv(), "text/csv");
-  download(`${name}.json`, record.sidecar(navigator.userAgent), "application/json");
+  const [table, about] = record.files;
+  download(table, record.csv(), "text/csv");
+  download(about, record.sidecar(navigator.userAgent), "application/json");
 }
 
 function download(name, text, type) {

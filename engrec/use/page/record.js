@@ -67,6 +67,11 @@ export class Record {
     return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
   }
 
+  /* What the CSV and the JSON beside it are called. */
+  get files() {
+    return [".csv", ".json"].map((ending) => `${this.name.replace(/\.[^.]*$/, "")}_predictions${ending}`);
+  }
+
   /* JSON, as scripts/predict.py writes it beside the CSV. browser: how it calls itself. */
   sidecar(browser) {
     const { versions, ...facts } = this.about.sidecar;
@@ -76,6 +81,7 @@ export class Record {
       complete: this.isComplete && !this.isFull && !damage,
       ...facts,
       versions: { ...versions, browser },
+      files: this.files,
       inputs: [this.counted],
       unreadable: damage ? [`${this.name}: ${damage}`] : [],
       rows: this.rows.length,
