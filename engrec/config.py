@@ -208,14 +208,10 @@ def _values(cfg: DictConfig) -> Iterator[str]:
 
     if cfg.monitor not in (allowed := [f"val/{key}" for key in logged()]):
         yield f"monitor={cfg.monitor} must be one of {', '.join(allowed)}"
-    for name, node in _nodes(cfg.callbacks):
-        if (monitor := node.get("monitor")) not in (None, *allowed, *(f"train/{key}" for key in logged())):
+    for name, node in cfg.callbacks.items():
+        monitor = node.get("monitor") if OmegaConf.is_dict(node) else None
+        if monitor not in (None, *allowed, *(f"train/{key}" for key in logged())):
             yield f"callbacks.{name}.monitor={monitor} must be one of {', '.join(allowed)}"
-
-
-def _nodes(group: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """The parts of a group that are nodes, by name."""
-    return ((str(name), node) for name, node in group.items() if OmegaConf.is_dict(node))
 
 
 def _file_problem(key: str, cfg: DictConfig) -> str:
@@ -306,8 +302,8 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}._target_={node['_target_']} cannot be imported ({error})"
             continue
         values = {name: value for name, value in _plain(node).items() if name != "_target_"}
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         for name in values:
-            takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
             if name.startswith("_") or (name not in parameters and not takes_all):
                 yield f"{key}.{name} is unknown{nearest(name, parameters)}; {key} takes {', '.join(parameters)}"
         if node["_target_"].startswith("engrec."):

@@ -198,7 +198,8 @@ def given_faces(boxes: Sequence[Sequence[float]], width: int, height: int) -> li
         if len(box) != 4:
             raise ValueError(f"a box must be x, y, width and height in pixels, found {tuple(box)}")
         x, y, w, h = map(float, box)
-        faces.append(Face((x, y, w, h)))
-        if problem := faces[-1].problem(width, height):
+        face = Face((x, y, w, h))
+        if problem := face.problem(width, height):
             raise ValueError(problem)
+        faces.append(face)
     return faces

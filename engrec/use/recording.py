@@ -269,8 +269,8 @@ class _Recording:
         self.say(f"error: {line}")
 
     def finish(self, ours: set[str]) -> None:
-        """Write what describes the tables, and remove what earlier predictions in this folder have left: of ours, what
-        is not written anew."""
+        """Write what describes the tables, and remove the files of earlier predictions (ours) that were not written
+        again."""
         if self.windows is not None and not self.windows.num_rows:  # of all videos none could be read
             self.done.files.remove(WINDOWS)
         if self.sheet.write(self.folder / SHEET):
@@ -279,8 +279,9 @@ class _Recording:
             self.done.answers = []
         self.done.files.append(SIDECAR)
         write_text(self.folder / SIDECAR, json.dumps(self.about(), indent=2) + "\n")
+        old = (ours | {WINDOWS}) - set(self.done.files)
         for path in self.folder.iterdir():
-            if path.name in (ours | {WINDOWS}) - set(self.done.files):
+            if path.name in old:
                 path.unlink()
 
     def about(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def ran(tmp_path_factory):
     """With as many threads as a user has, where the tests have one."""
     folder = tmp_path_factory.mktemp("benchmark")
     command = [sys.executable, ROOT / "scripts" / "benchmark.py", "--quick", "--check", "trainer.accelerator=cpu"]
-    command += ["model.width=0.25"]  # of the default network: a third of the time
+    command += ["model.width=0.25"]  # the default network, narrower: it takes less time
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command += ["--out", folder]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)

@@ -59,10 +59,10 @@ def test_a_value_that_is_not_refused_trains_or_gets_one_line(compose, tmp_path, 
     alone = [(key, value) for key, value in pairs if value != 0 and key.startswith("optimizer.")]  # which diverge
     for value in (0, 10**9):
         group = [pair for pair in pairs if pair[1] == value and pair not in alone]
-        # Where a run with all of them trains, each does; what is refused is named, and left out of the next run.
+        # Where a run with all of them trains, each does; what is refused is named, and tried alone.
         while group and (error := answer(folder, *command, *words(group), f"output_dir=all{value}")):
             named = [(key, value) for key, value in group if key.rpartition(".")[2] in error]
-            alone += [] if named else group
+            alone += named or group
             group = [pair for pair in group if pair not in named] if named else []
     for number, override in enumerate(words(alone)):
         answer(folder, *command, override, f"output_dir=run{number}")
