@@ -178,6 +178,7 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"{null[0]}=null: a run cannot do without it, remove the override")
     if problems := [*_values(cfg), *_combinations(cfg), *_signatures(cfg)]:
         raise ValueError("; ".join(problems))
+    _check_constructors(cfg)
 
 
 def mode(monitor: str) -> str:
@@ -314,6 +315,15 @@ def _signatures(cfg: DictConfig) -> Iterator[str]:
             allowed = LIMITS.get(f"{key}.{name}", {bool: bool, int: float, float: float}.get(type(default)))
             if words := expected(value, allowed):
                 yield f"{key}.{name}={value} must be {words}"
+
+
+def _check_constructors(cfg: DictConfig) -> None:
+    """Raise ValueError for what a constructor refuses beyond its signature, such as model.widths=[8]."""
+    import torch  # imported here: it would delay --help
+
+    with torch.device("meta"):  # a network without memory
+        for name in ("split", "augment", "mixup", *(["model"] if cfg.stage != "test" else [])):
+            instantiate(cfg[name], _convert_="all")
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

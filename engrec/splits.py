@@ -69,7 +69,7 @@ class Holdout(Strategy):
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         rest, test = _hold_out(
-            np.arange(len(labels)), labels, _required(subjects), self.test_fraction, self.seed, "test_fraction"
+            np.arange(len(labels)), labels, required(subjects), self.test_fraction, self.seed, "test_fraction"
         )
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
 
@@ -86,7 +86,7 @@ class KFold(Strategy):
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         from sklearn.model_selection import StratifiedGroupKFold  # slow to load, and used by no other split
 
-        groups = _required(subjects)
+        groups = required(subjects)
         num_subjects = len(np.unique(groups))
         if not 2 <= self.num_folds <= num_subjects:
             advice = f": set split.num_folds={min(num_subjects, 5)}" if num_subjects > 1 else ""
@@ -109,7 +109,7 @@ class LeaveOneSubjectOut(Strategy):
     seed: Seed = 0
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
-        names, group = np.unique(_required(subjects), return_inverse=True)
+        names, group = np.unique(required(subjects), return_inverse=True)
         check_fold(self.fold, len(names))
         rest, test = np.flatnonzero(group != self.fold), np.flatnonzero(group == self.fold)
         return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
@@ -131,7 +131,7 @@ class Nested(Strategy):
     seed: Seed = 0
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
-        people = _required(subjects)
+        people = required(subjects)
         outer = (
             LeaveOneSubjectOut(self.outer)
             if self.num_outer is None
@@ -161,7 +161,7 @@ class Teachers(Strategy):
                 "the data set has no official split, whose training images split=teachers divides; set split=kfold"
             )
         kept = np.flatnonzero(official == "train")
-        groups = _required(subjects)
+        groups = required(subjects)
         return _within(kept, KFold(self.fold, self.num_folds, self.val_fraction, self.seed), labels, groups)
 
 
@@ -252,7 +252,8 @@ def _check_subjects(seen: dict[str, set]) -> None:
             )
 
 
-def _required(subjects: np.ndarray | None) -> np.ndarray:
+def required(subjects: np.ndarray | None) -> np.ndarray:
+    """The subject ids. Raises ValueError where there are none."""
     if subjects is None:
         raise ValueError(
             "the data set has no subjects; prepare it with --subject-regex, or a subject column "

@@ -96,10 +96,24 @@ def read_groups(runs: Iterable[Run]) -> list[Group]:
         by_settings: dict[str, list[Run]] = {}
         for run in same_kind:
             by_settings.setdefault(json.dumps([run.settings.get(k) for k in keys], default=str), []).append(run)
-        for members in by_settings.values():
-            name = members[0].kind | {"settings": describe(members[0], same_kind)}
-            groups += [pool(name | {"views": views}, members, file) for views, file in prediction_files(members)]
+        for same_settings in by_settings.values():
+            settings = describe(same_settings[0], same_kind)
+            for start, members in by_start(same_settings).items():
+                name = members[0].kind | {"settings": f"{settings} {start}".strip()}
+                groups += [pool(name | {"views": views}, members, file) for views, file in prediction_files(members)]
     return sorted(groups, key=lambda g: (STAGES.index(g.name["stage"]), *list(g.name.values())[1:]))
+
+
+def by_start(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs of the same settings, divided by init_from where several starts were tried on the same folds and seeds. A
+    checkpoint of its own for each fold, or for each seed, does not divide them."""
+    starts: dict[str, list[Run]] = {}
+    for run in runs:
+        starts.setdefault(f"init_from={format_value(run.settings.get('init_from'))}", []).append(run)
+    folds = [{run.settings.get("split.fold") for run in same} for same in starts.values()]
+    repeated = len({(run.seed, run.settings.get("split.fold")) for run in runs}) < len(runs)
+    several = repeated and len(starts) > 1 and all(found == folds[0] for found in folds)
+    return starts if several else {"": list(runs)}
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -193,7 +207,7 @@ def join(folds: Sequence[Fold]) -> Predictions:
             if source in tested_by:
                 raise ValueError(
                     f"{tested_by[source].folder} and {run.folder} were tested on the same images, such as {source}, "
-                    "with the same seed and the same settings (init_from and ckpt_path do not count): name only one"
+                    "with the same seed and the same settings: name only one"
                 )
         tested_by |= dict.fromkeys(part.sources.tolist(), run)
     clips = ["clips"] if all(part.clips is not None for _, part in folds) else []

@@ -10,9 +10,11 @@ from functools import cache
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from engrec import splits
@@ -74,14 +76,22 @@ def check_run(overrides: list[str]) -> None:
 
 
 def check_fold(cfg: DictConfig) -> None:
-    """Raise ValueError for a fold that no data set has: of split=loso, only the data set knows the last."""
+    """Raise ValueError for a fold that there is not: of split=loso, only the data set knows the last."""
     split = cfg.split
-    if "num_folds" in split:
-        splits.check_fold(split.fold, split.num_folds)
-    elif split.get("fold", 0) < 0:
-        raise ValueError(f"split.fold={split.fold} must be a whole number from 0")
+    if "fold" in split:
+        num_folds = (
+            split.num_folds if "num_folds" in split else num_subjects(OmegaConf.to_yaml(cfg.dataset, resolve=True))
+        )
+        splits.check_fold(split.fold, num_folds)
     if split.get("num_outer") and not 0 <= split.outer < split.num_outer:
         raise ValueError(f"split.outer={split.outer} must be from 0 to {split.num_outer - 1}")
+
+
+@cache  # of all folds of a sweep
+def num_subjects(dataset: str) -> int:
+    """Of the data set with this configuration, as YAML. Raises ValueError where it has no subject ids."""
+    faces = instantiate(OmegaConf.create(dataset), _convert_="all")
+    return len(np.unique(splits.required(faces.subjects)))
 
 
 @cache  # once in a process

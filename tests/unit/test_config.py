@@ -92,6 +92,20 @@ def test_no_group_is_forgotten():
     assert found - {"sweep"} == covered | {"logger", "experiment", "hydra"}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=resnet_small", "model.widths=[8]"], "model.widths=[8] must be three numbers"),
+        (["augment=progressive", "augment.sizes=[[0.5]]"], "augment.sizes=[[0.5]]"),
+    ],
+)
+def test_what_a_signature_does_not_say_is_asked_of_the_constructor(compose, overrides, words):
+    cfg = compose("stage=scratch", *overrides)
+    with pytest.raises(Exception) as error:  # noqa: PT011 (Hydra's, around the class's own)
+        check(cfg)
+    assert words in explain(error.value)
+
+
 def test_missing_values_are_said_all_at_once(compose):
     message = problem(compose("stage=finetune", "dataset=prepared"))
     assert message.startswith("missing ")

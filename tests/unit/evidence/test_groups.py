@@ -230,6 +230,27 @@ def test_a_group_of_options_that_differs_is_named_alone_and_then_what_differs_in
     ]
 
 
+def test_several_starts_on_the_same_folds_are_groups_of_their_own(tmp_path):
+    for seed, start in ((0, "engrec:ferplus"), (1, "engrec:ferplus"), (0, "first.ckpt")):
+        for fold in (0, 1):
+            part = take(some_images(seed=seed), slice(30 * fold, 30 * fold + 30))
+            folder = tmp_path / start / f"{seed}-{fold}"
+            write_run(folder, part, seed=seed, fold=fold, settings={"init_from": start})
+    one, other = groups_of(tmp_path)
+    assert names([one, other]) == ["init_from=engrec:ferplus", "init_from=first.ckpt"]
+    assert (one.seeds, len(one.runs), other.seeds, len(other.runs)) == ([0, 1], 4, [0], 2)
+
+
+@pytest.mark.parametrize("own", ["fold", "seed"])
+def test_a_start_of_its_own_for_each_fold_or_seed_does_not_divide_runs(tmp_path, own):
+    for seed in (0, 1):
+        for fold in (0, 1):
+            part = take(some_images(seed=seed), slice(30 * fold, 30 * fold + 30))
+            start = f"{own}{fold if own == 'fold' else seed}.ckpt"
+            write_run(tmp_path / f"{seed}-{fold}", part, seed=seed, fold=fold, settings={"init_from": start})
+    assert names(groups_of(tmp_path)) == [""]
+
+
 def test_settings_are_compared_among_runs_of_one_kind_alone(tmp_path):
     write_run(tmp_path / "a", some_images(), settings={"optimizer.lr": 0.01})
     write_run(tmp_path / "b", some_images(), stage="scratch", settings={"optimizer.lr": 0.1})
