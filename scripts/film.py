@@ -1,5 +1,7 @@
 """A film of two synthetic faces whose expressions change, one minute of 640×360: to try predict.py.
 
+One of the two leaves and returns.
+
 python scripts/film.py film.mp4
 python scripts/predict.py film.mp4
 """
@@ -11,7 +13,7 @@ from pathlib import Path
 from engrec.machine.signals import ctrl_c_exits
 
 with ctrl_c_exits():
-    from engrec.errors import errors_in_one_line
+    from engrec.errors import errors_in_one_line, in_shell
 
 
 def main(arguments: list[str]) -> None:
@@ -23,7 +25,7 @@ def main(arguments: list[str]) -> None:
     from engrec.use.film import RATE, SECONDS, film
 
     write_video(path, progress_bar(film(), path.name, "frames", RATE * SECONDS), RATE)
-    print(path)
+    print(f"wrote {path}; next: python scripts/predict.py {in_shell(str(path))}")
 
 
 if __name__ == "__main__":

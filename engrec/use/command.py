@@ -128,7 +128,9 @@ def _of(one: Counted) -> str:
     if one.kind == "picture":
         return f"{counted(one.read, 'picture')}, {counted(one.faces, 'face')}; {one.none:,} without a face"
     length = f"{counted(one.read, 'frame')}, {one.seconds or 0:.1f} s"
-    return f"{one.input}: {length}, {counted(one.ids, 'face')} told apart; {counted(one.none, 'frame')} without a face"
+    again = " (a person who leaves and returns counts again)" if one.ids > 1 else ""
+    faces = f"{counted(one.ids, 'face')} followed{again}"
+    return f"{one.input}: {length}, {faces}; {counted(one.none, 'frame')} without a face"
 
 
 def end(done: Recorded, total: int) -> None:

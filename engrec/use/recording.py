@@ -42,7 +42,7 @@ Failed = Callable[[str], None]
 
 @dataclass
 class Counted:
-    """Of one input, or of all pictures. read: pictures or frames; ids: the faces told apart; none: pictures or frames
+    """Of one input, or of all pictures. read: pictures or frames; ids: the faces followed; none: pictures or frames
     without a face; small: faces too small to be trusted."""
 
     input: str

@@ -97,7 +97,7 @@ def test_folders_and_videos_mixed_with_what_cannot_be_read(work, capsys):
         "error: 6 of 9 inputs could not be read, or not to their end",
     ]
     assert "2 pictures, 1 face; 1 without a face" in out
-    assert "lesson.mp4: 6 frames, 0.5 s, 1 face told apart; 0 frames without a face" in out
+    assert "lesson.mp4: 6 frames, 0.5 s, 1 face followed; 0 frames without a face" in out
     assert "1 of 7 faces under 40 pixels" in out
     assert "a.png: face 0 (small), " in out
 
