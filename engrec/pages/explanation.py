@@ -45,7 +45,7 @@ def table(explanation: Explanation) -> list[list[str]]:
     """The deletion scores in words: a heading, and a row for each share of blurred pixels."""
     drawn = "people" if explanation.by_person else "images"
     heading = [
-        f"Drop in the probability of the predicted class, {counted(explanation.num_images, 'image')}",
+        f"Drop in the answer's probability, {counted(explanation.num_images, 'image')}",
         "by the map",
         "at random",
         "by another's map",
@@ -84,7 +84,7 @@ def draw(page: Sheet, part: Shown, explanation: Explanation, top: float) -> None
         wrong = answer != label
         page.text(x, top + 0.17 - 0.13 * wrong, f"{answer[:WIDEST]} {part.probability[column]:.2f}", size=7.5)
         if wrong:
-            page.text(x, top + 0.17, f"labelled {label}"[: WIDEST + 4], size=7, color="0.45")
+            page.text(x, top + 0.17, f"label: {label}"[: WIDEST + 4], size=7, color="0.45")
         page.image(x, top + 0.27, SIDE, faces.images[i])
         page.image(x, top + 0.31 + SIDE, SIDE, overlaid(faces.images[i], part.maps[column]))
 

@@ -1,5 +1,7 @@
 """The sheet of an explanation, for whatever images there are to show."""
 
+from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_each_image_stands_above_its_map_and_nothing_is_cut_off(explanation, tmp
 
 def test_the_table_has_every_number_and_says_who_was_drawn(explanation):
     heading, row = table(explanation())
-    assert heading[0] == "Drop in the probability of the predicted class, 20 images"
+    assert heading[0] == "Drop in the answer's probability, 20 images"
     assert heading[-1] == "map − random [95 %, over people]"
     assert row == ["10 % of the pixels blurred", "0.300", "0.100", "0.200", "0.200 [0.100, 0.300]"]
     assert table(explanation(low=np.nan))[1][-1] == "0.200"
@@ -62,6 +64,16 @@ def test_maps_that_are_no_better_than_random_ones_are_not_to_be_trusted(explanat
         assert warned.height > plain.height
     assert one != other
     assert number(-0.0001) == "0.000"
+
+
+def test_no_text_is_written_over_another(explanation, monkeypatch):
+    monkeypatch.setattr("engrec.pages.explanation.write", lambda figure, path, dpi: figure)
+    names = ("disengaged", "nominally_engaged", "very_engaged")
+    given = replace(explanation(class_names=names, num_images=60), num_images=123_456)
+    figure = sheet(given, "")
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert len(boxes) > 15
+    assert not [(one, other) for one, other in combinations(boxes, 2) if one.overlaps(other)]
 
 
 def test_where_the_map_is_zero_the_image_is_left_as_it_is():
