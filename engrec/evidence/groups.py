@@ -110,10 +110,11 @@ def by_start(runs: Sequence[Run]) -> dict[str, list[Run]]:
     starts: dict[str, list[Run]] = {}
     for run in runs:
         starts.setdefault(f"init_from={format_value(run.settings.get('init_from'))}", []).append(run)
-    folds = [{run.settings.get("split.fold") for run in same} for same in starts.values()]
-    repeated = len({(run.seed, run.settings.get("split.fold")) for run in runs}) < len(runs)
-    several = repeated and len(starts) > 1 and all(found == folds[0] for found in folds)
-    return starts if several else {"": list(runs)}
+    tested = [[(run.seed, format_value(run.settings.get("split.fold"))) for run in same] for same in starts.values()]
+    folds = [{fold for _, fold in same} for same in tested]
+    repeated = len(set().union(*tested)) < len(runs)
+    several = repeated and all(found == folds[0] for found in folds)
+    return starts if several and len(starts) > 1 else {"": list(runs)}
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

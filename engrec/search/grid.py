@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from engrec import splits
-from engrec.config import check, composed
+from engrec.config import check, check_missing, composed
 from engrec.errors import explain
 from engrec.machine import gpus
 
@@ -78,11 +78,11 @@ def check_run(overrides: list[str]) -> None:
 def check_fold(cfg: DictConfig) -> None:
     """Raise ValueError for a fold that there is not: of split=loso, only the data set knows the last."""
     split = cfg.split
-    if "fold" in split:
-        num_folds = (
-            split.num_folds if "num_folds" in split else num_subjects(OmegaConf.to_yaml(cfg.dataset, resolve=True))
-        )
-        splits.check_fold(split.fold, num_folds)
+    if "num_folds" in split:
+        splits.check_fold(split.fold, split.num_folds)
+    elif "fold" in split:
+        check_missing(cfg.dataset)
+        splits.check_fold(split.fold, num_subjects(OmegaConf.to_yaml(cfg.dataset, resolve=True)))
     if split.get("num_outer") and not 0 <= split.outer < split.num_outer:
         raise ValueError(f"split.outer={split.outer} must be from 0 to {split.num_outer - 1}")
 

@@ -251,6 +251,14 @@ def test_a_start_of_its_own_for_each_fold_or_seed_does_not_divide_runs(tmp_path,
     assert names(groups_of(tmp_path)) == [""]
 
 
+def test_a_fold_or_start_of_another_type_divides_runs_all_the_same(tmp_path):
+    """A foreign config.yaml can have anything there."""
+    for name in ("a", "b"):
+        settings = {"init_from": [name], "split.fold": [0]}
+        write_run(tmp_path / name, some_images(), settings=settings)
+    assert names(groups_of(tmp_path)) == ["init_from=[a]", "init_from=[b]"]
+
+
 def test_settings_are_compared_among_runs_of_one_kind_alone(tmp_path):
     write_run(tmp_path / "a", some_images(), settings={"optimizer.lr": 0.01})
     write_run(tmp_path / "b", some_images(), stage="scratch", settings={"optimizer.lr": 0.1})

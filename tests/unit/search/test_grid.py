@@ -80,6 +80,8 @@ def test_the_last_fold_of_leave_one_subject_out_is_known_from_the_data(compose):
     grid.check_run([*people, f"split.fold={last}"])
     with pytest.raises(ValueError, match=rf"split.fold=99999 must be from 0 to {last}, "):
         grid.check_run([*people, "split.fold=99999"])
+    with pytest.raises(ValueError, match=r"missing dataset\.path, the prepared file"):
+        grid.check_fold(compose("stage=scratch", "split=loso", "split.fold=1", "dataset=prepared"))
 
 
 def test_a_run_that_would_be_refused_is_refused(compose):
