@@ -2,6 +2,7 @@
 
 import ctypes
 import inspect
+import logging
 import os
 import pkgutil
 import sys
@@ -18,6 +19,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 ALIASES = {"bf16": "bf16-mixed", "16": "16-mixed", "32": "32-true", "64": "64-true", "None": "32-true"}  # Lightning's
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
     """
     fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
     precision = ALIASES.get(str(precision), str(precision))
+    if (device, precision) == ("cpu", "16-mixed"):
+        log.warning("trainer.precision=16-mixed needs a GPU; this run uses bf16-mixed")
+        precision = "bf16-mixed"
     kind = (fast if precision == "auto" else precision, "channels_last" if memory_format == "auto" else memory_format)
     if "auto" not in (precision, memory_format):
         return Choice(*kind, "as configured")

@@ -81,15 +81,19 @@ def check_fold(cfg: DictConfig) -> None:
     if "num_folds" in split:
         splits.check_fold(split.fold, split.num_folds)
     elif "fold" in split:
-        check_missing(cfg.dataset)
-        splits.check_fold(split.fold, num_subjects(OmegaConf.to_yaml(cfg.dataset, resolve=True)))
+        splits.check_fold(split.fold, num_subjects(cfg.dataset))
     if split.get("num_outer") and not 0 <= split.outer < split.num_outer:
         raise ValueError(f"split.outer={split.outer} must be from 0 to {split.num_outer - 1}")
 
 
+def num_subjects(dataset: DictConfig) -> int:
+    """Of the data set with this configuration. Raises ValueError where it is not complete or has no subject ids."""
+    check_missing(dataset)
+    return _num_subjects(OmegaConf.to_yaml(dataset, resolve=True))
+
+
 @cache  # of all folds of a sweep
-def num_subjects(dataset: str) -> int:
-    """Of the data set with this configuration, as YAML. Raises ValueError where it has no subject ids."""
+def _num_subjects(dataset: str) -> int:
     faces = instantiate(OmegaConf.create(dataset), _convert_="all")
     return len(np.unique(splits.required(faces.subjects)))
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from engrec.config import composed, composed_dataset
+from engrec.config import composed
 from engrec.machine.files import write_text
 from engrec.metrics import higher_is_better
 from engrec.runs.folder import finished
+from engrec.search.grid import num_subjects
 from engrec.search.paper import Run
 
 RESERVED = {
@@ -148,20 +148,16 @@ def read(
     if not grid:
         raise ValueError("nothing to choose: give a key several values, such as optimizer.lr=0.005,0.01,0.02")
     cfg = composed([*fixed, *(f"{key}={values[0]}" for key, values in grid.items())])
-    outer, num_outer = outer_split(cfg, fixed)
+    outer, num_outer = outer_split(cfg)
     return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, inner_seeds or seeds, out)
 
 
-def outer_split(cfg: DictConfig, overrides: Sequence[str]) -> tuple[tuple[str, ...], int]:
+def outer_split(cfg: DictConfig) -> tuple[tuple[str, ...], int]:
     """The overrides of split=nested that make its outer folds those of this configuration, and their number."""
     kind, node = OUTER.get(cfg.split._target_), cfg.split
     if kind is None:
         raise ValueError("nested selection needs folds of people: set split=kfold or split=loso")
-    if kind == "kfold":
-        number, written = node.num_folds, node.num_folds
-    else:
-        subjects = composed_dataset(overrides).subjects
-        number, written = 0 if subjects is None else len(np.unique(subjects)), "null"
+    number, written = (node.num_folds,) * 2 if kind == "kfold" else (num_subjects(cfg.dataset), "null")
     shared = (f"split.num_outer={written}", f"split.val_fraction={node.val_fraction}", f"split.seed={node.seed}")
     return shared, number
 

@@ -300,9 +300,10 @@ def ask(*command: str) -> str:
 def _recorded(folder: Path) -> str | None:
     """The number of the last job that was submitted for this folder."""
     try:
-        return str(json.loads((folder / "job.json").read_text(encoding="utf-8"))["slurm"])
+        number = str(json.loads((folder / "job.json").read_text(encoding="utf-8"))["slurm"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return number if number.isdecimal() else None  # it is a part of the name of a log
 
 
 @contextmanager

@@ -111,7 +111,14 @@ def chosen(*arguments, **settings):
     return choice.precision, choice.memory_format
 
 
-@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "64-true"])
+def test_half_precision_on_a_cpu_becomes_bfloat16_and_is_said(machine, caplog):
+    machine()
+    assert chosen("cpu", "16") == ("bf16-mixed", "channels_last")
+    assert chosen("cuda", "16", measure=False) == ("16-mixed", "channels_last")
+    assert caplog.messages == ["trainer.precision=16-mixed needs a GPU; this run uses bf16-mixed"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 @pytest.mark.parametrize("memory_format", LAYOUTS)
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_what_is_asked_for_stays_and_nothing_is_measured(machine, bfloat16, precision, memory_format):
@@ -330,7 +337,7 @@ def test_the_optimizers_that_are_offered_are_fused(compose):
 @pytest.mark.parametrize(("alias", "precision"), [("bf16", "bf16-mixed"), (16, "16-mixed"), (32, "32-true")])
 def test_an_alias_is_the_precision_that_it_stands_for(machine, alias, precision):
     machine(times={("16-mixed", "channels_last"): 1.0, ("16-mixed", "contiguous"): 2.0})
-    assert chosen("cpu", alias, "auto") == (precision, "channels_last")
+    assert chosen("cuda", alias, "auto") == (precision, "channels_last")
 
 
 def test_a_precision_that_cannot_be_timed_is_not(machine):

@@ -246,7 +246,7 @@ def test_slurm_may_be_away_for_a_while(cluster, launcher, tmp_path):
         launcher.look()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"slurm":' * 100_000], ids=range(4))
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"slurm":' * 100_000, '{"slurm": "../../3"}'], ids=range(5))
 def test_a_damaged_record_of_a_job_is_as_none(cluster, launcher, tmp_path, text):
     [folder] = folders(tmp_path, 1)
     (folder / "job.json").write_text(text)
