@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -232,7 +233,10 @@ class Soak:
                 state = await answer.json()
             keys = [identity(run["path"]) for run in state["runs"]]
             known = sorted(run["path"] for run in state["runs"])
-            paths = ["", "style.css", "api/state", *(f"api/{q}/{key}" for q in ("history", "texts") for key in keys)]
+            paths = ["", "style.css", "main.js", "api/state", "api/intervals/all"]
+            paths += [f"api/{q}/{key}" for q in ("history", "texts", "tested", "mistakes") for key in keys]
+            paths += [f"api/pair/{one}+{other}" for one, other in pairwise(keys)]
+            paths += [f"api/group/{key}" for key in sorted({run["group"] for run in state["runs"]})]
             while row.done < row.planned and not self.late:
                 number = min(50, row.planned - row.done)
                 asked = (self.one(session, address, paths, row, index % 10 == 9) for index in range(number))
