@@ -1,7 +1,7 @@
 """A baseline without training a network, on the data and the split that train.py would use: every fold, or one.
 
 python scripts/baseline.py hog_svm dataset=wacv2016 split=kfold
-python scripts/baseline.py features init_from=outputs/fer2013/best.ckpt dataset=wacv2016 split=kfold
+python scripts/baseline.py features init_from=outputs/fer2013_short/best.ckpt dataset=wacv2016 split=kfold
 python scripts/baseline.py hog_svm dataset=wacv2016 dataset.classes=null split=kfold split.fold=2 output_dir=outputs/hog
 """
 

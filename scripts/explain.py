@@ -1,7 +1,7 @@
 """What the answers of a network depend on: LayerCAM maps of its most confident right and wrong test images, and how
 far its answers fall where what a map marks is blurred, beside random maps.
 
-python scripts/explain.py outputs/fer2013/best.ckpt dataset=fer2013
+python scripts/explain.py outputs/fer2013_short/best.ckpt dataset=fer2013
 python scripts/explain.py outputs/mine/best.ckpt dataset=prepared dataset.path=data/mine.npz split=kfold split.fold=0
 
 The folder gets sheet.png, to look at, and scores.json. The sheet has faces of the data set in it.

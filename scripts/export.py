@@ -1,8 +1,8 @@
 """Weights for others: a checkpoint in half precision, what describes it, a model card, and the network as ONNX.
 
-python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --license mit
+python scripts/export.py outputs/fer2013_short/best.ckpt exported/expressions --license mit
 python scripts/export.py outputs/everyone/last.ckpt exported/engagement --runs outputs/wacv2016/finetune
-python scripts/export.py outputs/fer2013/best.ckpt exported/expressions --int8 data/fer2013.npz
+python scripts/export.py outputs/fer2013_short/best.ckpt exported/expressions --int8 data/fer2013.npz
 
 The folder gets model.safetensors, config.json, README.md and, where the packages of the extra `export` are installed,
 onnx/model.onnx; with --int8, onnx/model_int8.onnx too. Both run without PyTorch: uint8 images in, probabilities out.

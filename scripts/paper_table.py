@@ -1,7 +1,7 @@
 """The paper's table on any prepared engagement set: HOG + SVM, CNN, VGG from scratch, and the engagement model.
 
 python scripts/paper_table.py dataset=wacv2016
-python scripts/paper_table.py dataset=wacv2016 dataset.classes=null --seeds 0,1,2 --init-from outputs/fer2013/best.ckpt
+python scripts/paper_table.py dataset=wacv2016 --seeds 0,1,2 --init-from outputs/fer2013_short/best.ckpt
 python scripts/paper_table.py --preset quick
 
 Every row, seed and fold is a run of its own in OUT/ROW/seedS-foldK. Expressions are learned once for all of them, in

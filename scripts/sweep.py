@@ -1,7 +1,7 @@
 """A search for better hyper-parameters: many runs of train.py, each with values that Optuna chooses.
 
 python scripts/sweep.py sweep=small n_trials=20 workers=2
-python scripts/sweep.py sweep=vgg_finetune init_from=outputs/fer2013/best.ckpt model=vgg_small n_trials=50 workers=4
+python scripts/sweep.py sweep=vgg_finetune init_from=outputs/fer2013_short/best.ckpt model=vgg_small n_trials=50
 python scripts/sweep.py sweep=speed workers=1 max_epochs=2 seed=3
 
 The same command resumes a search that was stopped. The space and the objectives are in conf/sweep/NAME.yaml; see also

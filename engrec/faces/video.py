@@ -293,5 +293,5 @@ def pyav() -> ModuleType:
         import av.error
         import av.stream
     except ImportError as error:
-        raise ValueError("videos need PyAV: pip install '.[use]'") from error
+        raise ValueError("videos need PyAV: pip install -e '.[use]'") from error
     return av

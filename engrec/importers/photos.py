@@ -80,7 +80,7 @@ def read(sources: Sequence[Path], settings: Settings) -> tuple[dict[str, Any], l
     rows, class_names = manifest.checked(rows, sources[0], settings)
     videos = sum(is_video(row.path) for row in rows)
     if videos and importlib.util.find_spec("av") is None:
-        raise ValueError("videos need PyAV: pip install '.[use]'")
+        raise ValueError("videos need PyAV: pip install -e '.[use]'")
     detect_size = settings.detect_size
     if detect_size is None:
         detect_size = VIDEO_SIZE if videos == len(rows) else SIZE

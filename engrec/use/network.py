@@ -159,7 +159,7 @@ def _onnx(source: str, file: Path) -> Network:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f"{source} needs onnxruntime: pip install '.[use]'") from error
+        raise ValueError(f"{source} needs onnxruntime: pip install -e '.[use]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     try:

@@ -249,4 +249,4 @@ def test_who_passes_in_front_is_not_taken(copied):
 
 def test_without_pyav_the_command_to_install_it_is_named(sets, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    assert "pip install '.[use]'" in refused("daisee", sets["daisee"])
+    assert "pip install -e '.[use]'" in refused("daisee", sets["daisee"])

@@ -153,7 +153,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, name):
 
 def test_without_onnxruntime_the_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    refused(graph(tmp_path / "x.onnx", ABOUT), "x.onnx needs onnxruntime: pip install '.[use]'")
+    refused(graph(tmp_path / "x.onnx", ABOUT), "x.onnx needs onnxruntime: pip install -e '.[use]'")
 
 
 def with_crop(crop, dataset="mine"):

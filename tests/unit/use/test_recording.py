@@ -178,7 +178,7 @@ def test_without_av_a_video_says_what_to_install(write, tmp_path, said, monkeypa
     write("face.png", "lesson.mp4")
     assert names_in(tmp_path / "out") == [SHEET, *TABLES]
     [line] = said
-    assert "pip install '.[use]'" in line
+    assert "pip install -e '.[use]'" in line
     assert len(rows_of(tmp_path / "out" / "predictions.csv")) == 1
 
 
