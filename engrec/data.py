@@ -20,7 +20,7 @@ from engrec.datasets.faults import kept_together
 from engrec.datasets.prepared import Faces
 from engrec.faces.crop import crop_of
 from engrec.machine.hardware import memory_of
-from engrec.splits import Split, Strategy
+from engrec.splits import Official, Split, Strategy
 from engrec.transforms import Batch, Mixup, Progressive, epoch_seed, mirrored_at_first, standardize, to_float
 from engrec.words import counted
 
@@ -331,9 +331,22 @@ def check_sizes(augment: Progressive, height: int) -> None:
         raise ValueError(f"augment.sizes has {larger[-1]:g} pixels, the images have {height}: set augment.sizes=[]")
 
 
+def check_monitor(monitor: str, faces: Faces, split: Split) -> None:
+    """Raise ValueError where the metric that chooses the epoch is undefined on the validation images."""
+    missing = sorted(set(range(len(faces.class_names))) - set(faces.labels[split.val].tolist()))
+    if monitor == "val/auc" and missing:
+        names = ", ".join(faces.class_names[k] for k in missing)
+        raise ValueError(
+            f"{faces.name}: validation has no image of class {names}, so val/auc is undefined and can choose no epoch: "
+            "set monitor=val/balanced_accuracy, another split.seed or a larger split.val_fraction"
+        )
+
+
 def divide(faces: Faces, strategy: Strategy) -> Split:
     """The split of a data set. Raises ValueError for one that is impossible, or cannot give an honest number."""
     groups = faces.subjects if strategy.parts_copies else kept_together(faces)
+    if groups is None and isinstance(strategy, Official):
+        groups = faces.clips  # frames of one clip are nearly the same image
     try:
         split = strategy(faces.labels, groups, faces.splits)
         splits.check(split, faces.labels, groups, len(faces.class_names), strategy.leaks)

@@ -25,15 +25,16 @@ from engrec.callbacks import (
     history_of,
     unhindered,
 )
-from engrec.data import DataModule, divide
+from engrec.data import DataModule, check_monitor, divide
 from engrec.evidence.clips import clip_metrics
 from engrec.evidence.controls import controls
+from engrec.evidence.distillation import TEACHERS, check_start
 from engrec.machine.cluster import end_with_the_first, slurm_signals
 from engrec.machine.signals import signals_end_the_run
 from engrec.metrics import compare
 from engrec.modules.build import build_module
 from engrec.modules.classifier import Classifier
-from engrec.plan import Finished, Plan, Resume, Test, command, plan
+from engrec.plan import Backbone, Finished, Plan, Resume, Test, command, plan
 from engrec.runs import folder, pictures, record
 from engrec.runs.checkpoint_io import Saver
 from engrec.runs.status import reported
@@ -81,6 +82,10 @@ def build_data(plan: Plan) -> DataModule:
     """The data set, split and checked."""
     faces = instantiate(plan.config["dataset"], _convert_="all")
     split = divide(faces, instantiate(plan.config["split"]))
+    if plan.trains:
+        check_monitor(plan.config["monitor"], faces, split)
+    if plan.config["split"]["_target_"] == TEACHERS and isinstance(plan.start, Backbone):
+        check_start(plan.start.saved, plan.start.path, faces, split)
     if distill := instantiate(plan.config["distill"], _convert_="all"):
         faces = distill(faces, split)
     augment, mixup = (instantiate(plan.config[name], _convert_="all") for name in ("augment", "mixup"))
@@ -123,8 +128,13 @@ def fit(plan: Plan, trainer: pl.Trainer, module: Classifier, data: DataModule, c
         console.say_how_to_resume(plan)
         raise
     trainer.strategy.barrier()  # until the first process has written the checkpoints
+    chosen = history.best(plan.config["monitor"])
+    if history.epochs and not chosen:
+        raise ValueError(
+            f"{plan.config['monitor']} is undefined in every epoch and can choose none: set another monitor="
+        )
     tested = checkpoint.read(best)
-    checkpoint.check_best(tested, best, history.best(plan.config["monitor"]))
+    checkpoint.check_best(tested, best, chosen)
     module.load_state_dict(tested["state_dict"])
     return best
 

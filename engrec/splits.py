@@ -41,7 +41,8 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Official(Strategy):
-    """The data set's own split. Where that has no "val", val is held out inside train, by subject if there are any."""
+    """The data set's own split. Where that has no "val", val is held out inside train: by subject, where subjects are
+    unknown by clip, and where there are no clips by image."""
 
     val_fraction: float = 0.15
     seed: Seed = 0

@@ -63,16 +63,16 @@ def low_contrast(grey: np.ndarray) -> np.ndarray:
 
 def kept_together(faces: Faces) -> np.ndarray:
     """Numbers (N,) of the groups that split=teachers keeps in one fold: of the training images, those that copies, near
-    duplicates or their person link, with however many images between them. Every other image is a group by itself."""
+    duplicates, their person or their clip link, with however many images between them. Every other image is a group by
+    itself."""
     group = np.arange(len(faces))
     if faces.splits is None or "train" not in faces.splits:
         return group
     train = np.flatnonzero(faces.splits == "train")
     pixels, grey = identical(faces.images[train]), to_grey(faces.images[train])
-    for names in (pixels, None if faces.subjects is None else faces.subjects[train]):
-        if names is not None:
-            _, first, number = np.unique(names, return_index=True, return_inverse=True)
-            group = _linked(group, train[np.stack([first[number], np.arange(len(train))], axis=1)])
+    for names in (pixels, *(known[train] for known in (faces.subjects, faces.clips) if known is not None)):
+        _, first, number = np.unique(names, return_index=True, return_inverse=True)
+        group = _linked(group, train[np.stack([first[number], np.arange(len(train))], axis=1)])
     for pairs, _, _ in near_pairs(grey, pixels, NEAR):
         group = _linked(group, train[pairs])
     return group

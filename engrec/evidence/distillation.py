@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from engrec.data import seen
 from engrec.datasets.prepared import Faces
 from engrec.evidence.out_of_fold import OutOfFold, out_of_fold
 from engrec.ranges import Positive, Share, check
@@ -14,6 +15,7 @@ from engrec.splits import Split
 from engrec.words import counted
 
 TEACHERS = "engrec.splits.Teachers"
+SAME_IMAGES = {"fer2013", "ferplus"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (N, K) at another temperature: rows proportional to p^(1/temperature)."""
     powers = (probabilities / probabilities.max(1, keepdims=True)) ** (1 / temperature)
     return powers / powers.sum(1, keepdims=True)
+
+
+def check_start(saved: dict[str, Any], path: str, faces: Faces, split: Split) -> None:
+    """Raise ValueError where a teacher would start from a network that may have seen the images which it predicts."""
+    trained_on = saved.get("dataset")
+    same_images = trained_on == faces.name or {trained_on, faces.name} <= SAME_IMAGES
+    if same_images and saved.get("seen") != seen(faces, split):
+        raise ValueError(
+            f"{path} was trained on {trained_on} and has seen images that this teacher is to predict: leave out "
+            "init_from=, or name a checkpoint that was trained on other data"
+        )
 
 
 def check_teachers(found: OutOfFold, faces: Faces, split: Split) -> None:

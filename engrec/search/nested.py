@@ -19,6 +19,7 @@ from engrec.metrics import higher_is_better
 from engrec.runs.folder import finished
 from engrec.search.grid import num_subjects
 from engrec.search.paper import Run
+from engrec.search.space import check_comparable
 
 RESERVED = {
     "seed": "set --seeds",
@@ -148,6 +149,7 @@ def read(
     if not grid:
         raise ValueError("nothing to choose: give a key several values, such as optimizer.lr=0.005,0.01,0.02")
     cfg = composed([*fixed, *(f"{key}={values[0]}" for key, values in grid.items())])
+    check_comparable(cfg.monitor, grid)
     outer, num_outer = outer_split(cfg)
     return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, inner_seeds or seeds, out)
 

@@ -24,6 +24,7 @@ PRUNERS: dict[str, dict[str, int]] = {
     "hyperband": {"min_resource": 1, "reduction_factor": 3},
 }
 
+CRITERION = ("label_smoothing", "class_weights", "logit_adjustment", "ordinal", "soft_labels")  # of module: the loss
 MOST_STEPS = 1e15  # beyond them, steps are lost in the rounding of low and high
 
 
@@ -107,6 +108,8 @@ def _parsed(name: str, node: Any) -> Sweep:
     metrics = [objective.metric for objective in objectives]
     if twice := next((metric for metric in metrics if metrics.count(metric) > 1), None):
         raise ValueError(f"objectives: {twice} is listed twice")
+    for metric in metrics:
+        check_comparable(metric, node["search"])
     sampler = _named("sampler", node.get("sampler") or {"name": "tpe"}, SAMPLERS)
     pruner = None if node.get("pruner") is None else _named("pruner", node["pruner"], PRUNERS)
     if pruner and len(objectives) > 1:
@@ -124,6 +127,12 @@ def _parsed(name: str, node: Any) -> Sweep:
 def unknown(word: Any, known: Iterable[str]) -> str:
     """What is wrong with a word that must be one of the known ones."""
     return f"is unknown{nearest(str(word), known)}; it must be one of {', '.join(known)}"
+
+
+def check_comparable(metric: str, keys: Iterable[str]) -> None:
+    """Raise ValueError where the loss is to choose a value that changes what the loss is."""
+    if metric.endswith("/loss") and (changing := sorted({f"module.{name}" for name in CRITERION} & set(keys))):
+        raise ValueError(f"{metric} cannot choose {changing[0]}, as it is another loss with each value: set val/auc")
 
 
 def check_folds(folds: Sequence[Any]) -> None:

@@ -24,7 +24,8 @@ TUNE = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With an expression checkpoint, and levels.npz: 12 people, each at every level, brighter at a higher one."""
+    """With an expression checkpoint, and levels.npz: 12 people, each at every level, brighter at a higher one; in
+    rare.npz two people alone are at the highest."""
     folder, rng = Folder(tmp_path_factory.mktemp("work")), np.random.default_rng(0)
     done = folder.command("stage=pretrain", *SMALL, *FEW, "max_epochs=1", "output_dir=first")
     assert done.status == 0, done.stderr[-3000:]
@@ -32,7 +33,10 @@ def folder(tmp_path_factory):
     subjects, labels = np.repeat([f"s{i:02d}" for i in range(12)], sizes), np.arange(sizes.sum()) % 3
     images = rng.integers(0, 90 + 80 * labels[:, None, None, None], (len(labels), 1, 48, 48)).astype(np.uint8)
     recipe = {"name": "levels", "importer": "test", "ordered": True}
-    Faces(images, labels, LEVELS, np.arange(len(labels)).astype(str), recipe, subjects).save(folder.path / "levels.npz")
+    names = np.arange(len(labels)).astype(str)
+    Faces(images, labels, LEVELS, names, recipe, subjects).save(folder.path / "levels.npz")
+    labels = np.where((labels == 2) & ~np.isin(subjects, ["s00", "s01"]), 1, labels)
+    Faces(images, labels, LEVELS, names, recipe | {"name": "rare"}, subjects).save(folder.path / "rare.npz")
     return folder
 
 
@@ -98,6 +102,10 @@ def test_a_checkpoint_of_levels_is_tested_as_it_was_and_holds_its_start_once(fol
         (
             ["dataset.classes={no:[low],yes:[middle,high]}"],
             "monitor=val/qwk: the classes of levels are not three or more levels",
+        ),
+        (
+            ["dataset.path=rare.npz", "split.test_fraction=0.3", "monitor=val/auc"],
+            "rare: validation has no image of class high, so val/auc is undefined and can choose no epoch: set ",
         ),
         (["module.class_weights=balanced"], "correct for rare classes twice: set module.class_weights=null"),
     ],

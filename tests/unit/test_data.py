@@ -13,9 +13,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from engrec.data import Batches, BatchIndices, DataModule, EqualSubjects, ahead, divide, preprocessing_of
+from engrec.data import (
+    Batches,
+    BatchIndices,
+    DataModule,
+    EqualSubjects,
+    ahead,
+    check_monitor,
+    divide,
+    preprocessing_of,
+)
 from engrec.faces.crop import STANDARD, Crop
-from engrec.splits import KFold, Split, Teachers
+from engrec.splits import KFold, Official, Split, Teachers
 from engrec.transforms import epoch_seed
 
 
@@ -551,6 +560,27 @@ def test_a_teachers_fold_parts_no_copies_and_no_person(make_faces):
         for part in parts:
             assert part == {(i + 42) % 84 for i in part}
             assert part == {i // 3 * 3 + k for i in part for k in range(3)}
+
+
+def test_frames_of_a_clip_stay_together_where_nobody_knows_the_people(make_faces):
+    """In the validation images that are taken from the training part, and among teachers."""
+    clips = np.array([f"c{i // 8:02d}.mp4" for i in range(96)])
+    labels, parts = np.arange(96) // 8 % 2, np.array(["train"] * 72 + ["test"] * 24)
+    faces = make_faces(96, subjects=None, clips=clips, labels=labels, splits=parts)
+    splits = [divide(faces, Official()), *(divide(faces, Teachers(fold, 3, 0.3)) for fold in range(3))]
+    for split in splits:
+        seen = [set(clips[side].tolist()) for side in (split.train, split.val, split.test)]
+        assert all(seen)
+        assert sum(map(len, seen)) == len(set.union(*seen))
+
+
+def test_a_metric_that_is_undefined_on_the_validation_images_chooses_no_epoch(make_faces):
+    faces = make_faces(24, num_classes=3)
+    lacking = Split(np.arange(12), np.flatnonzero(np.arange(24) % 3 < 2)[8:], np.arange(20, 24))
+    with pytest.raises(ValueError, match=r"validation has no image of class class2, so val/auc is undefined"):
+        check_monitor("val/auc", faces, lacking)
+    check_monitor("val/balanced_accuracy", faces, lacking)
+    check_monitor("val/auc", faces, Split(np.arange(12), np.arange(12, 20), np.arange(20, 24)))
 
 
 def test_a_split_that_is_impossible_names_the_data_set(make_faces):

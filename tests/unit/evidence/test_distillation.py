@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from finished_runs import some_images, take, write_run
 
+from engrec.data import seen
 from engrec.datasets.prepared import Faces
-from engrec.evidence.distillation import Distillation, softened
+from engrec.evidence.distillation import Distillation, check_start, softened
 from engrec.splits import Official, Split
 
 CLASSES = ("no", "yes", "perhaps")
@@ -128,6 +129,16 @@ def test_a_student_that_tests_what_its_teachers_know_is_refused(faces, teachers)
     split = Split(every.train[2:], every.val, every.train[:2])
     with pytest.raises(ValueError, match="2 images that training leaves out here"):
         Distillation(str(teachers))(faces, split)
+
+
+@pytest.mark.parametrize("trained_on", ["random", "fer2013"])
+def test_a_teacher_that_starts_from_what_has_seen_its_test_images_is_refused(make_faces, trained_on):
+    faces = make_faces(24, recipe={"name": "random" if trained_on == "random" else "ferplus", "importer": "test"})
+    own, other = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24)), Split(*np.split(np.arange(24)[::-1], 3))
+    with pytest.raises(ValueError, match=rf"x\.ckpt was trained on {trained_on} and has seen images that this teacher"):
+        check_start({"dataset": trained_on, "seen": seen(faces, other)}, "x.ckpt", faces, own)
+    check_start({"dataset": trained_on, "seen": seen(faces, own)}, "x.ckpt", faces, own)
+    check_start({"dataset": "wacv2016", "seen": seen(faces, other)}, "x.ckpt", faces, own)
 
 
 def test_folds_of_all_images_are_no_teachers(images, faces, tmp_path):

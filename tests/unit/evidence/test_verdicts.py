@@ -31,6 +31,18 @@ def test_folds_that_are_missing_are_said(tmp_path):
     assert not any("folds;" in verdict.text for verdict in judge(comparison_of(tmp_path)))
 
 
+def test_people_who_are_missing_of_one_left_out_are_said(tmp_path):
+    images = some_images(240)
+    for fold in range(2):
+        tested = take(images, np.arange(fold, 240, 5))
+        run = write_run(tmp_path / str(fold), tested, fold=fold, choices={"split": "loso"})
+        result = json.loads((run / "result.json").read_text())
+        people = {"train": 14, "val": 2, "test": 1}
+        (run / "result.json").write_text(json.dumps(result | {"num_people": people}))
+    text = "finetune vgg_small: 2 of 17 folds; the people of the other folds are not tested."
+    assert Verdict("note", text) in judge(comparison_of(tmp_path))
+
+
 def test_a_model_that_wins_is_not_told_that_it_does_not(tmp_path):
     first = verdicts(tmp_path, 0.95)[0]
     assert first == Verdict(

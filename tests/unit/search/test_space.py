@@ -66,6 +66,10 @@ def test_every_sweep_says_its_command(path):
         ({"objectives": [{"metric": "val/acuracy"}]}, r"val/acuracy is unknown \(did you mean val/accuracy"),
         ({"objectives": [{"metric": "val/auc", "direction": "up"}]}, "direction=up must be minimize or maximize"),
         ({"objectives": [{"metric": "val/auc"}] * 2}, "objectives: val/auc is listed twice"),
+        (
+            {"objectives": [{"metric": "val/loss"}], "search": {"module.label_smoothing": {"choices": [0, 0.1]}}},
+            r"val/loss cannot choose module\.label_smoothing, as it is another loss with each value: set val/auc",
+        ),
         ({"pruner": {"name": "medain"}}, r"pruner.name=medain is unknown \(did you mean median\?\)"),
         ({"pruner": {"name": "median", "reduction_factor": 3}}, "pruner.reduction_factor is unknown"),
         ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "pruner.n_warmup_steps=-1 must be a whole number"),
