@@ -521,6 +521,7 @@ def main(arguments: list[str]) -> int:
         "--only", nargs="*", help="train, search, prepare, summarize, export, malformed, disk, requests, long"
     )
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored by the children of a background job
     started, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), random.Random(options.seed), options.share, started + 60 * options.minutes)
