@@ -46,7 +46,7 @@ def fill(backbone, path, preprocessing):
     checkpoint.load_backbone(backbone, checkpoint.read(path), str(path), preprocessing)
 
 
-def tested(path, data):
+def module_of(path, data):
     return build.tested_module(str(path), checkpoint.read(path), data)
 
 
@@ -275,7 +275,7 @@ def data(make_faces):
 
 
 def test_the_tested_module_is_the_saved_one(content, path, data):
-    module = tested(path, data)
+    module = module_of(path, data)
     assert isinstance(module, ExpressionModule)
     assert all(torch.equal(value, content["state_dict"][name]) for name, value in module.state_dict().items())
 
@@ -314,7 +314,7 @@ def test_code_nested_in_a_checkpoint_is_not_run(content, path, data, tmp_path, m
         changed = parameters | {place: parameters[place] | {"norm": nested, "lr": nested}}
         torch.save(content | {"hyper_parameters": changed}, path)
         try:
-            tested(path, data)
+            module_of(path, data)
         except Exception as error:  # what is said does not matter here
             assert place == "model", error  # noqa: PT017
     assert not (tmp_path / "executed").exists()
@@ -339,7 +339,7 @@ def test_nothing_in_a_checkpoint_is_resolved(content, path, data, tmp_path, monk
     parameters = content["hyper_parameters"]
     model = parameters["model"] | (place if isinstance(place, dict) else {place: value})
     torch.save(content | {"hyper_parameters": parameters | {"model": model}}, path)
-    message = refused(tested, path, data)
+    message = refused(module_of, path, data)
     assert "of-nobody-else" not in message
     assert not (tmp_path / "executed").exists()
 
@@ -358,7 +358,7 @@ def test_only_training_uses_the_optimizer_of_a_checkpoint(content, path, data):
     parameters = content["hyper_parameters"]
     foreign = {"_target_": SECRET, "lr": {"_target_": "os.system"}}
     torch.save(content | {"hyper_parameters": parameters | {"optimizer": foreign, "lr_scheduler": foreign}}, path)
-    module = tested(path, data)
+    module = module_of(path, data)
     assert module.hparams["optimizer"] == module.hparams["lr_scheduler"] == {}
 
 
@@ -377,14 +377,14 @@ def test_only_training_uses_the_optimizer_of_a_checkpoint(content, path, data):
 def test_a_network_that_does_not_fit_its_weights_takes_no_memory(content, path, data, model, said):
     parameters = content["hyper_parameters"]
     torch.save(content | {"hyper_parameters": parameters | {"model": MODEL | model}}, path)
-    assert said in refused(tested, path, data)
+    assert said in refused(module_of, path, data)
 
 
 def test_a_network_for_other_images_is_refused(content, path, data):
     module = ExpressionModule(MODEL | {"in_channels": 3}, {}, {}, NAMES, IMAGES)
     torch.save(content | {"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}, path)
     assert "describes a network that cannot be built: Given groups=1, weight of size [3, 3, 3, 3]" in refused(
-        tested, path, data
+        module_of, path, data
     )
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -62,7 +62,11 @@ def test_nested_folds_divide_the_people_whom_the_outer_fold_does_not_test(data, 
     labels, subjects, _ = data
     outer = LeaveOneSubjectOut(1) if loso else KFold(1, 4, seed=seed)
     tested = set(subjects[outer(labels, subjects, None).test])
-    inner = [Nested(1, fold, None if loso else 4, 2, 0.3, seed)(labels, subjects, None) for fold in range(2)]
+    try:
+        inner = [Nested(1, fold, None if loso else 4, 2, 0.3, seed)(labels, subjects, None) for fold in range(2)]
+    except ValueError as error:  # where one person has so many images that a fold is that person
+        assume("alone cannot be divided" not in str(error))
+        raise
     for split in inner:
         seen = [set(subjects[side]) for side in (split.train, split.val, split.test)]
         assert set.union(*seen) == set(subjects) - tested

@@ -293,7 +293,7 @@ def test_a_video_without_frames_is_refused(tmp_path):
 def test_without_pyav_the_command_to_install_it_is_named(clip, monkeypatch):
     path = clip()
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"pip install '\.\[use\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[use\]'"):
         Video(path)
 
 
