@@ -40,6 +40,8 @@ from engrec.runs.checkpoint_io import Saver
 from engrec.runs.status import reported
 from engrec.transforms import flip_views, ten_crop_views, ten_crop_zoom_views
 
+# The config groups whose options name a run in tables.
+NAMED = ("dataset", "split", "augment", "mixup", "model", "optimizer", "lr_scheduler", "callbacks", "distill")
 VIEWS = {"flip": flip_views, "ten_crop": ten_crop_views, "ten_crop_zoom": ten_crop_zoom_views}
 
 
@@ -157,7 +159,7 @@ def write_result(
 ) -> None:
     """The controls' predictions, the two pictures, what trackers are told, and result.json."""
     history = history_of(trainer) or History(str(plan.folder))
-    choices = {group: plan.command.choices[group] for group in ("dataset", "split", "augment", "model")}
+    choices = {group: plan.command.choices[group] for group in NAMED}
     if isinstance(plan.start, Test):
         choices["model"] = type(module.backbone).__name__
     result = record.without_nan(

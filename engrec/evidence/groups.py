@@ -139,7 +139,7 @@ def describe(run: Run, runs: Sequence[Run]) -> str:
             words[option(run, key)] = None
         if differs(key, same_option):
             words[f"{key}={format_value(run.settings.get(key))}"] = None
-    return " ".join(words)
+    return " ".join(filter(None, words))  # runs of older versions name fewer options
 
 
 def option(run: Run, key: str) -> str:

@@ -127,6 +127,7 @@ def test_the_result_says_how_it_was_made(finetuned):
     assert said["seed"] == 0
     assert said["stage"] == "finetune"
     assert said["choices"]["model"] == "vgg_small"
+    assert said["choices"]["mixup"] == "none"
     assert said["versions"]["torch"]
     assert shlex.split(said["command"])[:4] == ["python", "train.py", *FINETUNE[:2]]
     best = max(rows(finetuned[1] / "metrics.csv"), key=lambda row: float(row["val/auc"]))

@@ -230,6 +230,13 @@ def test_a_group_of_options_that_differs_is_named_alone_and_then_what_differs_in
     ]
 
 
+def test_an_option_that_a_run_of_an_older_version_does_not_name_leaves_no_gap(tmp_path):
+    half = {"mixup": {"_target_": "engrec.transforms.Mixup", "alpha": 0.2}}
+    write_run(tmp_path / "a", some_images(), choices={"mixup": "half"}, settings=half)
+    write_run(tmp_path / "b", some_images())
+    assert names(groups_of(tmp_path)) == ["", "mixup=half"]
+
+
 def test_several_starts_on_the_same_folds_are_groups_of_their_own(tmp_path):
     for seed, start in ((0, "engrec:ferplus"), (1, "engrec:ferplus"), (0, "first.ckpt")):
         for fold in (0, 1):
