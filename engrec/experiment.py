@@ -28,7 +28,7 @@ from engrec.callbacks import (
 from engrec.data import DataModule, check_monitor, divide
 from engrec.evidence.clips import clip_metrics
 from engrec.evidence.controls import controls
-from engrec.evidence.distillation import TEACHERS, check_start
+from engrec.evidence.distillation import check_start
 from engrec.machine.cluster import end_with_the_first, slurm_signals
 from engrec.machine.signals import signals_end_the_run
 from engrec.metrics import compare
@@ -38,6 +38,7 @@ from engrec.plan import Backbone, Finished, Plan, Resume, Test, command, plan
 from engrec.runs import folder, pictures, record
 from engrec.runs.checkpoint_io import Saver
 from engrec.runs.status import reported
+from engrec.splits import Teachers
 from engrec.transforms import flip_views, ten_crop_views, ten_crop_zoom_views
 
 # The config groups whose options name a run in tables.
@@ -86,7 +87,7 @@ def build_data(plan: Plan) -> DataModule:
     split = divide(faces, instantiate(plan.config["split"]))
     if plan.trains:
         check_monitor(plan.config["monitor"], faces, split)
-    if plan.config["split"]["_target_"] == TEACHERS and isinstance(plan.start, Backbone):
+    if plan.strategy is Teachers and isinstance(plan.start, Backbone):
         check_start(plan.start.saved, plan.start.path, faces, split)
     if distill := instantiate(plan.config["distill"], _convert_="all"):
         faces = distill(faces, split)

@@ -11,7 +11,6 @@ from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group
 from engrec.evidence.statistics import scores_by_seed
 from engrec.metrics import METRICS
-from engrec.runs.record import Run
 from engrec.runs.settings import is_setting
 
 
@@ -67,16 +66,9 @@ def against_control(comparison: Comparison, label: str, control: str) -> Verdict
 
 def missing_folds(label: str, group: Group) -> Iterator[Verdict]:
     folds = len({run.settings.get("split.fold") for run in group.runs})
-    total = max(_folds_in_all(run) for run in group.runs)
+    total = max(run.num_folds for run in group.runs)
     if folds < total:
         yield Verdict("note", f"{label}: {folds} of {total} folds; the people of the other folds are not tested.")
-
-
-def _folds_in_all(run: Run) -> int:
-    """Of its split; 0 where that has none. Leaving one person out has a fold for each person."""
-    if run.kind["split"] == "loso":
-        return sum((run.result.get("num_people") or {}).values())
-    return int(run.settings.get("split.num_folds") or 0)
 
 
 def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:

@@ -55,7 +55,7 @@ def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
             groups[row] = replace(plain[0], name=plain[0].name | {"stage": "", "model": ROWS[row], "settings": ""})
     if not groups:
         raise ValueError(f"{out}: no row has all folds: leave out --table-only")
-    folds = max((run.settings.get("split.num_folds", 0) for runs in found.values() for run in runs), default=0)
+    folds = max((run.num_folds for runs in found.values() for run in runs), default=0)
     if len(every) < folds and every != {None}:
         notes.append(f"folds that have been run: {len(every)} of {folds}; the other people are not tested")
     return groups, notes

@@ -126,6 +126,13 @@ class Run:
             "model": choices["model"],
         }
 
+    @property
+    def num_folds(self) -> int:
+        """Of its split; 0 where that has none. Leaving one person out has a fold for each person."""
+        if self.kind["split"] == "loso":
+            return sum((self.result.get("num_people") or {}).values())
+        return int(self.settings.get("split.num_folds") or 0)
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
