@@ -27,7 +27,7 @@ html_show_sphinx = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 # Every module below engrec/, read and not imported; docstrings are prose with Markdown in it.
 autodoc2_packages = ["../engrec"]
