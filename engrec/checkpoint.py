@@ -80,6 +80,14 @@ class HyperParameters(Record):
     preprocessing: Preprocessing
 
 
+class TrainedOn(Record):
+    """Images that a network was trained on. seen: a checksum of them, as data.seen makes it."""
+
+    dataset: Word | None = None
+    task: Word | None = None
+    seen: Word | None = None
+
+
 class Checkpoint(Record):
     """What a checkpoint holds of the network, in whatever stage it was trained."""
 
@@ -89,6 +97,8 @@ class Checkpoint(Record):
     epoch: Count = 0
     task: Literal["expression", "engagement"] | None = None
     dataset: Word | None = None
+    seen: Word | None = None
+    before: list[TrainedOn] | None = None  # the same of what it started from
     temperature: Temperature = 1.0  # of a .safetensors, as the next
     provenance: dict[Word, Word | None] | None = None
 
@@ -208,6 +218,13 @@ def _unpickled(file: Path) -> dict[str, Any]:
 def task_of(checkpoint: dict[str, Any]) -> str:
     """The task of a checkpoint: expression or engagement. Older ones record only the name of their module."""
     return checkpoint.get("task") or ("expression" if "Expression" in checkpoint["module"] else "engagement")
+
+
+def trainings(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the network of a checkpoint was trained on, the first first: dataset, task, and seen, as data.seen makes it;
+    None where it is not known."""
+    last = {"dataset": checkpoint.get("dataset"), "task": task_of(checkpoint), "seen": checkpoint.get("seen")}
+    return [*(checkpoint.get("before") or []), last]
 
 
 def load_backbone(backbone: nn.Module, checkpoint: dict[str, Any], path: str, preprocessing: dict[str, Any]) -> None:

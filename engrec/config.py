@@ -267,6 +267,8 @@ def _start_problem(cfg: DictConfig) -> str:
         return "init_from starts a training and ckpt_path resumes one: set init_from=null or ckpt_path=null"
     if cfg.init_from is not None and cfg.stage == "test":
         return "stage=test uses only ckpt_path: set init_from=null"
+    if cfg.init_from is not None and cfg.stage == "scratch":
+        return "stage=scratch starts from random weights: leave out init_from=, or set stage=finetune"
     if cfg.ckpt_path is not None and cfg.stage != "test" and _has_only_weights(cfg.ckpt_path):
         return f"ckpt_path={cfg.ckpt_path} has only weights: fine-tune from them with init_from={cfg.ckpt_path}"
     if cfg.ckpt_path is not None and cfg.stage != "test" and Path(cfg.ckpt_path).is_file():

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -18,6 +18,7 @@ from torch.utils.data import Sampler
 from engrec import splits
 from engrec.datasets.faults import kept_together
 from engrec.datasets.prepared import Faces
+from engrec.datasets.schema import SPLITS
 from engrec.faces.crop import crop_of
 from engrec.machine.hardware import memory_of
 from engrec.splits import Official, Split, Strategy
@@ -207,9 +208,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def num_people(self) -> dict[str, int] | None:
-        """Subjects in each part; None if they are unknown."""
-        subjects, parts = self.faces.subjects, ("train", "val", "test")
-        return None if subjects is None else {name: len(set(subjects[getattr(self.split, name)])) for name in parts}
+        return num_people(self.faces, self.split)
 
     @property
     def class_counts(self) -> list[int] | list[float]:
@@ -319,10 +318,26 @@ def preprocessing_of(faces: Faces) -> dict[str, Any]:
     return size if crop is None else size | {"crop": crop.as_dict()}
 
 
+def num_people(faces: Faces, split: Split) -> dict[str, int] | None:
+    """Subjects in each part; None if they are unknown."""
+    subjects = faces.subjects
+    return None if subjects is None else {name: len(set(subjects[getattr(split, name)])) for name in SPLITS}
+
+
 def seen(faces: Faces, split: Split) -> str:
     """A checksum of the images in training and validation."""
     sources = sorted(faces.sources[np.concatenate([split.train, split.val])].tolist())
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+
+
+def may_know(trainings: Iterable[Mapping[str, Any]], faces: Faces, split: Split) -> bool:
+    """Whether a network may have been trained on test images, or on people in them: one of its trainings (see
+    checkpoint.trainings) was on this data set, but not on exactly the images in training and validation."""
+    task, own = faces.recipe.get("task"), seen(faces, split)  # the synthetic faces of each task are others
+    return any(
+        one.get("dataset") == faces.name and one.get("seen") != own and task in (None, one.get("task"))
+        for one in trainings
+    )
 
 
 def check_sizes(augment: Progressive, height: int) -> None:

@@ -315,7 +315,10 @@ def _some_subjects(labels: np.ndarray, subjects: np.ndarray, fraction: float, rn
     """
     names, group = np.unique(subjects, return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"subject {names[0]} alone cannot be divided; a split by subject needs three or more subjects")
+        raise ValueError(
+            f"subject {names[0]} alone cannot be divided into two parts; a split by subject needs three or more "
+            "subjects, and none of them with most of the images"
+        )
     classes, label = np.unique(labels, return_inverse=True)
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, (group, label), 1)

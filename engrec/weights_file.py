@@ -24,7 +24,7 @@ SHIPPED, PREFIX = Path(__file__).parent / "weights", "engrec:"
 MOST_HEADER, MOST_BYTES = 2**20, 2**31  # thirty times what the largest of our networks writes, and ten times
 # What describes the weights, beside them in what `checkpoint.read` returns; every other key is left unread.
 DESCRIBED = (
-    "hyper_parameters", "module", "task", "dataset", "seen", "epoch", "temperature", "provenance",
+    "hyper_parameters", "module", "task", "dataset", "seen", "before", "epoch", "temperature", "provenance",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from skimage.feature import hog
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from engrec import config
 from engrec.config import check_missing
-from engrec.data import divide
+from engrec.data import divide, num_people
 from engrec.datasets.prepared import Faces
+from engrec.datasets.schema import SPLITS
 from engrec.evidence import linear
 from engrec.evidence.controls import controls
 from engrec.evidence.features import FrozenFeatures
@@ -200,7 +201,11 @@ def write_run(
     metrics = scores(probabilities, faces, split.test)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"stage": "baseline", "dataset": plain(plan.cfg.dataset), "split": plain(node), "seed": plan.cfg.seed}
-    config |= {"baseline": {"name": plan.method.name, **plan.method.settings}, "output_dir": str(folder)}
+    config |= {
+        "init_from": OmegaConf.select(plan.cfg, "init_from"),
+        "baseline": {"name": plan.method.name, **plan.method.settings},
+        "output_dir": str(folder),
+    }
     write_config(folder, config)
     write_predictions(folder / "predictions.csv", faces, split.test.tolist(), probabilities.tolist())
     write_controls(folder / "controls", faces, split.test.tolist(), controls(faces, split))
@@ -214,7 +219,8 @@ def write_run(
         "transductive": plan.method.given,
         "choices": choices | {"augment": "none", "model": plan.method.row},
         "dataset": faces.recipe,
-        "num_images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "num_images": {name: len(getattr(split, name)) for name in SPLITS},
+        "num_people": num_people(faces, split),
         "seed": plan.cfg.seed,
         **about,
         **environment(shlex.join(["python", "scripts/baseline.py", *plan.arguments]), *plan.method.packages),

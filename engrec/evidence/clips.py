@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from engrec.datasets.prepared import Faces
+from engrec.evidence.controls import OF_CLIPS, label_shares
 from engrec.evidence.groups import Group
 from engrec.metrics import logits_of, score_all
 from engrec.splits import Split
@@ -56,5 +57,15 @@ def _of_clips(group: Group, clips: np.ndarray) -> Group:
         probabilities=np.stack([mean(seed) for seed in group.probabilities]),
         calibrated=None if group.calibrated is None else np.stack([mean(seed) for seed in group.calibrated]),
         folds=group.folds[:, first],
-        controls={name: mean(control) for name, control in group.controls.items()},
+        controls=_controls(group, clips, first),
     )
+
+
+def _controls(group: Group, clips: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
+    """Those of clips: each counts once, however many frames it has. first: where each clip begins."""
+    found = {name: average(clips, control) for name, control in group.controls.items()}
+    found |= {"majority": found.pop(OF_CLIPS)} if OF_CLIPS in found else {}
+    if "subject_majority" in found:
+        subjects, labels = group.subjects[first], group.labels[first]
+        found["subject_majority"] = label_shares(subjects, labels, len(group.class_names))
+    return found

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from engrec.evidence.controls import CONTROLS
+from engrec.evidence.controls import CONTROLS, OF_CLIPS
 from engrec.evidence.groups import Group
 from engrec.evidence.people import PeopleScore, people_scores
 from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
@@ -111,7 +111,8 @@ class Comparison:
 
     @cached_property
     def controls(self) -> dict[str, np.ndarray]:
-        return {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
+        found = {name: array for group in reversed(self.groups) for name, array in group.controls.items()}
+        return {name: array for name, array in found.items() if name != OF_CLIPS}
 
     @cached_property
     def people_scores(self) -> dict[str, PeopleScore]:

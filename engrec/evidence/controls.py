@@ -13,6 +13,7 @@ CONTROLS = {
     "nearest_neighbour": "nearest neighbour on pixels",
     "file_format": "file format alone",
 }  # as tables name them, and in their order
+OF_CLIPS = "majority_of_clips"  # "majority" in a table of clips; in no other
 BLOCK = 2048  # images on a side of the distances held at once: 16 MB, and 19 MB a side of 48×48 pixels
 SAME = 1e-5  # scores of unit vectors nearer than this are a tie: float32 rounds them by where they lie in a block
 
@@ -24,6 +25,8 @@ def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
     is absent where all images have one format or none is known.
     """
     found = {"majority": majority(faces, split)}
+    if faces.clips is not None:
+        found[OF_CLIPS] = majority(faces, split, faces.clips)
     if faces.subjects is not None:
         found["subject_majority"] = subject_majority(faces, split)
     found["nearest_neighbour"] = nearest_neighbour(faces, split)
@@ -32,13 +35,15 @@ def controls(faces: Faces, split: Split) -> dict[str, np.ndarray]:
     return found
 
 
-def majority(faces: Faces, split: Split) -> np.ndarray:
-    """The most frequent class of the training split, the lowest of equally frequent ones, for every image.
+def majority(faces: Faces, split: Split, clips: np.ndarray | None = None) -> np.ndarray:
+    """The most frequent class of the training split, the lowest of equally frequent ones, for every image. clips (N,):
+    of all images; each clip then counts once, however many frames it has.
 
     Not the class frequencies: a fold that tests more of a class has trained on less of it, so that pooled over folds
     they would rank worse than chance.
     """
-    counts = np.bincount(faces.labels[split.train], minlength=len(faces.class_names))
+    train = split.train if clips is None else split.train[np.unique(clips[split.train], return_index=True)[1]]
+    counts = np.bincount(faces.labels[train], minlength=len(faces.class_names))
     return _one_hot(np.full(len(split.test), counts.argmax()), faces)
 
 
@@ -47,9 +52,14 @@ def subject_majority(faces: Faces, split: Split) -> np.ndarray:
     often than its largest, and none ranks better. Raises ValueError without subject ids."""
     if faces.subjects is None:
         raise ValueError(f"{faces.name} has no subject ids: prepare it with --subject-regex, or with a subject column")
-    names, subject = np.unique(faces.subjects[split.test], return_inverse=True)
-    counts = np.zeros((len(names), len(faces.class_names)))
-    np.add.at(counts, (subject, faces.labels[split.test]), 1)
+    return label_shares(faces.subjects[split.test], faces.labels[split.test], len(faces.class_names))
+
+
+def label_shares(subjects: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """float64 (N, K): how often the subject of each image has each label, of N images."""
+    names, subject = np.unique(subjects, return_inverse=True)
+    counts = np.zeros((len(names), num_classes))
+    np.add.at(counts, (subject, labels), 1)
     return (counts / counts.sum(1, keepdims=True))[subject]
 
 

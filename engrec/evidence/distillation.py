@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from engrec import checkpoint
 from engrec.data import seen
 from engrec.datasets.prepared import Faces
 from engrec.evidence.out_of_fold import OutOfFold, out_of_fold
@@ -63,13 +64,13 @@ def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 def check_start(saved: dict[str, Any], path: str, faces: Faces, split: Split) -> None:
     """Raise ValueError where a teacher would start from a network that may have seen the images which it predicts."""
-    trained_on = saved.get("dataset")
-    same_images = trained_on == faces.name or {trained_on, faces.name} <= SAME_IMAGES
-    if same_images and saved.get("seen") != seen(faces, split):
-        raise ValueError(
-            f"{path} was trained on {trained_on} and has seen images that this teacher is to predict: leave out "
-            "init_from=, or name a checkpoint that was trained on other data"
-        )
+    own = seen(faces, split)
+    for data, images in ((one.get("dataset"), one.get("seen")) for one in checkpoint.trainings(saved)):
+        if images != own and (data == faces.name or {data, faces.name} <= SAME_IMAGES):
+            raise ValueError(
+                f"{path} was trained on {data} and has seen images that this teacher is to predict: leave out "
+                "init_from=, or name a checkpoint that was trained on other data"
+            )
 
 
 def check_teachers(found: OutOfFold, faces: Faces, split: Split) -> None:

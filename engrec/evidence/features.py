@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from engrec import checkpoint
-from engrec.data import preprocessing_of, seen
+from engrec.data import may_know, preprocessing_of
 from engrec.datasets.prepared import Faces
 from engrec.errors import CheckpointError
 from engrec.evidence import linear
@@ -53,12 +53,7 @@ class FrozenFeatures:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"init_from": self.path, "transductive": self.given, "c_grid": list(CS)}
-
-    def trained_on(self, faces: Faces) -> bool:
-        """Whether the network was trained on this data set, under whatever labels."""
-        other_task = faces.recipe.get("task") not in (None, checkpoint.task_of(self.saved))  # of the synthetic faces
-        return self.saved.get("dataset") == faces.name and not other_task
+        return {"transductive": self.given, "c_grid": list(CS)}
 
     def check(self, faces: Faces, splits: Iterable[Split]) -> None:
         """Raise CheckpointError for a network that was trained on images prepared otherwise, or on images of this data
@@ -67,10 +62,11 @@ class FrozenFeatures:
         checkpoint.check_preprocessing(self.saved, self.path, preprocessing_of(faces))
         if self.given is not None and faces.subjects is None:
             raise ValueError(f"{faces.name} has no subject ids, so people have no means: leave out --transductive")
-        if self.trained_on(faces) and any(self.saved.get("seen") != seen(faces, split) for split in splits):
+        trainings = checkpoint.trainings(self.saved)
+        if any(may_know(trainings, faces, split) for split in splits):
             raise CheckpointError(
-                f"{self.path} was trained on {faces.name}, perhaps on people who are tested here: set init_from= a "
-                "checkpoint trained on other data, or the split= and split.fold= that it was trained with"
+                f"{self.path} or its start was trained on {faces.name}, perhaps on people who are tested here: set "
+                "init_from= a checkpoint trained on other data, or the split= and split.fold= that it was trained with"
             )
 
     def features(self, faces: Faces) -> np.ndarray:

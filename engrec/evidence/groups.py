@@ -75,10 +75,13 @@ class Group(Predictions):
         return all(are_levels(self.class_names, run.result.get("dataset") or {}) for run in self.runs)
 
     def same_images(self, other: "Group") -> bool:
+        """Whether both predict the same images, or clips, with the same labels, of the same people."""
         return (
             self.class_names == other.class_names
+            and self.unit == other.unit
             and np.array_equal(self.sources, other.sources)
             and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.people, other.people)
         )
 
 
@@ -105,11 +108,12 @@ def read_groups(runs: Iterable[Run]) -> list[Group]:
 
 
 def by_start(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of the same settings, divided by init_from where several starts were tried on the same folds and seeds. A
-    checkpoint of its own for each fold, or for each seed, does not divide them."""
+    """Runs of the same settings, divided by init_from, or by the checkpoint that they test, where several were tried on
+    the same folds and seeds. A checkpoint of its own for each fold, or for each seed, does not divide them."""
     starts: dict[str, list[Run]] = {}
     for run in runs:
-        starts.setdefault(f"init_from={format_value(run.settings.get('init_from'))}", []).append(run)
+        key = "ckpt_path" if run.result["stage"] == "test" else "init_from"
+        starts.setdefault(f"{key}={format_value(run.settings.get(key))}", []).append(run)
     tested = [[(run.seed, format_value(run.settings.get("split.fold"))) for run in same] for same in starts.values()]
     folds = [{fold for _, fold in same} for same in tested]
     repeated = len(set().union(*tested)) < len(runs)
@@ -148,6 +152,8 @@ def option(run: Run, key: str) -> str:
         names = [name.removeprefix("dataset.classes.") for name in run.settings if name.startswith("dataset.classes.")]
         return f"classes={','.join(names) or 'all'}"
     group = key.partition(".")[0]
+    if run.settings.get(group) == "selected":
+        return f"{group}=selected"
     return f"{group}={run.result['choices'][group]}" if group in run.result["choices"] else ""
 
 
@@ -194,6 +200,10 @@ def check_seeds(name: str, pooled: dict[int, Predictions]) -> None:
             )
         if other.class_names != first.class_names or not np.array_equal(other.labels, first.labels):
             raise ValueError(f"{name}: seeds {least} and {seed} differ in classes or labels")
+        if not np.array_equal(other.subjects, first.subjects):
+            raise ValueError(
+                f"{name}: seeds {least} and {seed} differ in the subjects of the images: run one of them again"
+            )
 
 
 def join(folds: Sequence[Fold]) -> Predictions:

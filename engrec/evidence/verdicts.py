@@ -1,5 +1,6 @@
 """Verdicts: what a comparison shows, as sentences of a known kind."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,10 +9,11 @@ import numpy as np
 
 from engrec.evidence.comparison import Comparison
 from engrec.evidence.controls import CONTROLS
-from engrec.evidence.groups import Group
+from engrec.evidence.groups import Group, differing, differs
 from engrec.evidence.statistics import scores_by_seed
 from engrec.metrics import METRICS
-from engrec.runs.settings import is_setting
+
+PREPARED = ("sha256", "crop")  # of the data set: the files that it was prepared from, and how
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def judge_alone(comparison: Comparison) -> list[Verdict]:
             if control in comparison.predictors:
                 found.append(against_control(comparison, label, control))
         found += missing_folds(label, group)
+        found += doubts(label, group)
     return found
 
 
@@ -54,7 +57,8 @@ def against_control(comparison: Comparison, label: str, control: str) -> Verdict
     for score in ("accuracy", "AUC" if control == CONTROLS["subject_majority"] else "balanced accuracy"):
         here, there = (100 * comparison.figures[name][score].value for name in (label, control))
         figure, p = difference.figures[score]
-        (better if figure.low > 0 and p < 0.05 else rest).append(f"{score} ({here:.1f} against {there:.1f})")
+        if not np.isnan(here):  # AUC is undefined where the test lacks a class of several
+            (better if figure.low > 0 and p < 0.05 else rest).append(f"{score} ({here:.1f} against {there:.1f})")
     if np.isnan(difference.figures["accuracy"][0].low):
         values = f"{label} against “{control}”: {', '.join(rest)}"
         return Verdict("note", f"{values}. A single test person allows no conclusion about others.")
@@ -71,18 +75,30 @@ def missing_folds(label: str, group: Group) -> Iterator[Verdict]:
         yield Verdict("note", f"{label}: {folds} of {total} folds; the people of the other folds are not tested.")
 
 
+def doubts(label: str, group: Group) -> Iterator[Verdict]:
+    """What may make the figures of a group better than the network is, or mixes several experiments."""
+    if any(run.result.get("may_know_test") for run in group.runs):
+        known = f"{'people' if group.by_subject else group.unit} that are tested here"
+        yield Verdict("note", f"{label}: trained before on other parts of the same data; it may know {known}.")
+    recipes = [recipe for run in group.runs if (recipe := run.result.get("dataset") or {}).get("sha256")]
+    versions = {json.dumps([recipe.get(key) for key in PREPARED]) for recipe in recipes}
+    if len(versions) > 1:
+        several = f"its runs have {len(versions)} versions of the data, of other files or with other crops"
+        yield Verdict("note", f"{label}: {several}; run those of the older ones again.")
+
+
 def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
     """The same model under split=random, where there are such runs: how much of its score comes from known people."""
     found = [other for other in comparison.others if other.name["split"] == "random" and _same_model(group, other)]
     if not found:
         return Verdict("note", f"{label}: no leakage check. To add one, run the same command with split=random.")
-    check = next((other for other in found if other.name["settings"] == group.name["settings"]), found[0])
+    check, differ = min(((other, _differing(group, other)) for other in found), key=lambda pair: len(pair[1]))
     checked = scores_by_seed(check.probabilities, check.labels)
     values = ", ".join(
         f"{score} {100 * checked[score].mean():.1f} against {100 * comparison.figures[label][score].value:.1f}"
         for score in ("accuracy", "balanced accuracy", "AUC")
     )
-    settings = f", {check.name['settings']}" if check.name["settings"] != group.name["settings"] else ""
+    settings = f", with another {', '.join(differ)}" if differ else ""
     how = f"split=random{settings}: the same people in train, validation and test"
     where = "on unseen people" if group.by_subject else "under its own split"
     return Verdict("note", f"{label}, leakage check ({how}): {values} {where}.")
@@ -103,12 +119,16 @@ def transductive_check(comparison: Comparison, label: str, group: Group) -> Verd
 
 def _same_but_given(group: Group, other: Group) -> bool:
     """Whether the second is the same model on the same images, without what the first was given."""
-    one, two = (
-        {k: v for k, v in of.runs[0].settings.items() if is_setting(k) and k != "baseline.transductive"}
-        for of in (group, other)
-    )
+    runs = [group.runs[0], other.runs[0]]
+    alike = set(differing(runs)) <= {"baseline.transductive"} and not differs("init_from", runs)
     same_name = all(group.name[key] == other.name[key] for key in ("stage", "data", "split"))
-    return one == two and same_name and group.same_images(other)
+    return alike and same_name and group.same_images(other)
+
+
+def _differing(group: Group, other: Group) -> list[str]:
+    """The settings that two groups do not share, but for those of the split."""
+    keys = differing([group.runs[0], other.runs[0]])
+    return [key for key in keys if key != "selected" and not key.startswith("split.")]
 
 
 def _same_model(group: Group, other: Group) -> bool:

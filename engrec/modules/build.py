@@ -53,7 +53,9 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
         checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
         checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
         checkpoint.check_network(module, start.saved, start.path)
+        module.before = start.saved.get("before") or []
     if isinstance(start, Backbone):
+        module.before = checkpoint.trainings(start.saved)
         checkpoint.load_backbone(module.backbone, start.saved, start.path, data.preprocessing)
     return module
 

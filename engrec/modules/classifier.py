@@ -47,6 +47,7 @@ class Classifier(pl.LightningModule):
         self.head = nn.Linear(self.backbone.num_features, len(class_names))  # pyright: ignore[reportArgumentType]
         self.scores = nn.ModuleDict({f"{side}_scores": Scores(len(class_names)) for side in ("train", "val", "test")})
         self.class_names, self.seed, self.fused_optimizer = class_names, seed, False
+        self.before: list[dict[str, Any]] = []  # what it starts from was trained on, see checkpoint.trainings
         # Set by a callback that averages the weights, which Lightning does not ask when it saves weights alone.
         self.averaged_weights: Callable[[], dict[str, Tensor]] | None = None
         self.example_input_array = torch.zeros(2, *(preprocessing[k] for k in ("channels", "height", "width")))
@@ -73,6 +74,7 @@ class Classifier(pl.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         checkpoint["dataset"] = None if data is None else data.faces.name
         checkpoint["seen"] = None if data is None else data.seen
+        checkpoint["before"] = self.before
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["images"]).float()

@@ -185,7 +185,8 @@ def difference_legend(block: "Comparison") -> str:
     def least(number: int) -> float:
         return p_value(np.ones(len(block.draws.counts)), number)
 
-    few = f" ({least(len(block.worst_people)):.3f} of the worst people)" if block.worst_people else ""
+    worst = len(block.worst_people)
+    few = f" ({least(worst):.3f} of the worst people)" if worst > 1 else ""
     return (
         f"Differences on the same images and the same {len(block.draws.counts):,} draws, from which p cannot be below "
         f"{least(block.draws.num_groups):.3f}{few}; McNemar's exact test takes the images for independent, and the "

@@ -48,14 +48,15 @@ def is_setting(key: str) -> bool:
 
 def with_selected(settings: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys and values, with "selected" for those that scripts/nested.py has chosen for each fold by itself: the
-    folds of such runs belong together although their values differ."""
+    folds of such runs belong together although their values differ. A config group stands for all keys below it, as
+    its options have different ones."""
     chosen = settings.get("selected")
     if not isinstance(chosen, list):
         return settings
-    return {
-        key: "selected" if any(key == one or key.startswith(f"{one}.") for one in chosen) else value
-        for key, value in settings.items()
-    }
+    names = [str(name) for name in chosen]
+    below = tuple(f"{name}." for name in names)
+    others = {key: value for key, value in settings.items() if key not in names and not key.startswith(below)}
+    return others | dict.fromkeys(names, "selected")
 
 
 def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
@@ -73,6 +74,6 @@ def differences(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -
             found += differences(one, other, f"{key}.")
         elif key != "init_from":
             found.append(f"with {key}={other} and not {one}" if name in before else f"without {key}")
-        elif isinstance(one, str) and isinstance(other, str) and Path(one).resolve() != Path(other).resolve():
-            found.append(f"which started from {other}")
+        elif isinstance(one, str) and (not isinstance(other, str) or Path(one).resolve() != Path(other).resolve()):
+            found.append(f"which started from {other or 'random weights'}")
     return found

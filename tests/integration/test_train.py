@@ -16,6 +16,7 @@ import pytest
 import torch
 from commands import FEW, PLAIN, ROOT, SMALL, Folder, wait_for
 
+from engrec import checkpoint
 from engrec.config import groups
 from engrec.errors import BAD_CHECKPOINT, DIVERGED
 from engrec.runs.status import status_of
@@ -221,6 +222,19 @@ def test_a_second_finetuning_is_warned_of(folder, finetuned, pretrained):
     done = succeeded(folder.command(*again))
     assert done.stdout.count("best.ckpt was already trained on these classes") == 1
     assert "was already trained on" not in finetuned[0].stdout
+    first = checkpoint.trainings(checkpoint.read(folder.path / finetuned[1] / "best.ckpt"))
+    assert checkpoint.read(folder.path / "again/best.ckpt")["before"] == first
+    assert [(one["dataset"], one["task"]) for one in first] == [
+        ("synthetic", "expression"),
+        ("synthetic", "engagement"),
+    ]
+    test = ["stage=test", "ckpt_path=again/best.ckpt", *FEW, "split=holdout", "split.seed=5", "output_dir=others"]
+    assert "it may have seen people and images that are tested here" in succeeded(folder.command(*test)).stdout
+    # The same people were tested before.
+    known = [
+        json.loads((folder.path / name / "result.json").read_text())["may_know_test"] for name in ("again", "others")
+    ]
+    assert known == [False, True]
 
 
 def test_the_printed_next_command_runs(folder, pretrained):

@@ -203,6 +203,7 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["++model._target_=engrec.models.vgg.VVG"], "cannot be imported"),
         (["++model._target_=engrec.modles.vgg.VGG"], "cannot be imported"),
         (["stage=finetune", "init_from=null"], "stage=scratch"),
+        (["stage=scratch", "init_from=engrec:expressions"], "starts from random weights: leave out init_from=, or set"),
         (["init_from=FILE", "ckpt_path=FILE"], "ckpt_path=null"),
         (["ckpt_path=FILE"], f"set output_dir={CONF}"),
         (["stage=test", "ckpt_path=FILE", "init_from=FILE"], "init_from"),

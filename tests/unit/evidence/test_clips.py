@@ -10,7 +10,8 @@ from finished_runs import some_images, write_run
 
 from engrec.evidence import comparison
 from engrec.evidence.clips import clip_metrics, per_clip
-from engrec.evidence.groups import read_groups
+from engrec.evidence.controls import OF_CLIPS, controls
+from engrec.evidence.groups import Group, read_groups
 from engrec.evidence.verdicts import judge
 from engrec.pages import report, tables
 from engrec.runs.record import find_runs, read_predictions, write_predictions
@@ -139,3 +140,38 @@ def test_predictions_name_the_clip_where_there_are_any(make_faces, tmp_path):
     with pytest.raises(ValueError, match="odd, line 3: the clip is empty"):
         read_predictions(tmp_path / "odd")
     assert (tmp_path / "without").read_text().startswith("source,subject,format,label,p_class0")
+
+
+def test_controls_of_clips_count_each_clip_once(make_faces):
+    """12 people, each with 3 disengaged clips of 2 frames and 2 engaged clips of 10 frames."""
+    frames = np.array([2, 2, 2, 10, 10] * 12)
+    clip = np.repeat(np.arange(60), frames)
+    labels, people = np.array([0, 0, 0, 1, 1] * 12)[clip], np.array([f"s{i // 5:02d}" for i in range(60)])[clip]
+    clips = np.array([f"clip{i:02d}" for i in range(60)])[clip]
+    faces = make_faces(len(clip), labels=labels, subjects=people, clips=clips)
+    tested = np.flatnonzero(people >= "s06")
+    split = Split(np.flatnonzero(people < "s05"), np.flatnonzero(people == "s05"), tested)
+    found = controls(faces, split)
+    assert (found["majority"].argmax(1) == 1).all()  # of frames
+    assert (found[OF_CLIPS].argmax(1) == 0).all()
+    group = Group(
+        faces.class_names,
+        faces.sources[tested],
+        people[tested],
+        np.full(len(tested), ""),
+        labels[tested],
+        found["majority"][None],
+        clips=clips[tested],
+        name={"stage": "finetune", "model": "some", "split": "kfold", "views": "", "settings": ""},
+        runs=[],
+        seeds=[0],
+        calibrated=None,
+        folds=np.zeros((1, len(tested)), int),
+        controls=found,
+    )
+    [per_frame] = comparison.build([group], 200)
+    [per_clips] = comparison.build(per_clip([group]), 200)
+    for block, accuracy in ((per_frame, 20 / 26), (per_clips, 0.6)):
+        assert sorted(block.controls) == ["majority", "nearest_neighbour", "subject_majority"]
+        for name in ("always the majority class", "each person's own majority (oracle)"):
+            assert block.figures[name]["accuracy"].value == pytest.approx(accuracy)

@@ -135,10 +135,16 @@ def test_a_student_that_tests_what_its_teachers_know_is_refused(faces, teachers)
 def test_a_teacher_that_starts_from_what_has_seen_its_test_images_is_refused(make_faces, trained_on):
     faces = make_faces(24, recipe={"name": "random" if trained_on == "random" else "ferplus", "importer": "test"})
     own, other = Split(np.arange(12), np.arange(12, 18), np.arange(18, 24)), Split(*np.split(np.arange(24)[::-1], 3))
+
+    def saved(dataset, split, **more):
+        return {"dataset": dataset, "task": "expression", "seen": seen(faces, split)} | more
+
     with pytest.raises(ValueError, match=rf"x\.ckpt was trained on {trained_on} and has seen images that this teacher"):
-        check_start({"dataset": trained_on, "seen": seen(faces, other)}, "x.ckpt", faces, own)
-    check_start({"dataset": trained_on, "seen": seen(faces, own)}, "x.ckpt", faces, own)
-    check_start({"dataset": "wacv2016", "seen": seen(faces, other)}, "x.ckpt", faces, own)
+        check_start(saved(trained_on, other), "x.ckpt", faces, own)
+    check_start(saved(trained_on, own), "x.ckpt", faces, own)
+    check_start(saved("wacv2016", other), "x.ckpt", faces, own)
+    with pytest.raises(ValueError, match=rf"x\.ckpt was trained on {trained_on} and has seen images"):
+        check_start(saved("wacv2016", own, before=[saved(trained_on, other)]), "x.ckpt", faces, own)
 
 
 def test_folds_of_all_images_are_no_teachers(images, faces, tmp_path):

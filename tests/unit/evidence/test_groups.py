@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished_runs import ARRAYS, CLASSES, decided, some_images, take, unknown_people, write_predictions, write_run
+from finished_runs import (
+    ARRAYS,
+    CLASSES,
+    comparisons_of,
+    decided,
+    some_images,
+    take,
+    unknown_people,
+    write_predictions,
+    write_run,
+)
 
 from engrec.evidence.groups import read_groups
 from engrec.runs import record
@@ -248,6 +258,26 @@ def test_several_starts_on_the_same_folds_are_groups_of_their_own(tmp_path):
     assert (one.seeds, len(one.runs), other.seeds, len(other.runs)) == ([0, 1], 4, [0], 2)
 
 
+def test_several_checkpoints_tested_on_the_same_images_are_groups_of_their_own(tmp_path):
+    for name, seed in (("a.ckpt", 0), ("b.ckpt", 0), ("b.ckpt", 1)):
+        settings = {"init_from": None, "ckpt_path": name}
+        write_run(tmp_path / f"{name}{seed}", some_images(seed=seed), stage="test", seed=seed, settings=settings)
+    found = groups_of(tmp_path)
+    assert names(found) == ["ckpt_path=a.ckpt", "ckpt_path=b.ckpt"]
+    assert [group.seeds for group in found] == [[0], [0, 1]]
+
+
+def test_an_option_that_was_chosen_for_each_fold_is_one_group_and_named_so(tmp_path):
+    for fold, name in ((0, "none"), (1, "strong")):
+        part = take(some_images(), slice(30 * fold, 30 * fold + 30))
+        more = {"augment.more": 1} if fold else {}
+        settings = {"selected": ["augment"], **more}
+        write_run(tmp_path / "chosen" / name, part, fold=fold, choices={"augment": name}, settings=settings)
+    assert names(groups_of(tmp_path)) == [""]
+    write_run(tmp_path / "fixed", some_images(), choices={"augment": "strong"})
+    assert names(groups_of(tmp_path)) == ["augment=selected selected=[augment]", "augment=strong selected=null"]
+
+
 @pytest.mark.parametrize("own", ["fold", "seed"])
 def test_a_start_of_its_own_for_each_fold_or_seed_does_not_divide_runs(tmp_path, own):
     for seed in (0, 1):
@@ -484,6 +514,20 @@ def test_seeds_that_differ_in_labels_or_classes_are_refused(tmp_path, other):
     write_run(tmp_path / "0", some_images())
     write_run(tmp_path / "1", replace(other, labels=other.labels.clip(0, 1)), seed=1)
     assert said(lambda: groups_of(tmp_path)).endswith(": seeds 0 and 1 differ in classes or labels")
+
+
+def test_seeds_of_other_people_are_not_averaged(tmp_path):
+    write_run(tmp_path / "0", some_images())
+    write_run(tmp_path / "1", some_images(per_subject=3), seed=1)
+    assert "seeds 0 and 1 differ in the subjects of the images" in said(lambda: groups_of(tmp_path))
+
+
+def test_rows_of_other_people_are_not_compared(tmp_path):
+    """Their intervals would be over the people of whichever is first."""
+    write_run(tmp_path / "0", some_images())
+    write_run(tmp_path / "1", some_images(per_subject=3), stage="scratch")
+    write_run(tmp_path / "2", unknown_people(some_images()), stage="test")
+    assert [block.draws.num_groups for block in comparisons_of(tmp_path)] == [10, 20, 60]
 
 
 def test_folds_that_differ_in_classes_are_refused(tmp_path):

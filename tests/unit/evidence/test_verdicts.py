@@ -1,6 +1,7 @@
 """What a comparison shows: which controls a model beats, which folds it lacks, what its leakage check says."""
 
 import json
+import shutil
 
 import numpy as np
 from finished_runs import comparison_of, comparisons_of, decided, majority, right_for, some_images, take, write_run
@@ -145,9 +146,9 @@ def test_the_leakage_check_is_that_of_the_same_settings(tmp_path):
     ]
 
 
-def given_frames(folder, images, given):
+def given_frames(folder, images, given, start="first.ckpt"):
     model = "features" if given is None else f"features, given {given} unlabelled frames of the person"
-    settings = {"baseline.name": "features", "baseline.transductive": given}
+    settings = {"baseline.name": "features", "baseline.transductive": given, "init_from": start}
     written = write_run(folder, images, stage="baseline", choices={"model": model}, settings=settings)
     result = json.loads((written / "result.json").read_text())
     (written / "result.json").write_text(json.dumps(result | {"transductive": given}))
@@ -163,6 +164,9 @@ def test_a_transductive_row_is_compared_with_the_same_model_without(tmp_path):
     [alone] = comparisons_of(tmp_path)
     expected = Verdict("note", f"{about} To compare, run the same command without --transductive.")
     assert judge(alone)[0] == expected
+    given_frames(tmp_path / "other_start", right_for(images, 0.7, seed=1), None, "second.ckpt")
+    assert judge(comparisons_of(tmp_path)[1])[0] == expected
+    shutil.rmtree(tmp_path / "other_start")
     given_frames(tmp_path / "plain", right_for(images, 0.7, seed=1), None)
     write_run(tmp_path / "other", right_for(images, 0.8))
     plain, given = comparisons_of(tmp_path)
@@ -170,3 +174,50 @@ def test_a_transductive_row_is_compared_with_the_same_model_without(tmp_path):
     assert first.kind == "note"
     assert first.text.startswith(f"{about} Minus baseline features, on the same images: balanced accuracy +20.0 [")
     assert not any("transductive" in verdict.text for verdict in judge(plain))
+
+
+def with_result(folder, **more):
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | more))
+
+
+def test_what_may_know_the_test_is_said(tmp_path):
+    run = write_run(tmp_path / "run", some_images(240))
+    assert not any("trained before" in verdict.text for verdict in judge(comparison_of(tmp_path)))
+    with_result(run, may_know_test=True)
+    text = "trained before on other parts of the same data; it may know people that are tested here."
+    assert Verdict("note", f"finetune vgg_small: {text}") in judge(comparison_of(tmp_path))
+
+
+def test_folds_of_several_versions_of_the_data_are_said(tmp_path):
+    images = some_images(240)
+    for fold, sha256 in enumerate(["a", "a", "b"]):
+        run = write_run(tmp_path / str(fold), take(images, np.arange(fold, 240, 3)), fold=fold)
+        with_result(run, dataset={"name": "mine", "sha256": sha256, "crop": {"size": 48}})
+        said = [verdict.text for verdict in judge(comparison_of(tmp_path)) if "versions of the data" in verdict.text]
+        assert len(said) == (fold == 2)
+    assert "its runs have 2 versions of the data" in said[0]
+
+
+def test_a_leakage_check_with_other_settings_names_them(tmp_path):
+    images = some_images(240)
+    write_run(tmp_path / "own", right_for(images, 0.7))
+    known, other = {"split": "random"}, {"optimizer.lr": 0.2, "max_epochs": 60}
+    write_run(tmp_path / "far", right_for(images, 0.9), choices=known, settings=other)
+    [text] = [verdict.text for verdict in judge(comparisons_of(tmp_path)[0]) if "leakage check" in verdict.text]
+    assert "(split=random, with another max_epochs, optimizer.lr: the same people in train" in text
+    write_run(tmp_path / "near", right_for(images, 0.8), choices=known, settings={"max_epochs": 60})
+    [text] = [verdict.text for verdict in judge(comparisons_of(tmp_path)[0]) if "leakage check" in verdict.text]
+    assert "(split=random, with another max_epochs: the same people" in text
+
+
+def test_an_undefined_score_is_no_failure(tmp_path):
+    """AUC of three classes, where the test has two of them."""
+    images = some_images(240, class_names=("low", "middle", "high"))
+    images = take(images, images.labels > 0)
+    right = decided(images, images.labels)
+    controls = {name: decided(images, np.full(len(images.labels), 2)) for name in ("majority", "subject_majority")}
+    write_run(tmp_path / "run", right, controls=controls)
+    found = [verdict for verdict in judge(comparison_of(tmp_path)) if "beat" in verdict.text]
+    assert [verdict.kind for verdict in found] == ["beats", "beats"]
+    assert not any("nan" in verdict.text for verdict in found)

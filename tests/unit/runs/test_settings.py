@@ -63,6 +63,10 @@ def test_what_keeps_a_run_from_being_resumed_is_named(key, value, message):
     assert differences(changed(key, value), RUN) == [message]
 
 
+def test_a_run_from_random_weights_is_no_run_from_a_checkpoint():
+    assert differences(RUN, changed("init_from", None)) == ["which started from random weights"]
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -90,6 +94,13 @@ def test_values_that_were_chosen_for_each_fold_do_not_divide_its_runs():
     assert with_selected(fold0) == with_selected(fold1)
     assert with_selected(fold0) != with_selected(fold1 | {"max_epochs": 12})
     assert with_selected(fold0)["optimizer.lr"] == "selected"
+
+
+def test_options_with_other_keys_that_were_chosen_for_each_fold_do_not_divide_its_runs():
+    strong = {"selected": ["augment"], "augment._target_": "Augment", "augment.flip": 0.5, "augmented": 1}
+    none = {"selected": ["augment"], "augment._target_": "Nothing", "augmented": 1}
+    assert with_selected(strong) == with_selected(none)
+    assert with_selected(none) == {"selected": ["augment"], "augment": "selected", "augmented": 1}
 
 
 @pytest.mark.parametrize("none", [{}, {"selected": None}])
