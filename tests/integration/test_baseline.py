@@ -199,7 +199,7 @@ def test_features_leave_runs_that_pool_and_name_their_checkpoint(on_features, tm
     assert (len(group.labels), group.transductive) == (60, False)
     assert (group.name["stage"], group.name["model"]) == ("baseline", "features")
     for run in runs:
-        assert run.settings["baseline.init_from"] == run.result["model"]["init_from"] == "first.ckpt"
+        assert run.settings["init_from"] == run.result["model"]["init_from"] == "first.ckpt"
         assert run.result["model"]["trained_on"] == "others"
         assert run.result["transductive"] is None
 
@@ -223,7 +223,7 @@ def test_two_checkpoints_are_two_rows(on_features, tmp_path):
     on_features("split=holdout", "output_dir=one")
     on_features("split=holdout", "output_dir=two", "init_from=second.ckpt")
     [block] = comparison.build(groups.read_groups(record.find_runs([tmp_path / "one", tmp_path / "two"])), 100)
-    assert block.labels == [f"baseline features baseline.init_from={name}.ckpt" for name in ("first", "second")]
+    assert block.labels == [f"baseline features init_from={name}.ckpt" for name in ("first", "second")]
 
 
 @pytest.mark.parametrize(
