@@ -357,10 +357,17 @@ def history_of(trainer: pl.Trainer) -> History | None:
 
 def unhindered(trainer: pl.Trainer) -> pl.Trainer:
     """The trainer, validating in inference mode as it tests, and without Lightning's question to all processes before
-    every step whether one received a signal: signals end a run of engrec as an exception does.
+    every step whether one received a signal: signals end a run of engrec as an exception does. A signal is passed on to
+    the processes that this one started, without Lightning's message to all, for which one that computes never waits.
 
-    Both are private parts of Lightning: tests/integration/test_ddp.py counts the calls.
+    All are private parts of Lightning: tests/integration/test_ddp.py counts the calls.
     """
+
+    def pass_on(number: int, frame: Any) -> None:
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(number)
+
+    trainer._signal_connector._sigterm_notifier_fn = pass_on
     trainer.fit_loop.epoch_loop.val_loop.inference_mode = True
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
     return trainer

@@ -53,12 +53,13 @@ LIMITS: dict[str, Any] = {
     "trainer.max_epochs": Count,
     "trainer.limit_train_batches": Positive,
     "trainer.limit_val_batches": Positive,
-    "trainer.limit_test_batches": Positive,
+    "trainer.accumulate_grad_batches": Count,
+    "trainer.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16],
 }
 # With these, an epoch could end without a validation or a checkpoint.
 NOT_OURS = (
-    "barebones", "check_val_every_n_epoch", "fast_dev_run", "max_steps", "max_time", "overfit_batches",
-    "val_check_interval",
+    "barebones", "check_val_every_n_epoch", "fast_dev_run", "limit_test_batches", "max_steps", "max_time",
+    "overfit_batches", "val_check_interval",
 )  # fmt: skip
 
 
@@ -257,6 +258,10 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
     for name, node in cfg.callbacks.items():
         if not OmegaConf.is_dict(node) or "_target_" not in node:
             yield f"callbacks.{name} must be a node with a _target_, as in conf/callbacks; ~callbacks.{name} removes it"
+    for name in ("lr_scheduler", "mixup", "distill"):
+        if cfg[name] and "_target_" not in cfg[name]:
+            keys = ", ".join(f"{name}.{key}" for key in cfg[name])
+            yield f"{keys} has no effect with {name}=none: leave it out, or choose another option of {name}"
     if cfg.logger and "_target_" not in cfg.logger:
         yield f"logger.{next(iter(cfg.logger))} needs a logger: set logger=tensorboard or logger=wandb"
 

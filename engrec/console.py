@@ -144,7 +144,9 @@ def describe_metrics(metrics: dict[str, float]) -> str:
 def describe_controls(data: DataModule, predicted: dict[str, np.ndarray]) -> str:
     labels = data.faces.labels[data.split.test]
     right = {name: (probabilities.argmax(1) == labels).mean() for name, probabilities in predicted.items()}
-    return "accuracy of " + ", ".join(f"{CONTROLS[name]} {share:.4f}" for name, share in right.items() if name in CONTROLS)
+    return "accuracy of " + ", ".join(
+        f"{CONTROLS[name]} {share:.4f}" for name, share in right.items() if name in CONTROLS
+    )
 
 
 def describe_calibration(values: dict[str, float]) -> str:

@@ -17,7 +17,7 @@ from engrec import checkpoint
 from engrec.config import check
 from engrec.errors import CONF, quoted
 from engrec.machine import cluster
-from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, fuses, keep_memory
+from engrec.machine.hardware import AUTOCAST, Speed, accelerator_type, choose, fuses, keep_memory, usable
 from engrec.runs import folder as run_folder
 from engrec.runs.settings import differences
 
@@ -163,6 +163,7 @@ def plan(cfg: DictConfig) -> Plan | Finished:
     if folder == Path() and not (typed.gives("output_dir") and cfg.output_dir):
         raise ValueError("output_dir is empty: set output_dir=outputs/NAME, or leave it out")
     cfg.output_dir = str(folder)
+    cfg.trainer.precision = usable(cfg.trainer.precision, accelerator_type(cfg.trainer.accelerator))
     cluster.check_tasks(cfg.trainer.devices, cfg.trainer.num_nodes)
     resumed = resolve_resuming(cfg, folder, typed)
     if resumed and (folder / "result.json").is_file():

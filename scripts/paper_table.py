@@ -125,8 +125,8 @@ def check_trainings(runs: Sequence[paper.Run], expressions: "Backbone | None" = 
         if not advice:
             raise
         raise CheckpointError(f"{what}: set another --init-from, --pretrain or --preset") from error
-    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "dataset": data.faces.name}
-    return Backbone("--pretrain", saved)
+    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    return Backbone("--pretrain", saved | {"dataset": data.faces.name, "task": planned.task})
 
 
 def divide_all(runs: Sequence[paper.Run], faces: "Faces", split: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ with ctrl_c_exits():
         video,
         wacv2016,
     )
-    from engrec.machine.files import write_text
+    from engrec.machine.files import check_folder, write_text
     from engrec.words import counted
 
 EXAMPLES = {
@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if out.is_dir() or out.suffix != ".npz":
             raise ValueError(f"--out {out} must be a file name that ends in .npz")
+        check_folder(next(folder for folder in out.absolute().parents if folder.exists()))
         faces = mark_faults(Faces(**_read(args, pictures, problems)))
         faces.save(out)
         if pictures:

@@ -26,6 +26,9 @@ def open_picture(content: bytes, where: str) -> tuple[Image.Image, str]:
             return upright(image), found
     except UnidentifiedImageError as error:
         raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        most = f"{Image.MAX_IMAGE_PIXELS or 0:,} pixels"
+        raise ValueError(f"{where} has more than {most}, the most allowed: make it smaller or remove it") from error
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
         raise ValueError(f"{where} cannot be read as an image ({one_line(error)}): replace or remove it") from error
 

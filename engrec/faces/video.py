@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import IO, Any, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engrec.machine.files import atomic_write
 from engrec.words import counted
@@ -47,8 +47,7 @@ def is_video(name: str) -> bool:
 
 class Video:
     """A video file, for `with`. Attributes: duration (seconds) and num_frames, as the header states them or None;
-    codec; rotation, the degrees counterclockwise by which each frame is turned, known after the first; damage, after
-    the last frame: what could not be read, in one line, or None.
+    codec; damage, after the last frame: what could not be read, in one line, or None.
 
     Raises ValueError for a file that is missing, empty, no video, or without pictures.
     """
@@ -57,7 +56,6 @@ class Video:
         self.path = Path(path)
         self.av = pyav()
         self.converter = self.av.video.reformatter.VideoReformatter()  # one for all frames: each new one takes a while
-        self.rotation = 0
         self.damage: str | None = None
         self.file = _open(self.path)
         try:
@@ -102,7 +100,8 @@ class Video:
     def _container(self) -> Any:
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
         try:
-            return self.av.open(self.file, "r", options=options, metadata_errors="replace")
+            raw = "mjpeg" if self.path.suffix.lower() == ".mjpeg" else None  # which FFmpeg may take for one picture
+            return self.av.open(self.file, "r", raw, options=options, metadata_errors="replace")
         except (self.av.error.FFmpegError, OSError) as error:
             if kind := _picture(self.file):
                 message = f"{self.path.name} is a picture, not a video: name it {self.path.stem}.{kind.lower()}"
@@ -214,16 +213,34 @@ class Video:
         if shape and 1 / MOST_STRETCH <= shape <= MOST_STRETCH:
             width = round(width * shape)  # of television: pixels that are no squares
         rgb = self.converter.reformat(frame, width, frame.height, "rgb24").to_ndarray()
-        self.rotation = int(frame.rotation)
-        turns = round(self.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+        return np.ascontiguousarray(displayed(rgb, _display_matrix(frame)))
+
+
+def displayed(rgb: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    """The stored picture (H, W, 3) as a player shows it: turned by quarters, mirrored, or both. matrix: a, b, c, d of
+    ISO 14496-12, by which the stored x, y are shown at ax + cy, bx + dy; None: as it is."""
+    if matrix is None:
+        return rgb
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        rgb, a, d = rgb.transpose(1, 0, 2), c, b
+    return rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
+    kept = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if kept is None:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(kept, np.int32).tolist()
+    return a, b, c, d
 
 
 def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25) -> None:
     """Write a video, complete or not at all; the suffix says how, see WRITERS.
 
-    frames: uint8 RGB (H, W, 3), all of one size. rate: of them, a second; None: frames are pairs of seconds and
-    picture, as `Video.frames` yields them, which .avi and .mjpeg cannot store. An odd side loses its last pixel.
+    frames: uint8 RGB (H, W, 3); those of another size than the first are fitted into it, with borders. rate: of them, a
+    second; None: frames are pairs of seconds and picture, as `Video.frames` yields them, which .avi and .mjpeg cannot
+    store. An odd side loses its last pixel.
     Raises ValueError for another suffix, and where there are no frames.
     """
     path, av = Path(path), pyav()
@@ -236,11 +253,12 @@ def write_video(path: str | Path, frames: Iterable[Any], rate: float | None = 25
 
 
 def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]], rate: float | None) -> None:
-    av, stream = pyav(), None
+    av, stream, height, width = pyav(), None, 0, 0
     codec = codec if codec in av.codecs_available else "mpeg4"  # not every build has H.264
     steady = None if rate is None else Fraction(rate).limit_denominator(1001)
     for seconds, rgb in timed:
         if stream is None:
+            height, width = rgb.shape[:2]
             stream = container.add_stream(codec, rate=steady or 30)
             stream.height, stream.width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2
             if not stream.height or not stream.width:
@@ -248,6 +266,8 @@ def _encode(container: Any, codec: str, timed: Iterable[tuple[float, np.ndarray]
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             stream.codec_context.time_base = 1 / steady if steady else Fraction(1, 1000)
             stream.options = SPEED.get(codec, {})
+        if rgb.shape[:2] != (height, width):  # the recording changed its size
+            rgb = np.asarray(ImageOps.pad(Image.fromarray(rgb), (width, height)))
         picture = np.ascontiguousarray(rgb[: stream.height, : stream.width])
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.time_base = stream.codec_context.time_base

@@ -35,6 +35,7 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+UNREAD_SUFFIXES = {".avif", ".heic", ".heif", ".jxl"}  # of cameras; Pillow alone does not read them
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
 DAMAGE = (EOFError, OSError, UnicodeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password

@@ -4,8 +4,9 @@ import difflib
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -91,6 +92,9 @@ def checked(rows: list[Row], source: Path, options: Options) -> tuple[list[Row],
     if options.subject_regex is not None:
         rows = _with_subjects(rows, subject_pattern(options.subject_regex))
     _check_splits(rows)
+    _check_spelling([row for row in rows if row.subject], "subject", lambda row: row.subject)
+    if options.classes is None:
+        _check_spelling(rows, "label", lambda row: row.label)
     return rows, _class_names(rows, source, options.classes)
 
 
@@ -219,6 +223,18 @@ def _check_splits(rows: list[Row]) -> None:
             raise ValueError(
                 f"{row.where} puts subject {row.subject} in {row.split}, but {other.where} in {other.split}: "
                 "keep each subject in one split, or remove the splits and use split=kfold"
+            )
+
+
+def _check_spelling(rows: list[Row], column: str, value: Callable[[Row], str | None]) -> None:
+    """Raise ValueError for values that differ only in upper and lower case, or in how an accent is encoded."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        text = value(row) or ""
+        other = first.setdefault(unicodedata.normalize("NFC", text).casefold(), row)
+        if value(other) != text:
+            raise ValueError(
+                f"{row.where} has {column} {text!r}, but {other.where} has {value(other)!r}: write it in one way"
             )
 
 

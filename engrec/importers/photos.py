@@ -167,7 +167,8 @@ def _from_folder(source: Path, settings: Settings) -> tuple[list[Row], list[str]
     for name in files.names_below(source):
         if not name.isprintable():
             raise ValueError(f"{source.name}: {name!r} is not a printable UTF-8 name: rename the file")
-        (names if files.is_image(name) or is_video(name) else others).append(name)
+        taken = files.is_image(name) or is_video(name) or PurePosixPath(name).suffix.lower() in files.UNREAD_SUFFIXES
+        (names if taken else others).append(name)
     if not names:
         raise ValueError(f"{source.name} contains no photographs or videos: expected CLASS/photo.jpg")
     lead: dict[tuple[str, ...], str] = {}

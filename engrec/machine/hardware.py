@@ -67,6 +67,15 @@ class Choice:
     why: str
 
 
+def usable(precision: Any, device: str) -> str:
+    """The precision under Lightning's full name, such as 32-true for 32, and one that the device has."""
+    name = ALIASES.get(str(precision), str(precision))
+    if (device, name) == ("cpu", "16-mixed"):
+        log.warning("trainer.precision=16-mixed needs a GPU; this run uses bf16-mixed")
+        return "bf16-mixed"
+    return name
+
+
 def choose(device: str, precision: str = "auto", memory_format: str = "auto", measure: bool = True) -> Choice:
     """Choose precision and memory format for a device ("cuda", "mps", "cpu"); a value other than "auto" is kept.
 
@@ -74,10 +83,7 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
     precision first, if a block of convolutions is clearly slower with it. measure=False: choose the expected ones.
     """
     fast = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
-    precision = ALIASES.get(str(precision), str(precision))
-    if (device, precision) == ("cpu", "16-mixed"):
-        log.warning("trainer.precision=16-mixed needs a GPU; this run uses bf16-mixed")
-        precision = "bf16-mixed"
+    precision = usable(precision, device)
     kind = (fast if precision == "auto" else precision, "channels_last" if memory_format == "auto" else memory_format)
     if "auto" not in (precision, memory_format):
         return Choice(*kind, "as configured")

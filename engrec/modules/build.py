@@ -53,6 +53,11 @@ def new_module(plan: Plan, data: DataModule) -> Classifier:
         checkpoint.check_classes(start.saved, start.path, data.faces.class_names)
         checkpoint.check_continues(start.saved, start.path, dict(module.hparams))
         checkpoint.check_network(module, start.saved, start.path)
+        if start.saved.get("seen") not in (None, data.seen):
+            raise CheckpointError(
+                f"{start.path} was trained on other images of {data.faces.name}, which was prepared again since: "
+                f"choose another {plan.command.folder_key}"
+            )
         module.before = start.saved.get("before") or []
     if isinstance(start, Backbone):
         module.before = checkpoint.trainings(start.saved)

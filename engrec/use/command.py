@@ -61,7 +61,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--names", choices=("engrec", "py-feat"), default="engrec", help="of the columns and expressions"
     )
-    return parser.parse_intermixed_args(arguments)
+    return parser.parse_intermixed_args(without_dashes(arguments))
+
+
+def without_dashes(arguments: Sequence[str]) -> list[str]:
+    """The arguments without "--", which names the rest as paths: argparse does not take it between options."""
+    if "--" not in arguments:
+        return list(arguments)
+    here = list(arguments).index("--")
+    return [*arguments[:here], *(f"./{name}" if name.startswith("-") else name for name in arguments[here + 1 :])]
 
 
 def seconds(text: str) -> float:

@@ -1,5 +1,6 @@
 """What a command is pointed at: pictures, folders and videos, of which some may not be readable."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from PIL import Image
 
 from engrec.faces.picture import open_picture
 from engrec.faces.video import is_video
-from engrec.importers.files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES
+from engrec.importers.files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, UNREAD_SUFFIXES
 from engrec.words import counted
 
-UNREAD = {".avif", ".heic", ".heif", ".jxl"}  # formats of cameras that Pillow alone does not read
+SIDECAR = "predictions.json"  # describes the predictions in a folder
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,28 @@ def shown(path: Path) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
+def listed(folder: Path) -> set[str]:
+    """The names of the files that the description of predictions in a folder lists; none where there is none."""
+    try:
+        about = json.loads((folder / SIDECAR).read_bytes())
+        return {name for name in about["files"] if isinstance(name, str)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
+
+
 def _files(folder: Path, problems: list[str]) -> Iterator[Path]:
     """Pictures and videos below a folder. Links to folders are not followed: they may lead around in circles."""
     unread: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: problems.append(_why(folder, error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        ours = listed(Path(parent)) if SIDECAR in names else set()  # pictures of earlier predictions
         for name in sorted(names):
             path = Path(parent, name)
-            if name.startswith("."):
+            if name.startswith(".") or name in ours:
                 continue
             if path.suffix.lower() in IMAGE_SUFFIXES or is_video(name):
                 yield path
-            elif path.suffix.lower() in UNREAD:
+            elif path.suffix.lower() in UNREAD_SUFFIXES:
                 unread.append(name)
     if unread:
         number = counted(len(unread), "picture")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -26,17 +26,18 @@ from engrec.runs.folder import removed_if_empty
 from engrec.use.answers import Seen
 from engrec.use.drawing import Sheet, drawn, words
 from engrec.use.follow import DETECT_EVERY
-from engrec.use.inputs import Input, read_picture
+from engrec.use.inputs import SIDECAR, Input, listed, read_picture, shown
 from engrec.use.limits import NOT_FOR
 from engrec.use.predict import Predictor, described
 from engrec.use.rows import WINDOW, Columns, Names, Table, Windows, face_rows
 from engrec.use.timeline import Timeline
 
-FACES, WINDOWS, SIDECAR = "predictions.csv", "predictions_windows.csv", "predictions.json"
+FACES, WINDOWS = "predictions.csv", "predictions_windows.csv"
 SHEET = "pictures.png"
 MOST_LINES = 10  # answers that are shown in the terminal
 TIMELINE, BOXES = "_timeline.png", "_boxes.mp4"
 TICK = 0.001  # seconds
+MOST_STEM = 180  # bytes of a name, so that it fits with its ending, and while it is being written
 Failed = Callable[[str], None]
 
 
@@ -118,7 +119,10 @@ def check_free(folder: Path, inputs: Sequence[Input]) -> set[str]:
     """The names in the folder that predictions may replace: those that its description lists, and those that a killed
     run has left of the same inputs. Raises ValueError if it holds anything else, inputs above all."""
     given = {os.path.realpath(one.path) for one in inputs}
-    ours = _listed(folder) | {f"{one.path.stem}{ending}" for one in inputs for ending in (TIMELINE, BOXES)}
+    ours, alike = listed(folder), Counter()
+    for one in (one for one in inputs if one.is_video):
+        alike[_about_video(one, "")] += 1
+        ours |= {_about_video(one, ending, alike[_about_video(one, "")]) for ending in (TIMELINE, BOXES)}
 
     def others(folder: Path) -> list[str]:
         return sorted(p.name for p in folder.iterdir() if p.name not in ours or os.path.realpath(p) in given)
@@ -127,13 +131,10 @@ def check_free(folder: Path, inputs: Sequence[Input]) -> set[str]:
     return ours
 
 
-def _listed(folder: Path) -> set[str]:
-    """The names of the files that the description in a folder lists; none where there is no description."""
-    try:
-        about = json.loads((folder / SIDECAR).read_bytes())
-        return {name for name in about["files"] if isinstance(name, str)}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return set()
+def _about_video(one: Input, ending: str, number: int = 1) -> str:
+    """The name of a file about a video; number: of the videos that are called alike."""
+    stem = os.fsencode(one.path.stem)[:MOST_STEM].decode(errors="ignore")
+    return f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}"
 
 
 class _NothingReadError(Exception):
@@ -197,7 +198,7 @@ class _Recording:
     def _video(self, one: Input) -> None:
         counted = Counted(one.name, "video", ids=0)
         windows = Windows(one.name, self.predictor.answerer, self.columns)
-        timeline = Timeline(one.path.name, self.predictor.answerer)
+        timeline = Timeline(shown(Path(one.path.name)), self.predictor.answerer)
         try:
             with Video(one.path) as video:
                 self._watch(one, video, counted, windows, timeline)
@@ -256,8 +257,7 @@ class _Recording:
 
     def _free_name(self, one: Input, ending: str) -> str:
         """For a file about a video: with a number where two videos are called alike."""
-        stem = one.path.stem
-        names = (f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}" for number in count(1))
+        names = (_about_video(one, ending, number) for number in count(1))
         return next(name for name in names if name not in self.done.files)
 
     def _fail(self, one: Input, error: Exception) -> None:

@@ -76,9 +76,12 @@ def test_a_variable_frame_rate_keeps_its_times(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("matrix", "corner"),
-    [((0, 1, -1, 0), (0, -1)), ((-1, 0, 0, -1), (-1, -1)), ((0, -1, 1, 0), (-1, 0)), ((1, 0, 0, 1), (0, 0))],
-)
-def test_a_phone_held_upright_gives_upright_frames(clip, matrix, corner):
+    [
+        ((1, 0, 0, 1), (0, 0)), ((0, 1, -1, 0), (0, -1)), ((-1, 0, 0, -1), (-1, -1)), ((0, -1, 1, 0), (-1, 0)),
+        ((-1, 0, 0, 1), (0, -1)), ((0, 1, 1, 0), (0, 0)), ((1, 0, 0, -1), (-1, 0)), ((0, -1, -1, 0), (-1, -1)),
+    ],
+)  # fmt: skip
+def test_frames_are_turned_and_mirrored_as_a_player_shows_them(clip, matrix, corner):
     """The matrix of QuickTime: x' = a x + c y, y' = b x + d y, so the corner at the top left moves as listed."""
     path = clip()
     content = bytearray(path.read_bytes())
@@ -86,14 +89,13 @@ def test_a_phone_held_upright_gives_upright_frames(clip, matrix, corner):
     start = content.index(b"tkhd") + 4 + 40
     content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    _, frames, video = read(path)
+    _, frames, _ = read(path)
     turned = abs(matrix[1]) == 1
     assert frames[3].shape == ((160, 120, 3) if turned else (120, 160, 3))
-    assert abs(video.rotation) in ((90,) if turned else (0, 180))
     rows, columns = (slice(0, 20) if side == 0 else slice(-20, None) for side in corner)
-    red, green, _ = frames[3][rows, columns].reshape(-1, 3).mean(0)
+    red, green, blue = frames[3][rows, columns].reshape(-1, 3).mean(0)
     assert red > 200
-    assert green < 60
+    assert max(green, blue) < 60
 
 
 def test_pixels_that_are_no_squares_are_stretched(tmp_path):

@@ -240,3 +240,23 @@ def test_a_slip_in_a_label_is_no_class():
     named = manifest._class_names(rows_of(*["engaged"] * 20, "Engagd"), Path("faces.csv"), ["Engagd", "engaged"])
     assert named == ("Engagd", "engaged")
     assert manifest._class_names(rows_of(*["level1"] * 9, "level2"), Path("faces.csv"), None) == ("level1", "level2")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (("engaged", "ann"), ("Engaged", "bob"), "line 3 has label 'Engaged', but faces.csv line 2 has 'engaged'"),
+        (("engaged", "ann"), ("bored", "Ann"), "line 3 has subject 'Ann', but faces.csv line 2 has 'ann': write it in"),
+        (("engaged", "é"), ("bored", "e\u0301"), "line 3 has subject"),
+    ],
+)
+def test_two_spellings_of_a_class_or_person_are_refused(one, other, message):
+    """As two people they could be in training and in test."""
+    rows = [manifest.Row(f"faces.csv line {i}", "", *row, None) for i, row in enumerate((one, other), 2)]
+    with pytest.raises(ValueError, match=message):
+        manifest.checked(rows, Path("faces.csv"), manifest.Options("mine"))
+
+
+def test_classes_that_are_named_may_differ_in_case_alone():
+    rows, classes = rows_of("a", "A"), ["a", "A"]
+    assert manifest.checked(rows, Path("faces.csv"), manifest.Options("mine", classes=classes))[1] == ("a", "A")

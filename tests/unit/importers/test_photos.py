@@ -107,6 +107,26 @@ def test_a_csv_with_subjects_and_splits(pack, encode, portrait, tmp_path):
     assert faces.labels.tolist() == [1, 0, 0, 1]
 
 
+def test_a_format_that_is_not_read_is_left_out_and_counted_in_its_class(pack, encode, portrait, tmp_path, capsys):
+    image = encode(portrait)
+    source = pack({"a/1.png": image, "b/1.png": image, "b/IMG_1.HEIC": b"\0\0\0\x18ftypheic"})
+    assert run(tmp_path / "mine.npz", source) == 1
+    said = capsys.readouterr()
+    assert "left out: unreadable: b/IMG_1.HEIC must be one of BMP, GIF, JPEG" in said.out
+    assert "1 of 3 files could not be read" in said.err
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_faces_are_looked_for(
+    pack, encode, portrait, tmp_path, capsys
+):
+    source = pack({"a/1.png": encode(portrait), "b/1.png": encode(portrait)})
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file" / "mine.npz", source) == 1
+    said = capsys.readouterr()
+    assert "file cannot be written to (File exists): choose another folder" in said.err
+    assert "no face" not in said.out
+
+
 def test_a_folder_for_each_person(pack, encode, portrait, tmp_path):
     image = encode(portrait)
     source = pack({"a/ann/1.png": image, "a/bob/1.png": image, "b/ann/1.png": image})
@@ -196,7 +216,7 @@ def test_an_image_larger_than_any_camera_s_is_one_line(pack, encode, portrait, m
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
     source = pack({"a/1.png": encode(portrait), "a/2.png": encode(portrait[:99]), "b/1.png": encode(portrait[:100])})
     assert run(tmp_path / "mine.npz", source, "--threshold", "0.3") == 1
-    assert "left out: unreadable: a/1.png cannot be read as an image (Image size (48400 pixels) exceeds limit" in (
+    assert "left out: unreadable: a/1.png has more than 40,000 pixels, the most allowed: make it smaller" in (
         capsys.readouterr().out
     )
 

@@ -60,6 +60,13 @@ def test_a_picture(work, capsys):
     assert (work / "outputs/predictions/face/predictions.csv").is_file()
 
 
+def test_after_two_dashes_a_name_may_begin_with_one(work, capsys):
+    save(work / "-face.png")
+    status, out, err = typed(capsys, "--out", "here", "--", "-face.png")
+    assert (status, err) == (0, "")
+    assert "1 picture, 1 face" in out
+
+
 def test_earlier_predictions_stay_unless_the_folder_is_named(work, capsys):
     save(work / "face.png")
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import tracemalloc
 from pathlib import Path
@@ -142,6 +143,28 @@ def test_videos_that_are_called_alike_keep_their_pictures(write, tmp_path):
     assert names_in(tmp_path / "out") == sorted([*TABLES, *OF_VIDEO, "lesson-2_timeline.png", "lesson_timeline.png"])
 
 
+def test_videos_with_names_that_are_long_or_no_text_keep_their_pictures(write, tmp_path):
+    names = ["é" * 120 + ".mp4", os.fsdecode(b"\xff.mp4")]
+    lesson(tmp_path / "lesson.mp4", 6)
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "lesson.mp4").read_bytes())
+    assert write(*names, boxes=True).failed == []
+    endings = [f"{stem}{ending}" for stem in ("", "é" * 90) for ending in ("_boxes.mp4", "_timeline.png")]
+    assert names_in(tmp_path / "out") == sorted([*TABLES, *OF_VIDEO, *endings])
+    write(*names, boxes=True)
+
+
+def test_pictures_of_earlier_predictions_are_no_inputs(write, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "face.png")
+    lesson(tmp_path / "lesson.mp4", 6)
+    for _ in range(2):
+        write(".", boxes=True)
+        assert [one.name for one in find([tmp_path])[0]] == [
+            str(tmp_path / name) for name in ("face.png", "lesson.mp4")
+        ]
+        assert "lesson_boxes.mp4" in names_in(tmp_path / "out")
+
+
 def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_read(write, tmp_path, said):
     Image.fromarray(picture()).save(tmp_path / "face.png")
     (tmp_path / "text.png").write_text("no picture")
@@ -212,8 +235,11 @@ def test_files_of_others_stay_whatever_they_are_called(write, tmp_path):
 def test_what_a_killed_run_has_left_of_the_same_video_is_replaced(write, tmp_path):
     lesson(tmp_path / "lesson.mp4", 6)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "lesson_timeline.png").write_text("of a run that has no tables")
-    write("lesson.mp4")
+    (tmp_path / "again").mkdir()
+    lesson(tmp_path / "again/lesson.mp4", 6)
+    for name in ("lesson_timeline.png", "lesson-2_timeline.png"):
+        (tmp_path / "out" / name).write_text("of a run that has no tables")
+    write("lesson.mp4", "again/lesson.mp4")
     assert (tmp_path / "out" / "lesson_timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
