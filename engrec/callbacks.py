@@ -363,9 +363,9 @@ def unhindered(trainer: pl.Trainer) -> pl.Trainer:
     All are private parts of Lightning: tests/integration/test_ddp.py counts the calls.
     """
 
-    def pass_on(number: int, frame: Any) -> None:
+    def pass_on(signum: Any, _: Any) -> None:
         if (launcher := trainer.strategy.launcher) is not None:
-            launcher.kill(number)
+            launcher.kill(signum)
 
     trainer._signal_connector._sigterm_notifier_fn = pass_on
     trainer.fit_loop.epoch_loop.val_loop.inference_mode = True

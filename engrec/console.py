@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from engrec import checkpoint
 from engrec.callbacks import Tested
-from engrec.data import DataModule
+from engrec.data import DataModule, may_know
 from engrec.errors import quoted, shell_line
 from engrec.evidence.controls import CONTROLS
 from engrec.machine import cluster
@@ -98,8 +98,16 @@ def describe_split(plan: Plan, data: DataModule) -> str:
 
 
 def warn_if_start_saw_engagement(plan: Plan, data: DataModule) -> None:
-    """A backbone that was trained on engagement may have seen the people of this test."""
-    if not isinstance(plan.start, Backbone) or checkpoint.task_of(plan.start.saved) != "engagement":
+    """A backbone that was trained on engagement, or on this data set, may have seen the people of this test."""
+    if not isinstance(plan.start, Backbone):
+        return
+    if may_know(checkpoint.trainings(plan.start.saved), data.faces, data.split):
+        log.warning(
+            "%s was trained on other parts of %s: it may have seen people and images that are tested here.",
+            plan.start.path,
+            data.faces.name,
+        )
+    if checkpoint.task_of(plan.start.saved) != "engagement":
         return
     same = tuple(plan.start.saved["hyper_parameters"]["class_names"]) == data.faces.class_names
     log.warning(

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from engrec.models.cnn import CNN
 from engrec.models.vgg import VGG
 from engrec.modules import build
 from engrec.modules.expression import ExpressionModule
-from engrec.plan import plan
+from engrec.plan import Resume, plan
 
 MODEL = {"_target_": "engrec.models.vgg.VGG", "norm": "batch", "width": 0.05, "dense": []}
 IMAGES = {"channels": 1, "height": 48, "width": 48, "normalize": "image"}
@@ -417,3 +418,13 @@ def test_a_checkpoint_that_cannot_be_used_has_an_exit_status_of_its_own(tmp_path
     with pytest.raises(CheckpointError, match=str(path)) as error:
         wrong(path)
     assert exit_status(error.value) == 65
+
+
+def test_a_run_does_not_resume_on_a_data_set_that_was_prepared_again(compose, data):
+    planned = plan(compose("stage=pretrain", "model=vgg_small", "model.width=0.1", "output_dir=outputs/none"))
+    module = build.new_module(planned, data)
+    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "optimizer_states": []}
+    for seen in (None, data.seen):
+        build.new_module(replace(planned, start=Resume("last.ckpt", saved | {"seen": seen})), data)
+    with pytest.raises(CheckpointError, match="was trained on other images of random, which was prepared again since"):
+        build.new_module(replace(planned, start=Resume("last.ckpt", saved | {"seen": "others"})), data)

@@ -221,6 +221,16 @@ def test_wrong_values_and_combinations(compose, overrides, said):
     assert said in problem(compose(*(o.replace("FILE", str(CONF / "config.yaml")) for o in overrides)))
 
 
+def test_early_stopping_follows_the_direction_of_its_own_metric(compose):
+    cfg = compose("stage=pretrain", "callbacks=early_stopping", "callbacks.early_stopping.monitor=val/loss")
+    assert (cfg.monitor, cfg.callbacks.early_stopping.mode) == ("val/accuracy", "min")
+
+
+@pytest.mark.parametrize("schedule", ["none", "plateau", "cosine"])
+def test_the_schedule_of_an_experiment_can_be_another(compose, schedule):
+    check(compose("experiment=fer2013", f"lr_scheduler={schedule}"))
+
+
 @pytest.mark.parametrize("kind", TTA)
 @pytest.mark.parametrize("stage", options("stage"))
 def test_every_stage_takes_every_kind_of_views(compose, stage, kind):

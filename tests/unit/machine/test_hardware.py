@@ -24,6 +24,7 @@ from engrec.machine.hardware import (
     memory_of,
     multiplies_bfloat16,
     time_convolutions,
+    usable,
 )
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -116,6 +117,11 @@ def test_half_precision_on_a_cpu_becomes_bfloat16_and_is_said(machine, caplog):
     assert chosen("cpu", "16") == ("bf16-mixed", "channels_last")
     assert chosen("cuda", "16", measure=False) == ("16-mixed", "channels_last")
     assert caplog.messages == ["trainer.precision=16-mixed needs a GPU; this run uses bf16-mixed"]
+
+
+def test_a_precision_has_one_name():
+    names = [usable(name, "cuda") for name in ("32", 32, "bf16", 16, None, "auto", "bf16-mixed")]
+    assert names == ["32-true", "32-true", "bf16-mixed", "16-mixed", "32-true", "auto", "bf16-mixed"]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
