@@ -56,7 +56,7 @@ LIMITS: dict[str, Any] = {
     "trainer.accumulate_grad_batches": Count,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16],
 }
-# With these, an epoch could end without a validation or a checkpoint.
+# With these, an epoch could end without a validation or a checkpoint, or the test before its last image.
 NOT_OURS = (
     "barebones", "check_val_every_n_epoch", "fast_dev_run", "limit_test_batches", "max_steps", "max_time",
     "overfit_batches", "val_check_interval",
@@ -254,7 +254,10 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         yield "callbacks.best must keep the best epoch by monitor: set monitor=, not its monitor, mode or save_top_k"
     for key in NOT_OURS:
         if key in cfg.trainer:
-            yield f"trainer.{key} could leave an epoch without validation or checkpoint: remove it, and set max_epochs="
+            yield (
+                f"trainer.{key} could leave an epoch without validation or checkpoint, or test images out: remove it "
+                "(max_epochs= sets how long to train)"
+            )
     for name, node in cfg.callbacks.items():
         if not OmegaConf.is_dict(node) or "_target_" not in node:
             yield f"callbacks.{name} must be a node with a _target_, as in conf/callbacks; ~callbacks.{name} removes it"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -119,10 +119,10 @@ def check_free(folder: Path, inputs: Sequence[Input]) -> set[str]:
     """The names in the folder that predictions may replace: those that its description lists, and those that a killed
     run has left of the same inputs. Raises ValueError if it holds anything else, inputs above all."""
     given = {os.path.realpath(one.path) for one in inputs}
-    ours, alike = listed(folder), Counter()
+    about: set[str] = set()
     for one in (one for one in inputs if one.is_video):
-        alike[_about_video(one, "")] += 1
-        ours |= {_about_video(one, ending, alike[_about_video(one, "")]) for ending in (TIMELINE, BOXES)}
+        about |= {_free_name(one, ending, about) for ending in (TIMELINE, BOXES)}
+    ours = listed(folder) | about
 
     def others(folder: Path) -> list[str]:
         return sorted(p.name for p in folder.iterdir() if p.name not in ours or os.path.realpath(p) in given)
@@ -131,10 +131,11 @@ def check_free(folder: Path, inputs: Sequence[Input]) -> set[str]:
     return ours
 
 
-def _about_video(one: Input, ending: str, number: int = 1) -> str:
-    """The name of a file about a video; number: of the videos that are called alike."""
+def _free_name(one: Input, ending: str, taken: Collection[str]) -> str:
+    """For a file about a video: with a number where two videos are called alike."""
     stem = os.fsencode(one.path.stem)[:MOST_STEM].decode(errors="ignore")
-    return f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}"
+    names = (f"{stem}{ending}" if number == 1 else f"{stem}-{number}{ending}" for number in count(1))
+    return next(name for name in names if name not in taken)
 
 
 class _NothingReadError(Exception):
@@ -220,7 +221,7 @@ class _Recording:
             frames = self.predictor.frames(one.name, video.frames(self.every), self.boxes)
             recorded = self._recorded(frames, counted, windows, timeline, bar)
             if self.boxes:
-                self.done.lost = name = self._free_name(one, BOXES)
+                self.done.lost = name = _free_name(one, BOXES, self.done.files)
                 write_video(self.folder / name, with_boxes(recorded), rate=None)
                 self.done.lost = None
                 self.done.files.append(name)
@@ -241,7 +242,7 @@ class _Recording:
     def _end_of_video(self, one: Input, counted: Counted, windows: Windows, timeline: Timeline) -> None:
         self.done.counted.append(counted)
         self._write([], windows.finished())
-        name = self._free_name(one, TIMELINE)
+        name = _free_name(one, TIMELINE, self.done.files)
         if timeline.write(self.folder / name):
             self.done.files.append(name)
 
@@ -254,11 +255,6 @@ class _Recording:
             if of_windows:
                 assert self.windows is not None
                 self.windows.write(of_windows)
-
-    def _free_name(self, one: Input, ending: str) -> str:
-        """For a file about a video: with a number where two videos are called alike."""
-        names = (_about_video(one, ending, number) for number in count(1))
-        return next(name for name in names if name not in self.done.files)
 
     def _fail(self, one: Input, error: Exception) -> None:
         """Say what is wrong with an input, by the path that was given."""
