@@ -360,7 +360,7 @@ def unhindered(trainer: pl.Trainer) -> pl.Trainer:
     every step whether one received a signal: signals end a run of engrec as an exception does. A signal is passed on to
     the processes that this one started, without Lightning's message to all, for which one that computes never waits.
 
-    All are private parts of Lightning: tests/integration/test_ddp.py counts the calls.
+    All are private parts of Lightning. tests/integration/test_ddp.py counts how often the question is asked.
     """
 
     def pass_on(signum: Any, _: Any) -> None:
