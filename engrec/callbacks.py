@@ -17,7 +17,15 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import Callback, Checkpoint, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -83,6 +91,15 @@ def moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
     best = {here(path): score for path, score in state["best_k_models"].items()}
     return state | {"dirpath": folder, "best_k_models": best} | paths
+
+
+class StaysStopped(Callback):
+    """A run that early stopping has ended, and that was killed before its test, trains no further epoch when it is
+    resumed. Lightning saves that it has stopped, and forgets it."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        reasons = [one.stopping_reason for one in callbacks(trainer) if isinstance(one, EarlyStopping)]
+        trainer.should_stop |= any(reason is not EarlyStoppingReason.NOT_STOPPED for reason in reasons)
 
 
 class CheckedStates(Callback):

@@ -61,6 +61,11 @@ NOT_OURS = (
     "barebones", "check_val_every_n_epoch", "fast_dev_run", "limit_test_batches", "max_steps", "max_time",
     "overfit_batches", "val_check_interval",
 )  # fmt: skip
+# With others, callbacks.best and callbacks.last would not be written after every epoch.
+SAVED = {
+    "save_on_train_epoch_end": (True,), "every_n_epochs": (None, 1), "every_n_train_steps": (None, 0),
+    "train_time_interval": (None,),
+}  # fmt: skip
 
 
 @dataclass
@@ -248,6 +253,11 @@ def _combinations(cfg: DictConfig) -> Iterator[str]:
         node = cfg.callbacks.get(name)
         if not node or (node.get("filename"), str(node.get("dirpath"))) != (name, str(cfg.output_dir)):
             yield f"callbacks.{name} must write {name}.ckpt into output_dir: do not change its filename and dirpath"
+        yield from (
+            f"callbacks.{name}.{key} could leave an epoch without a checkpoint: remove it"
+            for key, value in (node or {}).items()
+            if value not in SAVED.get(key, [value])
+        )
     best = cfg.callbacks.get("best")
     given = best and (best.get("monitor"), best.get("mode"), best.get("save_top_k", 1))
     if best and given != (cfg.monitor, mode(cfg.monitor), 1):

@@ -45,6 +45,7 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     """What is trained or tested, on which data, and how."""
     if isinstance(plan.start, Resume):
         log.info("resuming from %s", plan.start.path)
+        warn_of_other_devices(plan, trainer)
     faces, split = data.faces, data.split
     people = "" if faces.subjects is None else f" of {counted(len(set(faces.subjects.tolist())), 'person', 'people')}"
     sizes = f"{len(split.train):,} train, {len(split.val):,} validation, {len(split.test):,} test"
@@ -67,6 +68,20 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
         size, lr = plan.config["batch_size"], plan.config["optimizer"]["lr"]
         images = trainer.world_size * size
         log.info("a step has %d × batch_size=%d = %d images, optimizer.lr=%g", trainer.world_size, size, images, lr)
+
+
+def warn_of_other_devices(plan: Plan, trainer: pl.Trainer) -> None:
+    """Each device takes batch_size images for a step, and the schedule of the learning rate counts steps."""
+    before, now = (plan.before.get("trainer") or {}).get("devices"), trainer.num_devices
+    if before not in (None, now):
+        log.warning(
+            "this run had trainer.devices=%s and resumes on %s: a step has another number of images from here on, and "
+            "the learning rate follows its schedule from another place. To end with the same numbers, set "
+            "trainer.devices=%s",
+            before,
+            now,
+            before,
+        )
 
 
 def describe_speed(plan: Plan) -> str:

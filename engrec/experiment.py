@@ -18,6 +18,7 @@ from engrec.callbacks import (
     MovedFolder,
     Predictions,
     SameConfiguration,
+    StaysStopped,
     Tested,
     ViewPredictions,
     callbacks,
@@ -105,7 +106,13 @@ def build_trainer(plan: Plan) -> pl.Trainer:
     saver = Saver(read=plan.start.saved if isinstance(plan.start, Resume) else None)
     trainer = instantiate(
         config["trainer"],
-        callbacks=[same, MovedFolder(), CheckedStates(), *(instantiate(node) for node in config["callbacks"].values())],
+        callbacks=[
+            same,
+            MovedFolder(),
+            CheckedStates(),
+            StaysStopped(),
+            *map(instantiate, config["callbacks"].values()),
+        ],
         logger=instantiate(config["logger"]) if config["logger"] else False,
         plugins=[saver, *([environment] if environment else [])],
         default_root_dir=str(plan.folder),

@@ -117,7 +117,8 @@ class Plan:
     """A run in which nothing is open: no missing value, no "auto", no "last".
 
     start: what it starts from; resumed: whether its folder held it already; why: what precision and layout were chosen
-    by. config: everything, as config.yaml has it, dicts and numbers: the nodes of model, dataset, split and so on.
+    by. config: everything, as config.yaml has it, dicts and numbers: the nodes of model, dataset, split and so on;
+    before: the same as it was when a resumed run was stopped, else empty.
     """
 
     command: Command
@@ -129,6 +130,7 @@ class Plan:
     speed: Speed
     why: str
     config: dict[str, Any] = field(repr=False)
+    before: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def trains(self) -> bool:
@@ -173,16 +175,16 @@ def plan(cfg: DictConfig) -> Plan | Finished:
     start = read_start(cfg)
     if not isinstance(start, Resume):
         check_not_overwriting(folder, typed)
-    before = run_folder.config_of(folder) if isinstance(start, Resume) else None
+    before = run_folder.config_of(folder) if isinstance(start, Resume) else {}
     why = choose_for_machine(cfg, before)
     if isinstance(start, Test):
         cfg.task = checkpoint.task_of(start.saved)
     config = plain(cfg)
     if isinstance(start, Test):  # after the configuration is resolved: a checkpoint could ask for environment variables
         config["model"] = start.saved["hyper_parameters"]["model"]
-    if before is not None:
+    if before:
         config["init_from"] = before.get("init_from")  # a resumed run started there all the same
-    return Plan(typed, folder, cfg.stage, cfg.task, start, resumed, instantiate(config["speed"]), why, config)
+    return Plan(typed, folder, cfg.stage, cfg.task, start, resumed, instantiate(config["speed"]), why, config, before)
 
 
 def resolve_resuming(cfg: DictConfig, folder: Path, typed: Command) -> bool:
@@ -257,7 +259,7 @@ def check_not_overwriting(folder: Path, typed: Command) -> None:
 
 def choose_for_machine(cfg: DictConfig, before: Mapping[str, Any] | None = None) -> str:
     """Put in the place of "auto" what this machine does well, and say why; before: the configuration of a run that is
-    resumed, which keeps what it had."""
+    resumed, which keeps what it had; else empty."""
     speed: Speed = instantiate(cfg.speed)
     if speed.keep_memory:
         keep_memory()
@@ -278,7 +280,7 @@ def choose_for_machine(cfg: DictConfig, before: Mapping[str, Any] | None = None)
             f"gradients are not clipped in {choice.precision} with speed.fused_optimizer=true: "
             "set speed.fused_optimizer=false"
         )
-    return choice.why if before is None else "as before it was stopped"
+    return "as before it was stopped" if before else choice.why
 
 
 def plain(node: Any) -> Any:

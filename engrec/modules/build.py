@@ -99,8 +99,14 @@ def check_sizes(module: Classifier, data: DataModule, name: str) -> None:
 
 
 def fitted(model: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """A network's node with the size of the images, where its constructor asks for it and the user has not said it."""
+    """A network's node with the size of the images, where its constructor asks for it.
+
+    Raises ValueError for another size.
+    """
     size = {"in_channels": preprocessing["channels"], "image_size": preprocessing["height"]}
+    for name, value in size.items():
+        if model.get(name, value) != value:
+            raise ValueError(f"model.{name}={model[name]}, but the images have {value}: leave it out")
     takes = inspect.signature(get_object(model["_target_"])).parameters
     return {name: value for name, value in size.items() if name in takes} | model
 

@@ -62,6 +62,7 @@ class RunningTrial:
     saved: int = 0  # when the checkpoint that its run was last started with was written
     values: list[float] = field(default_factory=list)  # of the first objective, after each epoch of the present run
     step: int = 0  # the last that was reported to the pruner
+    worse: bool = False  # than the pruner lets pass, after one of them
     done: list[dict[str, float]] = field(default_factory=list)  # figures of the folds that are finished
     error: str = ""
 
@@ -311,10 +312,11 @@ class Search:
         return self.launcher.start([*self.command, *overrides], run.folder, run.slot)
 
     def _is_worse(self, run: RunningTrial) -> bool:
-        return self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune()
+        return run.worse or (self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune())
 
     def _report(self, run: RunningTrial) -> None:
-        """New epochs: the objective's best so far, over folds the mean of their bests."""
+        """New epochs: the objective's best so far, over folds the mean of their bests. The pruner is asked after each, so
+        that what it compares does not depend on how many have ended since the last look."""
         objective = self.sweep.objectives[0]
         run.values = _epochs(run.folder / "metrics.csv", objective.metric)
         signed = (-math.inf if math.isnan(value) else objective.sign * value for value in run.values)
@@ -324,6 +326,7 @@ class Search:
             if step > run.step and math.isfinite(best):
                 run.trial.report(mean([*(done[objective.metric] for done in run.done), objective.sign * best]), step)
                 run.step = step
+                run.worse = self._is_worse(run)
 
     def _tell(self, run: RunningTrial) -> None:
         self.running.remove(run)

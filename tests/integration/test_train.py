@@ -383,9 +383,15 @@ def test_early_stopping_stops_early(folder):
     """A learning rate of almost 0 makes nothing better."""
     run, stop = folder.path / "early", ["callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
     still = ["optimizer.lr=1e-30", "monitor=val/auc", "model.norm=none", "augment=none", "max_epochs=30"]
-    succeeded(folder.command(*PRETRAIN[:-1], *stop, *still, f"output_dir={run}"))
+    command = [*PRETRAIN[:-1], *stop, *still, f"output_dir={run}"]
+    succeeded(folder.command(*command))
     assert len(rows(run / "metrics.csv")) == 3
-    assert result(run)["epochs"] == 3
+    first = result(run)
+    assert first["epochs"] == 3
+    (run / "result.json").unlink()  # as if it was killed before the test
+    succeeded(folder.command(*command, "ckpt_path=last"))
+    assert len(rows(run / "metrics.csv")) == 3
+    assert result(run)["metrics"] == first["metrics"]
 
 
 # --- sweeps and trackers --------------------------------------------------------------------------------------------

@@ -24,10 +24,12 @@ def parsed(tmp_path, **changes):
 
 
 class Made:
-    """A run that is over at once, or after as many looks as it has epochs; `values` are its epochs'."""
+    """A run that is over at once, or after as many looks as it has epochs, if one ends between two looks; `values` are
+    its epochs'."""
 
-    def __init__(self, folder, values, status=0, result=None):
+    def __init__(self, folder, values, status=0, result=None, at_once=1):
         self.folder, self.values, self.status, self.result = folder, values, status, result
+        self.at_once = at_once
         self.epochs, self.stopped = 0, False
 
     def ended(self):
@@ -37,7 +39,7 @@ class Made:
             if self.result is not None:
                 (self.folder / "result.json").write_text(json.dumps(self.result))
             return self.status
-        self.epochs += 1
+        self.epochs = min(self.epochs + self.at_once, len(self.values))
         lines = [f"{number},{value}" for number, value in enumerate(self.values[: self.epochs])]
         (self.folder / "metrics.csv").write_text("\n".join(["epoch,val/auc", *lines, ""]))
         return None

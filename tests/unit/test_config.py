@@ -184,6 +184,9 @@ def test_unknown_argument_gets_the_nearest(compose, override, found, meant):
         (["callbacks.best.mode=min"], "callbacks.best must keep the best epoch by monitor"),
         (["callbacks.best.monitor=val/loss"], "callbacks.best must keep the best epoch by monitor"),
         (["+callbacks.best.save_top_k=0"], "callbacks.best must keep the best epoch by monitor"),
+        (["+callbacks.best.every_n_epochs=3"], "callbacks.best.every_n_epochs could leave an epoch without"),
+        (["+callbacks.last.every_n_train_steps=9"], "callbacks.last.every_n_train_steps could leave an epoch without"),
+        (["callbacks.best.save_on_train_epoch_end=false"], "save_on_train_epoch_end could leave an epoch"),
         (
             ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/acc"],
             "monitor=val/acc must be one of",

@@ -1,12 +1,20 @@
 """What a run says of itself before it starts and when it is over."""
 
 import logging
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from engrec.console import describe_calibration, describe_split, resume_command, warn_if_start_saw_engagement
+from engrec.console import (
+    describe_calibration,
+    describe_split,
+    resume_command,
+    warn_if_start_saw_engagement,
+    warn_of_other_devices,
+)
 from engrec.data import DataModule
 from engrec.plan import Backbone, plan
 from engrec.splits import Everyone, Split
@@ -71,6 +79,14 @@ def test_a_backbone_that_has_seen_these_classes_is_warned_of(
     assert len(messages) == warned
     assert all(message.startswith(f"{path} was already trained on") and "\n" not in message for message in messages)
     assert all(("these classes" in message) == (class_names == ["class0", "class1"]) for message in messages)
+
+
+@pytest.mark.parametrize(("before", "now", "warned"), [({}, 2, 0), ({"devices": 2}, 2, 0), ({"devices": 2}, 1, 1)])
+def test_another_number_of_devices_is_warned_of(compose, caplog, before, now, warned):
+    resumed = replace(plan(compose("stage=scratch", "output_dir=outputs/none")), before={"trainer": before})
+    warn_of_other_devices(resumed, SimpleNamespace(num_devices=now))
+    messages = [record.getMessage() for record in caplog.records]
+    assert ["set trainer.devices=2" in message for message in messages] == [True] * warned
 
 
 @pytest.mark.parametrize(

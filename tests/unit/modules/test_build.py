@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engrec.modules.build import check_levels
+from engrec.modules.build import check_levels, fitted
 
 LEVELS = {"name": "random", "importer": "test", "ordered": True}
 
@@ -34,3 +34,12 @@ def test_levels_are_asked_of_classes_in_order(make_faces, asked, said):
 def test_nothing_is_asked_by_default(make_faces, num_classes):
     check_levels(config(), SimpleNamespace(faces=make_faces(num_classes=num_classes)))
     check_levels(config("val/loss", ordinal=None), SimpleNamespace(faces=make_faces(num_classes=num_classes)))
+
+
+@pytest.mark.parametrize("size", [{"in_channels": 3}, {"image_size": 64}])
+def test_a_network_for_other_images_is_refused(size):
+    images, model = {"channels": 1, "height": 48}, {"_target_": "engrec.models.vgg.VGG"}
+    assert fitted(model, images) == fitted({"in_channels": 1, "image_size": 48} | model, images)
+    [(name, value)] = size.items()
+    with pytest.raises(ValueError, match=rf"model\.{name}={value}, but the images have (1|48): leave it out"):
+        fitted(model | size, images)

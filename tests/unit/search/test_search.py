@@ -313,6 +313,23 @@ def test_hyperband_stops_some_and_not_the_best(tmp_path):
     assert best.state is TrialState.COMPLETE
 
 
+@pytest.mark.parametrize("name", ["hyperband", "median"])
+def test_what_is_pruned_does_not_depend_on_how_often_a_search_looks(tmp_path, name):
+    """Late epochs of one trial are not compared with early ones of another."""
+
+    def states_of(at_once):
+        def run(overrides, folder):
+            x = float(overrides["x"])
+            values = [(1 - abs(x - 0.5)) * min(epoch, 9 * x) for epoch in range(1, 10)]
+            return Made(folder, [*values, max(values)], result=result(max(values)), at_once=at_once)
+
+        sweep = parsed(tmp_path, pruner={"name": name}, sampler={"name": "random"})
+        return states(searched(tmp_path / str(at_once), sweep, run, n_trials=20, epochs=10))
+
+    assert states_of(1) == states_of(4) == states_of(7)
+    assert {"PRUNED", "COMPLETE"} <= set(states_of(1))
+
+
 @pytest.mark.parametrize(
     ("epochs", "starts"),
     [
