@@ -10,23 +10,40 @@ def of(name):
     return OmegaConf.load(CONF / "optimizer" / f"{name}.yaml")
 
 
-def test_expressions_are_learned_with_a_learning_rate_of_their_own(compose):
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_stage_has_a_learning_rate_of_its_own(compose, stage):
     """In nothing but the learning rate it is the SGD of the other stages."""
-    chosen, other = compose("stage=pretrain").optimizer, compose("stage=scratch").optimizer
+    chosen, other = compose(f"stage={stage}").optimizer, compose("stage=scratch").optimizer
     assert other == of("sgd")
-    assert chosen.lr == of("sgd_pretrain").lr != other.lr
+    assert chosen.lr == of(f"sgd_{stage}").lr != other.lr
     assert OmegaConf.merge(chosen, {"lr": other.lr}) == other
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_an_optimizer_that_the_user_chooses_keeps_its_learning_rate(compose, name):
-    assert compose("stage=pretrain", f"optimizer={name}").optimizer == of(name)
+@pytest.mark.parametrize(
+    "others",
+    [[f"stage={stage}"] for stage in ("pretrain", "finetune", "scratch")]
+    + [[f"experiment={name}"] for name in ("fer2013", "fer2013_short", "wacv2016", "wacv2016_short", "daisee")],
+    ids="".join,
+)
+def test_an_optimizer_that_the_user_chooses_keeps_its_learning_rate(compose, others, name):
+    assert compose(*others, f"optimizer={name}").optimizer == of(name)
 
 
-@pytest.mark.parametrize("name", ["fer2013", "fer2013_short", "nezami2019/pretrain"])
-def test_an_experiment_keeps_its_own_schedule(compose, name):
-    cfg, written = compose(f"experiment={name}"), OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
-    assert cfg.stage == "pretrain"
-    assert cfg.max_epochs == written.max_epochs
-    assert {key: cfg.optimizer[key] for key in written.optimizer} == dict(written.optimizer)
+@pytest.mark.parametrize(
+    ("name", "stage", "lr"),
+    [
+        ("fer2013", "pretrain", 0.1),
+        ("fer2013_short", "pretrain", 0.1),
+        ("nezami2019/pretrain", "pretrain", 0.02),
+        ("wacv2016", "finetune", 0.02),
+        ("wacv2016", "scratch", 0.02),
+        ("wacv2016_short", "finetune", 0.02),
+        ("engagenet", "finetune", 0.02),
+    ],
+)
+def test_an_experiment_keeps_its_own_schedule(compose, name, stage, lr):
+    written = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    cfg = compose(f"experiment={name}", *[f"stage={stage}"] * (stage != "pretrain"))
+    assert (cfg.stage, cfg.max_epochs, cfg.optimizer.lr) == (stage, written.max_epochs, lr)
     assert set(cfg.optimizer) == set(of("sgd"))
