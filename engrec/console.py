@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from engrec import checkpoint
 from engrec.callbacks import Tested
-from engrec.data import DataModule, may_know
+from engrec.data import DataModule
 from engrec.errors import quoted, shell_line
 from engrec.evidence.controls import CONTROLS
 from engrec.machine import cluster
@@ -53,7 +53,7 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     log.info("split: %s", describe_split(plan, data))
     if plan.leaks:
         log.warning(plan.strategy.caution)
-    warn_if_start_saw_engagement(plan, data)
+    warn_of_start(plan, data)
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
         log.info("left out of training: %s images (%s)", excluded["images"], kinds)
@@ -112,11 +112,11 @@ def describe_split(plan: Plan, data: DataModule) -> str:
     return f"{strategy}, by {'image' if plan.leaks else 'subject'}"
 
 
-def warn_if_start_saw_engagement(plan: Plan, data: DataModule) -> None:
+def warn_of_start(plan: Plan, data: DataModule) -> None:
     """A backbone that was trained on engagement, or on this data set, may have seen the people of this test."""
     if not isinstance(plan.start, Backbone):
         return
-    if may_know(checkpoint.trainings(plan.start.saved), data.faces, data.split):
+    if data.may_know(checkpoint.trainings(plan.start.saved)):
         log.warning(
             "%s was trained on other parts of %s: it may have seen people and images that are tested here.",
             plan.start.path,

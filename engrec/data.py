@@ -206,6 +206,10 @@ class DataModule(pl.LightningDataModule):
     def seen(self) -> str:
         return seen(self.faces, self.split)
 
+    def may_know(self, trainings: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether a network with these trainings may know the test images, or people in them."""
+        return may_know(trainings, self.faces, self.split)
+
     @property
     def num_people(self) -> dict[str, int] | None:
         return num_people(self.faces, self.split)

@@ -26,7 +26,7 @@ from engrec.callbacks import (
     history_of,
     unhindered,
 )
-from engrec.data import DataModule, check_monitor, divide, may_know
+from engrec.data import DataModule, check_monitor, divide
 from engrec.datasets.schema import SPLITS
 from engrec.evidence.clips import clip_metrics
 from engrec.evidence.controls import controls
@@ -169,9 +169,8 @@ def write_result(
     """The controls' predictions, the two pictures, what trackers are told, and result.json."""
     history = history_of(trainer) or History(str(plan.folder))
     choices = {group: plan.command.choices[group] for group in NAMED}
-    trainings = module.before
     if isinstance(plan.start, Test):
-        choices["model"], trainings = type(module.backbone).__name__, checkpoint.trainings(plan.start.saved)
+        choices["model"] = type(module.backbone).__name__
     result = record.without_nan(
         {
             "metrics": tested.metrics,
@@ -186,7 +185,7 @@ def write_result(
             "num_parameters": sum(p.numel() for p in module.parameters()),
             "num_images": {name: len(getattr(data.split, name)) for name in SPLITS},
             "num_people": data.num_people,
-            "may_know_test": may_know(trainings, data.faces, data.split),
+            "may_know_test": data.may_know(module.before),
             "seed": plan.seed,
             "epochs": len(history.epochs),
             "seconds": round(seconds, 1),

@@ -116,11 +116,12 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
     checkpoint.check_preprocessing(saved, path, data.preprocessing)
     checkpoint.check_classes(saved, path, data.faces.class_names)
     module = loaded_module(path, saved)
+    module.before = checkpoint.trainings(saved)
     if (trained_on := saved.get("dataset")) not in (None, data.faces.name):
         if data.faces.is_synthetic:
             raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
-    elif saved.get("seen") not in (None, data.seen):
+    if data.may_know(module.before):
         log.warning(
             "trained on other parts of %s: it may have seen people and images that are tested here", data.faces.name
         )

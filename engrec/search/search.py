@@ -315,8 +315,8 @@ class Search:
         return run.worse or (self.sweep.pruner is not None and run.step > 0 and run.trial.should_prune())
 
     def _report(self, run: RunningTrial) -> None:
-        """New epochs: the objective's best so far, over folds the mean of their bests. The pruner is asked after each, so
-        that what it compares does not depend on how many have ended since the last look."""
+        """New epochs: the objective's best so far, over folds the mean of their bests. The pruner is asked after each:
+        what it compares does not depend on how many have ended since the last look."""
         objective = self.sweep.objectives[0]
         run.values = _epochs(run.folder / "metrics.csv", objective.metric)
         signed = (-math.inf if math.isnan(value) else objective.sign * value for value in run.values)

@@ -12,8 +12,8 @@ from engrec.console import (
     describe_calibration,
     describe_split,
     resume_command,
-    warn_if_start_saw_engagement,
     warn_of_other_devices,
+    warn_of_start,
 )
 from engrec.data import DataModule
 from engrec.plan import Backbone, plan
@@ -74,7 +74,7 @@ def test_a_backbone_that_has_seen_these_classes_is_warned_of(
     with caplog.at_level(logging.WARNING):
         planned = plan(compose("stage=finetune", f"init_from={path}", "output_dir=outputs/none"))
         assert isinstance(planned.start, Backbone)
-        warn_if_start_saw_engagement(planned, data)
+        warn_of_start(planned, data)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == warned
     assert all(message.startswith(f"{path} was already trained on") and "\n" not in message for message in messages)
