@@ -136,6 +136,13 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def wait_until_gone(pid):
+    deadline = time.monotonic() + 30
+    while processes.process(pid) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_killed_run_leaves_no_process_behind(folder):
     run = folder.path / "killed"
     process = folder.start(*START, "batch_size=8", "dataset.num_train=400", "max_epochs=900", f"output_dir={run}")
@@ -143,10 +150,22 @@ def test_a_killed_run_leaves_no_process_behind(folder):
     [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(process.pid, signal.SIGKILL)
     folder.finish(process)
-    deadline = time.monotonic() + 30
-    while processes.process(other) is not None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_gone(other)
+
+
+def test_kill_ends_a_run_of_which_one_process_waits_for_the_gradients_of_the_other(folder):
+    """A process inside PyTorch hears of no signal: nobody may wait for its answer."""
+    folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    run, held = folder.path / "waiting", folder.path / "held"
+    hold = ["+callbacks.held._target_=watching.HeldInside", f"+callbacks.held.path={held}"]
+    process = folder.start(*START, "dataset.num_train=168", "max_epochs=4", *hold, f"output_dir={run}")
+    wait_for(held.is_file, process)
+    [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    time.sleep(1)  # until the other computes its gradients
+    os.kill(process.pid, signal.SIGTERM)
+    assert folder.finish(process, timeout=60).status == 143
+    wait_until_gone(other)
+    assert (run / "last.ckpt").is_file()
 
 
 def torchrun(folder, *arguments):

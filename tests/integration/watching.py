@@ -46,6 +46,22 @@ class Held(Callback):
                 time.sleep(0.02)
 
 
+class HeldInside(Callback):
+    """Holds the first process inside a forward pass, for a few seconds, while the others wait for its gradients; PATH
+    then exists."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (2, 1) and trainer.is_global_zero:
+            pl_module.head.register_forward_pre_hook(self.hold)
+
+    def hold(self, module, arguments):
+        self.path.touch()
+        time.sleep(5)
+
+
 class Asked(Callback):
     """Writes to DIRPATH/asked.json how often this process asked the others in the steps of each epoch, but for the sum
     of gradients, for which nobody waits."""
