@@ -180,6 +180,8 @@ def read(path: str | Path) -> dict[str, Any]:
     file = weights_file.located(path)
     try:
         checkpoint = weights_file.read(file) if file.suffix == weights_file.SUFFIX else _unpickled(file)
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path} is a folder: give the file in it, .safetensors or .ckpt") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:

@@ -56,7 +56,8 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     warn_of_start(plan, data)
     if excluded := faces.recipe.get("excluded_from_training"):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
-        log.info("left out of training: %s images (%s)", excluded["images"], kinds)
+        several = "; some are of two" if sum(excluded["of_each_kind"].values()) > excluded["images"] else ""
+        log.info("left out of training: %s images (%s%s)", excluded["images"], kinds, several)
     if taught := faces.recipe.get("distillation"):
         runs, share, temperature = len(taught["runs"]), taught["share"], taught["temperature"]
         log.info("soft labels: share %g of %d teachers' probabilities, temperature %g", share, runs, temperature)

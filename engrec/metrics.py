@@ -156,20 +156,20 @@ def _ranked_area(scores: Tensor, is_positive: Tensor) -> Tensor:
     return torch.tensor(twice, dtype=torch.float64, device=scores.device) / (2 * len(positives) * len(negatives))
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, unit: float = 1.0) -> float:
     """The T for which softmax(logits / T) has the least negative log likelihood; logits (N, K), labels (N,).
 
-    1, and a warning that says why, where the images cannot tell: they are of one class, a logit is not a number, or the
-    likelihood is still rising at the end of the temperatures that are searched.
+    `unit`, and a warning that says why, where the images cannot tell: they are of one class, a logit is not a number,
+    or the likelihood is still rising at the end of the temperatures that are searched, which are multiples of the unit.
     """
     from scipy.optimize import root_scalar
     from scipy.special import softmax
 
     if len(np.unique(labels)) < 2:
-        return _as_it_is("the validation images are all of one class")
+        return _as_it_is("the images are all of one class", unit)
     if not np.isfinite(logits).all():
-        return _as_it_is("a logit is not a finite number")
-    logits = logits.astype(np.float64)
+        return _as_it_is("a logit is not a finite number", unit)
+    logits = logits.astype(np.float64) / unit
     true = logits[np.arange(len(labels)), labels]
 
     def slope(log_temperature: float) -> float:
@@ -179,15 +179,15 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     ends = np.log(COLDEST), np.log(HOTTEST)
     if slope(ends[0]) >= 0:
-        return _as_it_is(f"the best temperature on the validation images is not above {COLDEST:g}")
+        return _as_it_is(f"the best temperature is not above {COLDEST * unit:.3g}", unit)
     if slope(ends[1]) <= 0:
-        return _as_it_is(f"the best temperature on the validation images is not below {HOTTEST:g}")
-    return float(np.exp(root_scalar(slope, bracket=ends, method="brentq", xtol=1e-12).root))
+        return _as_it_is(f"the best temperature is not below {HOTTEST * unit:.3g}", unit)
+    return unit * float(np.exp(root_scalar(slope, bracket=ends, method="brentq", xtol=1e-12).root))
 
 
-def _as_it_is(why: str) -> float:
-    log.warning("calibration: %s; the temperature stays 1", why)
-    return 1.0
+def _as_it_is(why: str, unit: float) -> float:
+    log.warning("calibration: %s; the temperature stays %.3g", why, unit)
+    return unit
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:

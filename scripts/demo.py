@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from engrec.machine.signals import ctrl_c_exits
+from engrec.machine.signals import ctrl_c_exits, signals_end_the_run
 
 with ctrl_c_exits():
     from engrec.errors import errors_in_one_line
@@ -54,7 +55,14 @@ def check(overrides: list[str]) -> None:
 def run(title: str, command: list[str]) -> None:
     """Print the command and run it as a user would. Exits with its status if it fails."""
     print(f"\n{title}\n  python {' '.join(command)}\n", flush=True)
-    status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    with signals_end_the_run(), subprocess.Popen([sys.executable, *command], cwd=ROOT) as child:
+        try:
+            status = child.wait()
+        except SystemExit:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=2)  # Ctrl-C reaches both
+            child.terminate()
+            raise
     if status:
         sys.exit(status)
 

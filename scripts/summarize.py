@@ -32,7 +32,11 @@ def main(arguments: list[str]) -> None:
     from engrec.runs.record import find_runs
 
     torch.set_num_threads(1)  # small operations, in which threads would only wait for each other
-    groups = read_groups(find_runs(options.folders))
+    runs = find_runs(options.folders)
+    for folder in options.folders:
+        if not any(run.folder.resolve().is_relative_to(folder.resolve()) for run in runs):
+            print(f"warning: {folder} is left out: it has no finished run (result.json)", file=sys.stderr)
+    groups = read_groups(runs)
     blocks = comparison.build([*groups, *per_clip(groups)], options.resamples)
     print(tables.text(blocks))
     print("written:", *report.write(blocks, options.out))

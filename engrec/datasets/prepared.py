@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from engrec.datasets import schema
-from engrec.errors import expectation_line
+from engrec.errors import CONF, expectation_line
 from engrec.importers import files, npy
 from engrec.machine.files import atomic_write
 
@@ -110,8 +110,9 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     """
     path = Path(path)
     if not files.is_file(path):
+        name = f" {path.stem} …" if (CONF / "dataset" / f"{path.stem}.yaml").is_file() else ""
         raise ValueError(
-            f"{path} does not exist: make it with python scripts/prepare.py (see --help), or set dataset.path=…"
+            f"{path} does not exist: make it with python scripts/prepare.py{name} (see --help), or set dataset.path=…"
         )
     try:
         faces = _read(path)

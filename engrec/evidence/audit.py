@@ -16,6 +16,7 @@ from engrec.evidence.suspicious import Suspicious, suspicious
 
 MOST_PAIRS = 5_000_000
 RARE = 0.01  # share of images: rarer sizes are counted together
+FLIPS = 5000  # random signs of people
 TELLING, SIGNIFICANT = 0.1, 0.05  # Cramér's V from which, and p below which, a format is reported to predict the label
 UNEVEN = 3  # ratio of the largest class to the smallest, from which classes are reported as imbalanced
 MANY_PEOPLE = 60  # more people than this are summarised, not listed
@@ -62,7 +63,7 @@ class Duplicates:
 @dataclass(frozen=True, eq=False)
 class Confound:
     """Association of a property of the files with the labels: counts (values, classes), Cramér's V and the p-value of
-    chi-square; both are NaN if there is only one value."""
+    chi-square, over people where they are known; both are NaN if there is only one value."""
 
     of: str
     values: tuple[str, ...]
@@ -145,7 +146,7 @@ def audit(faces: Faces, near: float = NEAR, predicted: OutOfFold | None = None) 
         mirrored=_pairwise(faces, pairs[flipped], score[flipped]),
         excludable={kind: int(mask.sum()) for kind, mask in kinds.items()},
         near_leaks=_near_leaks(faces.splits == "train", pairs, kinds["test_duplicates"]) if splits else 0,
-        confounds=() if faces.formats is None else _confounds(faces.formats, faces.labels),
+        confounds=() if faces.formats is None else _confounds(faces.formats, faces.labels, person),
         suspicious=None if predicted is None else suspicious(predicted, faces.labels),
     )
 
@@ -200,15 +201,15 @@ def _counts(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _confounds(formats: np.ndarray, labels: np.ndarray) -> tuple[Confound, ...]:
+def _confounds(formats: np.ndarray, labels: np.ndarray, person: np.ndarray | None) -> tuple[Confound, ...]:
     """Association of kind and size with the label, for formats such as "JPEG L 48x48"; rare sizes count as one."""
     kinds, sizes = (np.array(part) for part in zip(*(str(f).rpartition(" ")[::2] for f in formats), strict=True))
     names, which, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     sizes = np.where(counts[which] >= RARE * len(sizes), names[which], "other sizes")
-    return _confound("kind", kinds, labels), _confound("size", sizes, labels)
+    return _confound("kind", kinds, labels, person), _confound("size", sizes, labels, person)
 
 
-def _confound(of: str, values: np.ndarray, labels: np.ndarray) -> Confound:
+def _confound(of: str, values: np.ndarray, labels: np.ndarray, person: np.ndarray | None) -> Confound:
     names, which = np.unique(values, return_inverse=True)
     counts = _counts(which, labels)
     v = p = np.nan
@@ -217,4 +218,22 @@ def _confound(of: str, values: np.ndarray, labels: np.ndarray) -> Confound:
         statistic = (np.square(counts - expected) / expected).sum()
         v = np.sqrt(statistic / (counts.sum() * smaller))
         p = chi2.sf(statistic, (counts.shape[0] - 1) * (counts.shape[1] - 1))
+        if person is not None:
+            p = _p_over_people(which, labels, person, expected)
     return Confound(of, tuple(map(str, names)), counts, float(v), float(p))
+
+
+def _p_over_people(value: np.ndarray, label: np.ndarray, person: np.ndarray, expected: np.ndarray) -> float:
+    """P-value of the chi-square statistic of integers (N,) where the people are independent and their images are not:
+    the share of random signs of each person's part of it with which it is at least as large."""
+    joint = np.zeros((person.max() + 1, *expected.shape))
+    np.add.at(joint, (person, value, label), 1)
+    of_value, of_label = (expected.sum(axis)[None] / len(label) for axis in (1, 0))
+    # Of each image (own value - its share) (own label - its share); over all images it is counts - expected.
+    parts = joint - of_value[:, :, None] * joint.sum(1)[:, None] - of_label[:, None] * joint.sum(2)[:, :, None]
+    parts += joint.sum((1, 2))[:, None, None] * of_value[:, :, None] * of_label[:, None]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (FLIPS, len(joint)))
+    signs[0] = 1  # as it is
+    sums = np.tensordot(signs, parts, 1)
+    statistics = (sums**2 / expected).sum((1, 2))
+    return float((statistics >= statistics[0] * (1 - 1e-9)).mean())

@@ -11,7 +11,16 @@ import torch
 from engrec.evidence.controls import CONTROLS, OF_CLIPS
 from engrec.evidence.groups import Group
 from engrec.evidence.people import PeopleScore, people_scores
-from engrec.evidence.statistics import Draws, interval, mcnemar, mean_scores, p_text, p_value, scores_by_seed
+from engrec.evidence.statistics import (
+    Draws,
+    interval,
+    logit_interval,
+    mcnemar,
+    mean_scores,
+    p_text,
+    p_value,
+    scores_by_seed,
+)
 from engrec.metrics import METRICS, auc, compared, logits_of
 from engrec.splits import LEAKING
 from engrec.words import counted
@@ -266,14 +275,13 @@ def _figures(
     points: dict[str, np.ndarray], resampled: dict[str, np.ndarray], num_people: Callable[[str], int]
 ) -> dict[str, Figure]:
     """Score to figure, of its values for each seed, (num_seeds,), and on each draw, (R,)."""
-    return {
-        score: Figure(
-            float(values.mean()),
-            *interval(resampled[score], num_people(score)),
-            float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-        )
-        for score, values in points.items()
-    }
+    areas = METRICS["auc"].label, METRICS["auc_within"].label
+    figures = {}
+    for score, values in points.items():
+        value, drawn, number = float(values.mean()), resampled[score], num_people(score)
+        edges = logit_interval(value, drawn, number) if score in areas else interval(drawn, number)
+        figures[score] = Figure(value, *edges, float(values.std(ddof=1)) if len(values) > 1 else np.nan)
+    return figures
 
 
 def mean_fold_auc(group: Group) -> float:

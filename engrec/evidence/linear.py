@@ -32,9 +32,9 @@ def chosen(
     scores = {c: balanced_accuracy(*map(torch.from_numpy, (on_val, truth))).item() for c, on_val in decided.items()}
     best = max(grid, key=scores.__getitem__)
     on_val, on_test = decided[best], _decisions(fitted[best], test, num_classes)
-    scale = on_val.std() or 1.0  # else the decision values of a small C would ask for a temperature out of range
-    temperature = scale * fit_temperature(on_val / scale, truth)
-    found = {"num_features": features.shape[1], "c": best, "temperature": float(temperature)}
+    scale = float(on_val.std()) or 1.0  # else the decision values of a small C would ask for a temperature out of range
+    temperature = fit_temperature(on_val, truth, scale)
+    found = {"num_features": features.shape[1], "c": best, "temperature": temperature}
     found |= {"validation_balanced_accuracy": {f"{c:g}": score for c, score in scores.items()}}
     return softmax(on_test / temperature, axis=1), found
 

@@ -8,8 +8,11 @@ from typing import Self
 import numpy as np
 import torch
 from scipy import stats
+from scipy.special import expit, logit
 
 from engrec.metrics import METRICS, NUM_BINS, Metric, compared, confidence_bins, log_odds_of, logits_of
+
+CERTAIN = 1e-6  # the distance from 0 or 1 that an AUC of 0 or 1 on a draw is given, whose log odds have no end
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,11 @@ class Drawn:
         """How many of each class are right on each draw (R, K)."""
         return self.confusion.diagonal(axis1=1, axis2=2)
 
+    @property
+    def lacking(self) -> np.ndarray:
+        """Whether a draw (R,) lacks a class that the labels have. A mean over the others would be another quantity."""
+        return (self.confusion.sum(2)[:, np.unique(self.labels)] == 0).any(1)
+
     def each(self, metric: Metric) -> np.ndarray:
         """A metric of the table on each draw, (R,), one after the other, its samples repeated as they were drawn."""
         assert metric.function is not None
@@ -119,12 +127,12 @@ def accuracy(drawn: Drawn) -> np.ndarray:
 
 
 def balanced_accuracy(drawn: Drawn) -> np.ndarray:
-    return _nanmean(drawn.right / drawn.confusion.sum(2))
+    return np.where(drawn.lacking, np.nan, _nanmean(drawn.right / drawn.confusion.sum(2)))
 
 
 def f1(drawn: Drawn) -> np.ndarray:
     per_class = 2 * drawn.right / (drawn.confusion.sum(2) + drawn.confusion.sum(1))
-    return per_class[:, 1] if per_class.shape[1] == 2 else _nanmean(per_class)
+    return np.where(drawn.lacking, np.nan, per_class[:, 1] if per_class.shape[1] == 2 else _nanmean(per_class))
 
 
 def auc(drawn: Drawn) -> np.ndarray:
@@ -210,6 +218,21 @@ def interval(values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[
     reach = stats.t.ppf((1 + level) / 2, num_groups - 1) * np.sqrt(num_groups / (num_groups - 1))
     low, high = np.quantile(values, stats.norm.cdf([-reach, reach]))
     return float(low), float(high)
+
+
+def logit_interval(value: float, values: np.ndarray, num_groups: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of an AUC: Student's t around its log odds, with their deviation over the draws.
+
+    Where it is near 1 and people are few, percentiles start too high and hold the true value less often; how often is
+    in docs/evidence.md. value: on all samples; values (R,): on the draws, NaN not counting. Where the value is 0 or 1,
+    it is the interval of `interval`, and (NaN, NaN) in the same cases.
+    """
+    drawn = values[~np.isnan(values)]
+    if not 0 < value < 1 or num_groups < 2 or len(drawn) < 2:
+        return interval(values, num_groups, level)
+    deviation = logit(drawn.clip(CERTAIN, 1 - CERTAIN)).std(ddof=1) * np.sqrt(num_groups / (num_groups - 1))
+    reach = stats.t.ppf((1 + level) / 2, num_groups - 1) * deviation
+    return float(expit(logit(value) - reach)), float(expit(logit(value) + reach))
 
 
 def p_value(differences: np.ndarray, num_groups: int) -> float:

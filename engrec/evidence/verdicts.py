@@ -12,6 +12,7 @@ from engrec.evidence.controls import CONTROLS
 from engrec.evidence.groups import Group, differing, differs
 from engrec.evidence.statistics import scores_by_seed
 from engrec.metrics import METRICS
+from engrec.weights_file import is_shipped
 
 PREPARED = ("sha256", "crop")  # of the data set: the files that it was prepared from, and how
 
@@ -58,7 +59,9 @@ def against_control(comparison: Comparison, label: str, control: str) -> Verdict
         here, there = (100 * comparison.figures[name][score].value for name in (label, control))
         figure, p = difference.figures[score]
         if not np.isnan(here):  # AUC is undefined where the test lacks a class of several
-            (better if figure.low > 0 and p < 0.05 else rest).append(f"{score} ({here:.1f} against {there:.1f})")
+            is_better = figure.low > 0 and p < 0.05
+            chance = "" if is_better or here <= there or np.isnan(figure.low) else ", which may be chance"
+            (better if is_better else rest).append(f"{score} ({here:.1f} against {there:.1f}{chance})")
     if np.isnan(difference.figures["accuracy"][0].low):
         values = f"{label} against “{control}”: {', '.join(rest)}"
         return Verdict("note", f"{values}. A single test person allows no conclusion about others.")
@@ -80,6 +83,11 @@ def doubts(label: str, group: Group) -> Iterator[Verdict]:
     if any(run.result.get("may_know_test") for run in group.runs):
         known = f"{'people' if group.by_subject else group.unit} that are tested here"
         yield Verdict("note", f"{label}: trained before on other parts of the same data; it may know {known}.")
+    starts = sorted({start for run in group.runs if is_shipped(start := str(run.settings.get("init_from")))})
+    if len(starts) > 1:
+        yield Verdict(
+            "note", f"{label}: its runs start from {' and '.join(starts)}: seeds and folds of several recipes."
+        )
     recipes = [recipe for run in group.runs if (recipe := run.result.get("dataset") or {}).get("sha256")]
     versions = {json.dumps([recipe.get(key) for key in PREPARED]) for recipe in recipes}
     if len(versions) > 1:
@@ -91,7 +99,8 @@ def leakage_check(comparison: Comparison, label: str, group: Group) -> Verdict:
     """The same model under split=random, where there are such runs: how much of its score comes from known people."""
     found = [other for other in comparison.others if other.name["split"] == "random" and _same_model(group, other)]
     if not found:
-        return Verdict("note", f"{label}: no leakage check. To add one, run the same command with split=random.")
+        how = "To add one, run the same command with split=random, without split.fold=, into another folder."
+        return Verdict("note", f"{label}: no leakage check. {how}")
     check, differ = min(((other, _differing(group, other)) for other in found), key=lambda pair: len(pair[1]))
     checked = scores_by_seed(check.probabilities, check.labels)
     values = ", ".join(

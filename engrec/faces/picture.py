@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,6 +26,8 @@ def open_picture(content: bytes, where: str) -> tuple[Image.Image, str]:
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
             return upright(image), found
     except UnidentifiedImageError as error:
+        if Path(where).suffix.upper().lstrip(".") in (*FORMATS, "JPG"):
+            raise ValueError(f"{where} is damaged, or no picture: replace or remove it") from error
         raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         most = f"{Image.MAX_IMAGE_PIXELS or 0:,} pixels"

@@ -60,11 +60,13 @@ def _summary(audit: Audit) -> list[list[str]]:
         ["groups of identical images with different labels", f"{same.conflicts.sum():,}"],
         ["pairs of nearly identical images", f"{len(audit.near) + len(audit.mirrored):,}"],
         ["blank images, nearly blank ones", f"{len(audit.blank):,}, {len(audit.nearly_blank):,}"],
-        ["file format and label, Cramér's V (0 to 1)", "unknown" if strongest is None else _strength(strongest)],
+        ["file format and label, Cramér's V (0 to 1)", _strength(strongest, audit)],
     ]
 
 
-def _strength(confound: Confound) -> str:
+def _strength(confound: Confound | None, audit: Audit) -> str:
+    if confound is None:
+        return "one format" if audit.confounds else "unknown"
     by_chance = "" if confound.p < SIGNIFICANT else f", which may be chance (p {confound.p:.3f})"
     return f"{confound.cramers_v:.2f}{by_chance}"
 
@@ -182,7 +184,7 @@ def _format_section(audit: Audit) -> Section:
         return "File formats", ["The formats of the source files are unknown."], []
     remarks, shares = [_plainly(c, audit.class_names) for c in audit.confounds], []
     if audit.subjects and not all(np.isnan(c.p) for c in audit.confounds):
-        remarks.append("Images of one person are not independent, so p is smaller than it should be.")
+        remarks.append("Images of one person are not independent, so p is over people.")
     for c in audit.confounds:
         cells = zip(c.values, c.counts.sum(1), c.counts / c.counts.sum(0), strict=True)
         rows = [[value, f"{n:,}", *(f"{x:.1%}" for x in share)] for value, n, share in cells]

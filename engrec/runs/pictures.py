@@ -24,7 +24,7 @@ def curves(epochs: Sequence[dict[str, float]], path: str | Path) -> Path:
     names = ["loss", *scores(ordered=any("val/qwk" in row for row in epochs))]
     figure = Figure(figsize=(3 * len(names), 3.2), facecolor="white")
     # Not layout="constrained", which takes longer than the rest of the picture.
-    figure.subplots_adjust(left=0.15 / len(names), right=1 - 0.05 / len(names), bottom=0.16, top=0.9, wspace=0.22)
+    figure.subplots_adjust(left=0.22 / len(names), right=1 - 0.05 / len(names), bottom=0.16, top=0.9, wspace=0.22)
     numbers = [row["epoch"] + 1 for row in epochs]
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         for split, label, colour in (("train", "train", "0.6"), ("val", "validation", "tab:blue")):

@@ -131,7 +131,8 @@ def unknown(word: Any, known: Iterable[str]) -> str:
 
 def check_comparable(metric: str, keys: Iterable[str]) -> None:
     """Raise ValueError where the loss is to choose a value that changes what the loss is."""
-    if metric.endswith("/loss") and (changing := sorted({f"module.{name}" for name in CRITERION} & set(keys))):
+    changing = sorted({*(f"module.{name}" for name in CRITERION), "balance"} & set(keys))  # balance: by class_weights
+    if metric.endswith("/loss") and changing:
         raise ValueError(f"{metric} cannot choose {changing[0]}, as it is another loss with each value: set val/auc")
 
 

@@ -199,9 +199,10 @@ def scores(about: About) -> str:
     over = f"{about.num_people} people" if group.by_subject else f"{unit} (who is in them is unknown)"
     several = f"; ± is the standard deviation over {len(group.seeds)} seeds" if len(group.seeds) > 1 else ""
     legend = f"In per cent; in brackets 95 % intervals from a bootstrap over {over}{several}."
-    temperature = (
-        f"Temperature {about.saved['temperature']:.3f}, {measured.fitted}: divide the logits by it for calibrated "
-        "probabilities."
+    temperature = f"Temperature {about.saved['temperature']:.3f}, {measured.fitted}" + (
+        ": the probabilities are not calibrated."
+        if about.saved["temperature"] == 1
+        else ": divide the logits by it for calibrated probabilities."
     )
     errors = ERRORS_IN_TABLES if block.ordered else ""
     parts = [*scored(block, f"{legend} {errors}".strip(), whose(about, measured)), temperature]
@@ -307,7 +308,7 @@ def cropping(about: About) -> str:
     return (
         "Crop the square of the longer side of the face detector's box, on its centre, without a margin; where the "
         "square leaves the picture, repeat its edge. Turn faces upright that lean by more than 15°. "
-        f"Resize: {RESIZE}. A crop with a margin of 30 % costs several points of accuracy."
+        f"Resize: {RESIZE}. A crop with a margin of 30 % cost the networks of engrec several points of accuracy."
     )
 
 

@@ -88,7 +88,10 @@ def run(options: argparse.Namespace) -> None:
         from engrec.use.inputs import find
         from engrec.use.predict import Predictor
         from engrec.use.recording import check_free, record
+        from engrec.weights_file import is_shipped
 
+        if names := [path for path in options.paths if is_shipped(path)]:
+            raise ValueError(f"{names[0]} is a network: give each its own --weights, as --weights A --weights B")
         folder = options.out or free_folder(options.paths[0])
         inputs, problems = find(options.paths)
         check_free(folder, inputs)

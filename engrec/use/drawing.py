@@ -1,5 +1,6 @@
 """Boxes and answers drawn into pictures and into the frames of a video."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,10 +43,12 @@ def drawn(seen: Seen, note: str = "") -> np.ndarray:
     for number, (face, box) in enumerate(zip(seen.faces, boxes, strict=True)):
         draw.rectangle(box, outline=BOX, width=max(2, size // 8))
         covered = [*boxes[:number], *boxes[number + 1 :], *labels]
-        for lines in (words(face), [str(face.face_id)]):
-            label = _placed(lines, box, picture.size, letters)
-            if not any(_overlap(label, other) for other in covered):
-                break
+        places = [
+            (lines, _placed(lines, box, picture.size, letters, above))
+            for lines, above in itertools.product((words(face), [str(face.face_id)]), (False, True))
+        ]
+        free = (place for place in places if not any(_overlap(place[1], other) for other in covered))
+        lines, label = next(free, places[-1])
         labels.append(label)
         _write(draw, lines, label, letters)
     return np.asarray(picture)
@@ -75,12 +78,16 @@ def _padding(letters: ImageFont.FreeTypeFont) -> tuple[int, int]:
     return round(1.25 * letters.size), max(4, int(letters.size) // 3)
 
 
-def _placed(lines: Sequence[str], box: Rectangle, size: tuple[int, int], letters: ImageFont.FreeTypeFont) -> Rectangle:
-    """Where the lines go: below the box, or where there is no room above it, and always inside the picture."""
+def _placed(
+    lines: Sequence[str], box: Rectangle, size: tuple[int, int], letters: ImageFont.FreeTypeFont, above: bool = False
+) -> Rectangle:
+    """Where the lines go: below the box or above it, where there is no room on the other side, and always inside the
+    picture."""
     (left, top, _, bottom), (step, pad) = box, _padding(letters)
     wide = max(letters.getlength(text) for text in lines) + 2 * pad
     high = len(lines) * step + 2 * pad
-    y = bottom + pad if bottom + pad + high <= size[1] else top - high - pad
+    over, under = top - high - pad, bottom + pad
+    y = over if (above and over >= 0) or under + high > size[1] else under
     x, y = max(0, min(left, size[0] - wide)), max(0, min(y, size[1] - high))
     return x, y, x + wide, y + high
 

@@ -88,7 +88,8 @@ def temperature_of(group: Group) -> tuple[float, str]:
         return (1.0, "not fitted") if found is None else (float(found), "fitted on the validation images")
     logits = logits_of(group.probabilities.reshape(-1, len(group.class_names))).numpy()
     temperature = fit_temperature(logits, np.tile(group.labels, len(group.seeds)))
-    return temperature, f"fitted on the pooled test images of these {len(group.runs)} networks"
+    images = f"the pooled test images of these {len(group.runs)} networks"
+    return temperature, f"as none fits {images}" if temperature == 1 else f"fitted on {images}"
 
 
 def differences(trained: Run, scored: Sequence[Run]) -> list[str]:

@@ -49,6 +49,7 @@ def test_logits_twice_as_large_take_twice_the_temperature_and_shifts_take_none()
     assert fit_temperature(logits + shifts, labels) == pytest.approx(temperature, rel=1e-9)
     assert fit_temperature(logits[::-1], labels[::-1]) == pytest.approx(temperature, rel=1e-9)
     assert fit_temperature(logits / temperature, labels) == pytest.approx(1, rel=1e-9)
+    assert fit_temperature(1e4 * logits, labels, 1e4) == pytest.approx(1e4 * temperature, rel=1e-9)
 
 
 def test_float32_logits_are_fitted_in_float64():
@@ -73,6 +74,8 @@ def test_where_no_temperature_is_best_it_stays_1_and_a_line_says_so(logits, labe
     [record] = caplog.records
     assert why in record.getMessage()
     assert "\n" not in record.getMessage()
+    with caplog.at_level(logging.WARNING):
+        assert fit_temperature(logits, labels, 1e4) == 1e4 or not why.startswith("not above")
 
 
 def test_a_fitted_temperature_warns_of_nothing(caplog):

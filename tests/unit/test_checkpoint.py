@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_opened_is_not_called_damaged(path, tmp_path, monk
     (tmp_path / "empty.ckpt").touch()
     for name, expected in said.items():
         assert refused(checkpoint.read, tmp_path / name) == f"{tmp_path / name} {expected}"
-    assert refused(checkpoint.read, tmp_path) == f"{tmp_path} cannot be opened: Is a directory"
+    assert refused(checkpoint.read, tmp_path) == f"{tmp_path} is a folder: give the file in it, .safetensors or .ckpt"
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")

@@ -210,7 +210,7 @@ def test_blank_nearly_blank_and_neither(rendered, make_faces):
 def test_confounds_are_scipys(pairs):
     kind, label = np.array([*pairs, (0, 0), (1, 1), (2, 2)]).T
     names = np.array(["JPEG L", "JPEG RGB", "PNG L"])[kind]
-    found, size = module._confounds(np.char.add(names, " 48x48"), label)
+    found, size = module._confounds(np.char.add(names, " 48x48"), label, None)
     table = np.zeros((3, 3), dtype=int)
     np.add.at(table, (kind, label), 1)
     assert found.values == ("JPEG L", "JPEG RGB", "PNG L")
@@ -218,6 +218,21 @@ def test_confounds_are_scipys(pairs):
     assert found.cramers_v == pytest.approx(association(table, method="cramer"))
     assert found.p == pytest.approx(chi2_contingency(table, correction=False).pvalue)
     assert np.isnan([size.cramers_v, size.p]).all()
+
+
+def test_a_format_of_people_goes_with_the_label_as_often_by_chance_as_p_says():
+    """Each person's files have one format, and some people are more often of a class than others; for chi-square, the
+    images of a person are so many proofs."""
+    rng, person, found = np.random.default_rng(0), np.repeat(np.arange(17), 40), []
+    for _ in range(200):
+        label = (rng.random(len(person)) < rng.beta(3, 3, 17)[person]).astype(int)
+        kinds = np.array(["JPEG L 48x48", "PNG L 48x48"])[rng.integers(0, 2, 17)][person]
+        found.append([module._confounds(kinds, label, who)[0].p < 0.05 for who in (person, None)])
+    of_people, of_images = np.mean(found, axis=0)
+    assert of_people < 0.1
+    assert of_images > 0.3
+    inside = np.where((label + rng.random(len(person))) > 0.8, "JPEG L 48x48", "PNG L 48x48")  # with everyone
+    assert module._confounds(inside, label, person)[0].p < 0.001
 
 
 def test_a_telling_format_is_said_in_a_sentence(make_faces):
@@ -247,7 +262,7 @@ def test_a_finding_is_large_and_significant_in_table_sentence_and_advice(
     kind = np.repeat([0, 1], same + other)
     labels = np.tile(np.repeat([0, 1], [same, other]), 2) ^ kind
     formats = np.where(kind, "PNG L 48x48", "JPEG L 48x48")
-    text = markdown(audit(make_faces(len(kind), size=8, labels=labels, formats=formats)))
+    text = markdown(audit(make_faces(len(kind), size=8, labels=labels, formats=formats, subjects=None)))
     [row] = [line for line in text.splitlines() if "Cramér's V (0 to 1)" in line]
     assert row.split("|")[2].strip() == cell
     assert f"The kind of the file alone {says} (Cramér's V" in text
@@ -263,7 +278,7 @@ def test_the_page_has_a_box_around_each_group(make_faces, rendered):
 
 def test_rare_sizes_are_taken_together():
     formats = np.array(["JPEG L 48x48"] * 150 + [f"JPEG L {n}x50" for n in range(50)])
-    size = module._confounds(formats, np.arange(200) % 2)[1]
+    size = module._confounds(formats, np.arange(200) % 2, None)[1]
     assert size.values == ("48x48", "other sizes")
     assert size.counts.sum(1).tolist() == [150, 50]
 

@@ -1,6 +1,6 @@
 """Scores against scikit-learn on the samples repeated as drawn; intervals and tests against their promised error.
 
-How often intervals hold, for the README: python tests/unit/test_statistics.py
+How often intervals hold, for docs/evidence.md: python tests/unit/evidence/test_statistics.py
 """
 
 from itertools import pairwise
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import expit
 from sklearn import metrics as sk
 
-from engrec.evidence.statistics import Draws, interval, mcnemar, p_value, scores
+from engrec.evidence.statistics import Drawn, Draws, auc, interval, logit_interval, mcnemar, p_value, scores
 from engrec.metrics import NUM_BINS, compared
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label")
@@ -72,6 +73,8 @@ def test_scores_on_a_draw_are_those_of_the_samples_repeated_as_drawn(data, num_g
     for r, counts in enumerate(draws.counts.astype(int)):
         times = counts[draws.group]
         again = reference(np.repeat(probabilities, times, axis=0), np.repeat(labels, times))
+        if len(np.unique(labels[times > 0])) < len(np.unique(labels)):  # a mean over other classes is another score
+            again |= {"balanced accuracy": np.nan, "F1": np.nan}
         assert_equal_scores({name: values[r] for name, values in found.items()}, again)
 
 
@@ -166,6 +169,43 @@ def test_few_people_need_the_expanded_percentiles():
     expanded = covered(interval(values, number) for values in drawn)
     assert plain < 0.86
     assert expanded > max(0.88, plain + 0.04)
+
+
+def ranked(num_people, unlike, num_simulations, num_resamples=1000, shift=1.2):
+    """Of each simulation the AUC and its values on the draws (R,); then the AUC among all people that there are.
+
+    A score is normal around shift, or -shift for the rare class, and around the person; unlike: how far people differ.
+    """
+    rng = np.random.default_rng(0)
+    rare = 4 + 7 * np.arange(num_people) % 11
+    person = np.repeat(np.arange(num_people), rare + 40)
+    labels = np.concatenate([np.arange(number + 40) >= number for number in rare]).astype(int)
+    found = []
+    for seed in range(num_simulations):
+        own = rng.normal(0, unlike, num_people)[person]
+        positive = expit(shift * (2 * labels - 1) + own + rng.normal(size=len(labels)))
+        probabilities, draws = np.stack([1 - positive, positive], 1), Draws.sample(person, num_resamples, seed)
+        once, drawn = (auc(Drawn(probabilities, labels, of)) for of in (Draws.all_once(len(labels)), draws))
+        found.append((float(once[0]), drawn))
+    return found, stats.norm.cdf(2 * shift / np.sqrt(2 * (unlike**2 + 1)))
+
+
+def test_the_interval_of_an_auc_covers_more_often_than_percentiles_do():
+    found, truth = ranked(17, 0.6, 400, 400)
+    on_log_odds = covered((logit_interval(value, drawn, 17) for value, drawn in found), truth)
+    assert on_log_odds > 0.91
+    assert on_log_odds > covered((interval(drawn, 17) for _, drawn in found), truth)
+
+
+def test_the_interval_of_an_auc_is_inside_zero_and_one_and_that_of_percentiles_where_it_has_no_log_odds():
+    drawn = np.random.default_rng(0).beta(30, 2, 500)
+    low, high = logit_interval(30 / 32, drawn, 9)
+    assert 0 < low < interval(drawn, 9)[0] < 30 / 32 < high < 1
+    assert logit_interval(30 / 32, np.append(drawn, np.nan), 9) == (low, high)
+    for value, values in ((1.0, np.ones(9)), (0.0, np.zeros(9)), (0.5, np.full(9, np.nan)), (np.nan, drawn)):
+        np.testing.assert_array_equal(logit_interval(value, values, 9), interval(values, 9))
+    assert logit_interval(0.5, np.full(9, 0.5), 9) == (0.5, 0.5)
+    assert np.isnan(logit_interval(0.9, drawn, 1)).all()
 
 
 @pytest.mark.parametrize("num_subjects", [8, 17])
@@ -265,3 +305,13 @@ if __name__ == "__main__":
             "over images": covered(interval(values, images) for values in over_images),
         }
         print(f"{people} people:", ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))
+    for unlike in (0.6, 1.0):
+        found, truth = ranked(17, unlike, 2000, 2000)
+        shares = {
+            "log odds": covered((logit_interval(value, drawn, 17) for value, drawn in found), truth),
+            "expanded percentile": covered((interval(drawn, 17) for _, drawn in found), truth),
+        }
+        print(
+            f"AUC {truth:.3f}, people differ by {unlike}:",
+            ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()),
+        )

@@ -115,10 +115,11 @@ def test_the_leakage_check_is_set_beside_its_model(tmp_path):
     write_run(tmp_path / "first", right_for(images, 0.5), stage="pretrain")
     said = without_folds(line for block in comparisons_of(tmp_path) for line in judge(block))
     assert {verdict.kind for verdict in said} == {"note"}
+    how = "To add one, run the same command with split=random, without split.fold=, into another folder."
     assert sorted(verdict.text for verdict in said) == [
         "finetune vgg_small, leakage check (split=random: the same people in train, validation and test): accuracy "
         "90.0 against 60.0, balanced accuracy 90.0 against 60.0, AUC 90.0 against 60.0 on unseen people.",
-        *2 * ["scratch vgg_small: no leakage check. To add one, run the same command with split=random."],
+        *2 * [f"scratch vgg_small: no leakage check. {how}"],
     ]
 
 
@@ -197,6 +198,15 @@ def test_folds_of_several_versions_of_the_data_are_said(tmp_path):
         said = [verdict.text for verdict in judge(comparison_of(tmp_path)) if "versions of the data" in verdict.text]
         assert len(said) == (fold == 2)
     assert "its runs have 2 versions of the data" in said[0]
+
+
+def test_seeds_of_several_starts_are_said(tmp_path):
+    images = some_images(240)
+    for seed, start in enumerate(["engrec:expressions", "engrec:expressions", "engrec:ferplus"]):
+        write_run(tmp_path / str(seed), images, seed=seed, settings={"init_from": start})
+        said = [verdict.text for verdict in judge(comparison_of(tmp_path)) if "start from" in verdict.text]
+        assert len(said) == (seed == 2)
+    assert "its runs start from engrec:expressions and engrec:ferplus: seeds and folds of several recipes" in said[0]
 
 
 def test_a_leakage_check_with_other_settings_names_them(tmp_path):

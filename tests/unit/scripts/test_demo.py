@@ -24,3 +24,20 @@ def test_what_a_run_would_refuse_is_refused_at_the_start(tmp_path, monkeypatch, 
         demo.main([override])
     assert message in explain(error.value)
     assert (tmp_path / demo.OUT).is_dir()
+
+
+def test_a_demo_that_is_killed_ends_what_it_has_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    lines = [
+        "import os, pathlib, signal, sys, time",
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(ended)!r}).touch(), sys.exit(143)))",
+        f"pathlib.Path({str(begun)!r}).touch()",
+        "os.kill(os.getppid(), signal.SIGTERM)",
+        "time.sleep(60)",
+    ]
+    with pytest.raises(SystemExit) as left:
+        demo.run("a run", ["-c", "\n".join(lines)])
+    assert left.value.code == 143
+    assert begun.exists()
+    assert ended.exists()

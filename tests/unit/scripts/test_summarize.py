@@ -51,6 +51,14 @@ def test_the_command_prints_the_summary_and_writes_it(runs, tmp_path):
     assert set(last.split()[1:]) == {str(path) for path in (tmp_path / "out").iterdir()}
 
 
+def test_a_folder_without_a_finished_run_is_said(runs, tmp_path, capsys):
+    (tmp_path / "stopped").mkdir()
+    main(runs, tmp_path / "stopped", "--resamples", 100, "--out", tmp_path / "out")
+    said = capsys.readouterr()
+    assert said.err == f"warning: {tmp_path / 'stopped'} is left out: it has no finished run (result.json)\n"
+    assert "finetune vgg_small" in said.out
+
+
 def test_names_of_folders_and_models_may_be_odd(tmp_path):
     write_run(tmp_path / "runs" / "\x1b[31mred", some_images(), choices={"model": "\x1b[31mred"})
     folder = write_run(tmp_path / "runs" / "old", some_images(), stage="scratch")

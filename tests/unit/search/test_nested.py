@@ -131,6 +131,7 @@ def test_a_score_that_is_undefined_is_said(selection):
         (["model=vgg,cnn"], "model cannot be chosen by fold"),
         ([*GRID, "split=official"], "set split=kfold or split=loso"),
         (["monitor=val/loss", "module.class_weights=null,balanced"], "val/loss cannot choose module.class_weights"),
+        (["monitor=val/loss", "balance=null,subject"], "val/loss cannot choose balance"),
     ],
 )
 def test_what_cannot_be_part_of_a_selection(tmp_path, overrides, said):

@@ -98,7 +98,7 @@ def test_folders_and_videos_mixed_with_what_cannot_be_read(work, capsys):
         "error: class has 1 picture that cannot be read, such as phone.HEIC: save as JPEG",
         "error: none.png does not exist",
         "error: empty holds no pictures or videos",
-        "error: class/broken.png must be one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP: save it as PNG or remove it",
+        "error: class/broken.png is damaged, or no picture: replace or remove it",
         "error: class/gone.png does not exist",
         "error: class/pipe.png is a pipe or device: give the path of a picture, video or folder",
         "error: 6 of 9 inputs could not be read, or not to their end",
@@ -128,6 +128,7 @@ def test_where_there_is_nothing_to_read_one_line_says_so(work, capsys):
         (["face.png", "--names", "openface"], "invalid choice: 'openface'"),
         ([], "the following arguments are required: PATH"),
         (["face.png", "--out", "face.png"], "face.png is a file: choose another folder"),
+        (["face.png", "--weights", "engrec:expressions", "engrec:ferplus"], "engrec:ferplus is a network: give each"),
         (["face.png", "--out", "."], "holds other files (face.png): choose another folder"),
     ],
 )
