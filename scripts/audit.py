@@ -15,7 +15,7 @@ from pathlib import Path
 from engrec.machine.signals import ctrl_c_exits
 
 with ctrl_c_exits():
-    from engrec.errors import CONF, errors_in_one_line
+    from engrec.errors import errors_in_one_line
 
 
 def main(arguments: list[str]) -> None:
@@ -43,15 +43,14 @@ def main(arguments: list[str]) -> None:
     faces = composed_dataset([*options.overrides, *_nothing_excluded(options.overrides)])
     predicted = out_of_fold(options.probabilities, faces) if options.probabilities else None
     found = audit(faces, options.near, predicted)
-    folder = options.out or CONF.parent / "outputs" / "audit" / faces.file_name
+    folder = options.out or Path("outputs/audit") / faces.file_name
     text = markdown(found)
     files = {"audit.html": html(found, faces), "audit.md": text, "faults.csv": faults(found, faces)}
     if found.suspicious is not None:
         files["suspicious.csv"] = suspects(found.suspicious, faces)
     for name, content in files.items():
         write_text(folder / name, content)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    print(f"{text}\n{shown}: {', '.join(files)}; audit.html shows the pictures")
+    print(f"{text}\n{folder}: {', '.join(files)}; audit.html shows the pictures")
 
 
 def _nothing_excluded(overrides: list[str]) -> list[str]:

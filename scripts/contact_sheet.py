@@ -14,8 +14,6 @@ from engrec.words import counted
 with ctrl_c_exits():
     from engrec.errors import errors_in_one_line
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main(arguments: list[str]) -> None:
     from engrec.config import composed_dataset
@@ -35,13 +33,13 @@ def main(arguments: list[str]) -> None:
         faces.images,
         faces.labels,
         faces.class_names,
-        options.out or ROOT / "outputs" / "contact_sheets" / f"{faces.file_name}.png",
+        options.out or Path("outputs/contact_sheets") / f"{faces.file_name}.png",
         title=f"{faces.title}: {number} faces{people}",
         per_class=options.per_class,
         captions=faces.subjects,
         seed=options.seed,
     )
-    print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    print(path)
 
 
 if __name__ == "__main__":

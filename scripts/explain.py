@@ -17,8 +17,6 @@ from engrec.machine.signals import ctrl_c_exits
 with ctrl_c_exits():
     from engrec.errors import errors_in_one_line
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
@@ -30,7 +28,7 @@ def main(arguments: list[str]) -> None:
 
     material = read(options.checkpoint, options.overrides)
     name = f"{material.faces.file_name}-{located(options.checkpoint).resolve().parent.name}"
-    folder = options.out or ROOT / "outputs" / "explain" / name
+    folder = options.out or Path("outputs/explain") / name
     if material.caution:
         print(material.caution)
     with removed_if_empty(folder):
@@ -43,8 +41,7 @@ def main(arguments: list[str]) -> None:
         print(f"{first:<48}" + "".join(f"{number:<18}" for number in numbers).rstrip())
     if warning := caution(found):
         print(warning)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    print(f"{shown}: sheet.png, scores.json")
+    print(f"{folder}: sheet.png, scores.json")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -189,6 +189,8 @@ class Video:
     def _judge(self, number: int, seconds: float) -> None:
         read = f"read {counted(number, 'frame')}, {seconds:.1f} s"
         start = (self.container.start_time or 0) / 1e6
+        if self.container.format.name == "matroska,webm":
+            start = 0.0  # its duration is the time at which it ends
         missing = (self.duration or 0) - (self._reached - max(start, 0))
         allowed = max(MISSING_SECONDS, MISSING_SHARE * (self.duration or 0))
         if self.container.format.name == "avi" and self.stream.average_rate:

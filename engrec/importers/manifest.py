@@ -18,6 +18,7 @@ from engrec.machine.progress import progress_bar
 from engrec.words import counted
 
 COLOURS = ("grey", "rgb")
+TABLES = (".csv", ".tsv", ".xlsx")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Options:
 def read(source: Path, options: Options) -> dict[str, Any]:
     """Arguments of `Faces` from a CSV file, or from class folders in a folder, .zip or .tar.*."""
     size, colour, root = options.size, options.colour, options.root
-    if source.suffix.lower() in (".csv", ".tsv"):
+    if source.suffix.lower() in TABLES:
         rows = from_csv(source, root or source.parent)
         images, notes = _decoded(rows, root or source.parent, size, colour), []
     elif root is not None:

@@ -26,7 +26,7 @@ from engrec.machine.progress import progress_bar
 
 NAMED = 5  # of folders and clips, so many by name
 VIDEO_SIZE = 320  # pixels of the longer side given to the detector: a face before a camera is large
-TABLES = (".csv", ".tsv")
+TABLES = manifest.TABLES
 NO_FACE, OTHERS = "no face", "only faces of others"
 COLUMNS = (
     "source", "label", "subject", "split", "left_out", "faces", "score", "x", "y", "width", "height", "face_px",

@@ -362,7 +362,9 @@ standardising and temperature are in the graph. It needs `pip install onnxruntim
 
 ```python
 import json
+import os
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is loaded, which else sends events to Microsoft
 import numpy as np
 import onnxruntime
 

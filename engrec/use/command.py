@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "engrec-predict", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a picture, a video, or a folder of these")
+    parser.add_argument("paths", nargs="+", type=path, metavar="PATH", help="a picture, a video, or a folder of these")
     parser.add_argument(
         "--weights", action="append", metavar="FILE",
         help="a .ckpt, .safetensors or .onnx, or engrec:NAME; may be given several times (default: engrec:expressions "
@@ -70,6 +70,12 @@ def without_dashes(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     here = list(arguments).index("--")
     return [*arguments[:here], *(f"./{name}" if name.startswith("-") else name for name in arguments[here + 1 :])]
+
+
+def path(text: str) -> Path:
+    if not text:  # of a variable that is not set; as a Path it would be the current folder
+        raise argparse.ArgumentTypeError("is empty: give the path of a picture, a video or a folder")
+    return Path(text)
 
 
 def seconds(text: str) -> float:

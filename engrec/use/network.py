@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,9 +126,11 @@ def _torch(source: str, file: Path) -> Network:
     parameters, temperature = saved["hyper_parameters"], saved.get("temperature", 1.0)
     crop = crop_of(source, parameters["preprocessing"], saved.get("dataset"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = loaded_module(source, saved).to(device)
+    module, process = loaded_module(source, saved).to(device), os.getpid()
 
     def run(crops: np.ndarray) -> np.ndarray:
+        if os.getpid() != process:  # a fork has no copies of PyTorch's threads, for which it would wait
+            torch.set_num_threads(1)
         with torch.inference_mode():
             images = standardize(to_float(torch.from_numpy(np.ascontiguousarray(crops)).to(device)))
             # In the layout of the weights, without which torch converts them again at each layer.

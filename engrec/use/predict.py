@@ -74,8 +74,8 @@ class Predictor:
                 warnings.warn(f"{path} is damaged: {video.damage}", stacklevel=2)
 
     def _shot(self, picture: Image.Image, boxes: Boxes | None) -> Shot:
-        rgb = np.asarray(picture.convert("RGB"))
-        faces = self.in_photos(rgb) if boxes is None else given_faces(boxes, picture.width, picture.height)
+        rgb = np.asarray(as_picture(picture).convert("RGB"))
+        faces = self.in_photos(rgb) if boxes is None else given_faces(boxes, rgb.shape[1], rgb.shape[0])
         return Shot(0, None, rgb, tuple(enumerate(faces)))
 
 
@@ -140,6 +140,8 @@ def predict(
 def _predicted(
     predictor: Predictor, source: Picture, number: int, boxes: Boxes | None, every: float | None
 ) -> Iterator[SeenFace]:
+    if isinstance(source, str) and not source:
+        raise ValueError("the path is empty: give that of a picture, a video or a folder")
     if isinstance(source, str | Path):
         inputs, problems = find([Path(source)])
         if problems:

@@ -169,6 +169,26 @@ def test_without_usable_timestamps_frames_are_counted_at_the_stated_rate(tmp_pat
     assert len(read(tmp_path / f"a{suffix}", every=0.5)[0]) == 4
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+def test_a_part_of_a_recording_that_does_not_begin_at_0_is_whole(tmp_path, suffix):
+    path = tmp_path / f"part{suffix}"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libvpx" if suffix == ".webm" else "mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(20)]
+        for packet in [packet for frame in [*frames, None] for packet in stream.encode(frame)]:
+            for name in ("pts", "dts"):
+                if (time := getattr(packet, name)) is not None:
+                    setattr(packet, name, time + round(600 / packet.time_base))
+            container.mux(packet)
+    seconds, _, video = read(path)
+    assert (len(seconds), video.damage) == (20, None)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    if suffix == ".mkv":
+        assert "then: " in read(path)[2].damage
+
+
 def test_without_timestamps_and_rate_a_video_is_refused(tmp_path):
     muxed(tmp_path / "a.mp4", "libvpx-vp9", pts=0, dts=0)
     with pytest.raises(ValueError, match=r"a\.mp4 has one timestamp for all frames and states no frame rate: save it"):

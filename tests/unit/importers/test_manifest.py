@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_sets import write_xlsx
 
 from engrec.datasets.prepared import Faces
 from engrec.importers import manifest
@@ -90,6 +91,12 @@ def test_paths_may_start_from_another_root(write, tmp_path):
     (tmp_path / "lists").mkdir()
     moved = source.rename(tmp_path / "lists" / "faces.csv")
     assert manifest.read(moved, Options("mine", root=tmp_path))["labels"].tolist() == [1, 0, 1, 0]
+
+
+def test_a_spreadsheet_is_read_as_its_csv(write, tmp_path, assert_same):
+    reference = manifest.read(write(), Options("mine"))
+    write_xlsx(tmp_path / "faces.xlsx", [line.split(",") for line in TABLE.splitlines()])
+    assert_same(manifest.read(tmp_path / "faces.xlsx", Options("mine")), reference)
 
 
 @pytest.mark.parametrize(

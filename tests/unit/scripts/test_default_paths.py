@@ -38,8 +38,7 @@ def test_a_name_that_is_no_plain_file_name_is_refused(make_faces, tmp_path, caps
 
 
 def test_the_default_paths_have_name_and_task(make_faces, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "CONF", tmp_path / "conf")
-    monkeypatch.setattr(contact_sheet, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     arguments = stored(tmp_path / "faces.npz", make_faces(), name="my-data_2.0", task="engagement")
     audit.main(arguments)
     contact_sheet.main(arguments)

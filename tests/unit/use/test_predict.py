@@ -1,5 +1,6 @@
 """Three lines of Python: pictures, arrays, own boxes, folders and videos to typed answers."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -85,6 +86,49 @@ def test_nothing_is_fetched_from_a_network(tmp_path, monkeypatch, capsys):
     command.main(["photo.png"])
     assert "1 picture, 1 face" in capsys.readouterr().out
     assert asked == []
+
+
+def test_onnxruntime_keeps_no_identifier_of_the_machine(tmp_path):
+    detect = "from engrec.faces.detect import Detector; import numpy; Detector(320)(numpy.zeros((80, 80, 3), 'u1'))"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    env |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", detect], env=env, check=True, capture_output=True)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_forked_process_answers_too(weights):
+    """PyTorch's threads are not forked, and a fork that waits for them would wait for ever."""
+    script = f"""
+import multiprocessing, engrec
+from skimage.data import astronaut
+
+def answer(_):
+    return engrec.predict(astronaut(), {str(weights[0])!r})[0].expression.label
+
+here = answer(0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map_async(answer, range(2)).get(60) == [here, here]
+"""
+    env = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_picture_is_read_alike_wherever_it_is_given():
+    turned = Image.fromarray(np.rot90(picture()))
+    turned.getexif()[0x0112] = 6  # the camera lay on its side
+    [seen] = faking().pictures(iter([("0", turned)]))
+    [face] = engrec.predict(picture())
+    assert seen.rgb is None or seen.rgb.shape == picture().shape
+    assert list(seen.faces) == engrec.predict(turned)
+    assert seen.faces[0].box == face.box
+
+
+@pytest.mark.usefixtures("fakes")
+def test_what_is_no_picture_is_said():
+    assert "the path is empty" in refused("")
+    assert "boxes must be a list of boxes" in refused(picture(), boxes=(10, 10, 40, 30))
 
 
 @pytest.mark.usefixtures("fakes")
