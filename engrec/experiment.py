@@ -197,7 +197,8 @@ def write_result(
     record.write_controls(plan.folder / "controls", data.faces, data.split.test.tolist(), tested.controls)
     if history.epochs:
         pictures.curves(history.epochs, plan.folder / "curves.png")
-    title = f"{plan.stage}, {data.faces.name}: test accuracy {tested.metrics['test/accuracy']:.1%}"
+    mark = f" ({plan.strategy.mark})" if plan.leaks else ""
+    title = f"{plan.stage}, {data.faces.name}: test accuracy{mark} {tested.metrics['test/accuracy']:.1%}"
     confusion = tested.predictions.confusion.numpy()
     pictures.confusion(confusion, data.faces.class_names, plan.folder / "confusion.png", title)
     trackers.record(
