@@ -1,10 +1,6 @@
 """engrec: engagement recognition from faces."""
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# Before onnxruntime is loaded, which else keeps an identifier of this machine and sends events to Microsoft.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from engrec.use.predict import predict as predict

@@ -110,7 +110,8 @@ def load(path: str | Path, classes: Mapping[str, Sequence[str]] | None = None, e
     """
     path = Path(path)
     if not files.is_file(path):
-        name = f" {path.stem} …" if (CONF / "dataset" / f"{path.stem}.yaml").is_file() else ""
+        known = {option.stem for option in (CONF / "dataset").glob("*.yaml")}
+        name = f" {path.stem} …" if path.stem in known else ""
         raise ValueError(
             f"{path} does not exist: make it with python scripts/prepare.py{name} (see --help), or set dataset.path=…"
         )

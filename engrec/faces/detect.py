@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engrec.machine.onnx_runtime import onnxruntime
+
 NAME = "YuNet 2023mar"
 PATH = Path(__file__).parent / "yunet.onnx"
 SHA256 = "85260e29ac9c2546c0f4dcb9f98ad5b754e986f76592473013aa6cfd8c0e446b"
@@ -133,12 +135,11 @@ def chosen(engine: str) -> str:
 
 
 def _onnxruntime() -> Network:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # made for one size of pictures
-    session = onnxruntime.InferenceSession(str(PATH), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(str(PATH), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -65,8 +65,11 @@ class Video:
             self.file.close()
             raise
         self.codec: str = self.stream.codec_context.name.upper()
-        length = self.container.duration  # in microseconds
-        self.duration: float | None = length / 1e6 if length and length > 0 else None
+        self.start = max((self.container.start_time or 0) / 1e6, 0)  # of a part of a recording
+        length = (self.container.duration or 0) / 1e6
+        if self.container.format.name == "matroska,webm":
+            length -= self.start  # the header has the time at which it ends
+        self.duration: float | None = length if length > 0 else None
         self.num_frames: int | None = self.stream.frames or None
         rate = self.stream.average_rate
         if self.num_frames and rate and self.container.format.name == "avi":
@@ -188,10 +191,7 @@ class Video:
 
     def _judge(self, number: int, seconds: float) -> None:
         read = f"read {counted(number, 'frame')}, {seconds:.1f} s"
-        start = (self.container.start_time or 0) / 1e6
-        if self.container.format.name == "matroska,webm":
-            start = 0.0  # its duration is the time at which it ends
-        missing = (self.duration or 0) - (self._reached - max(start, 0))
+        missing = (self.duration or 0) - (self._reached - self.start)
         allowed = max(MISSING_SECONDS, MISSING_SHARE * (self.duration or 0))
         if self.container.format.name == "avi" and self.stream.average_rate:
             allowed = MISSING_FRAMES / float(self.stream.average_rate)

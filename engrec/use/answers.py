@@ -196,7 +196,7 @@ def given_faces(boxes: Sequence[Sequence[float]], width: int, height: int) -> li
     faces = []
     for box in boxes:
         if not hasattr(box, "__len__") or len(box) != 4:
-            raise ValueError(f"boxes must be a list of boxes (x, y, width, height) in pixels, found {box} in it")
+            raise ValueError(f"a box must be x, y, width and height in pixels, in a list of boxes; found {box}")
         x, y, w, h = map(float, box)
         face = Face((x, y, w, h))
         if problem := face.problem(width, height):

@@ -15,6 +15,7 @@ from engrec import checkpoint, splits, weights_file
 from engrec.data import divide, preprocessing_of, seen
 from engrec.datasets import prepared
 from engrec.datasets.prepared import Faces
+from engrec.machine.onnx_runtime import onnxruntime
 from engrec.runs.folder import config_of
 from engrec.splits import Split
 from engrec.use.network import INPUT
@@ -105,6 +106,8 @@ def quantized(content: bytes, images: np.ndarray, about: dict[str, Any]) -> byte
     Weights take 7 of the 8 bits: without VNNI, x86 processors add products in 16 bits, which others would overflow.
     """
     import onnx
+
+    onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

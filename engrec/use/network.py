@@ -16,6 +16,7 @@ from engrec.checkpoint import ClassNames, Preprocessing, Temperature, Word
 from engrec.errors import CheckpointError
 from engrec.faces import crop as cropping
 from engrec.faces.crop import STANDARD, Crop
+from engrec.machine.onnx_runtime import onnxruntime
 from engrec.schema import Record, misfit, plain
 
 BATCH_SIZE = 32
@@ -160,14 +161,14 @@ def _onnx(source: str, file: Path) -> Network:
     if not checksummed(content)[1]:
         raise CheckpointError(f"{source} is damaged: its content has changed since it was written (checksum)")
     try:
-        import onnxruntime
+        runtime = onnxruntime()
     except ImportError as error:
         raise ValueError(f"{source} needs onnxruntime: pip install -e '.[use]'") from error
-    options = onnxruntime.SessionOptions()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     try:
         # From its content: a graph that is given as a path may name other files to be read.
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a damaged file can make the library raise anything
         raise CheckpointError(f"{source} cannot be read: it is damaged, or not an ONNX file") from error
     about = _about(source, session)
@@ -184,7 +185,7 @@ def _onnx(source: str, file: Path) -> Network:
         dataset=about.get("dataset"),
         temperature=about.get("temperature", 1.0),
         crop=crop_of(source, described, about.get("dataset")),
-        engine=f"onnxruntime {onnxruntime.__version__}, cpu",
+        engine=f"onnxruntime {runtime.__version__}, cpu",
         run=lambda crops: np.asarray(session.run([OUTPUT], {INPUT: np.ascontiguousarray(crops)})[0]),
     )
 

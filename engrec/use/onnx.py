@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engrec.machine.onnx_runtime import onnxruntime
 from engrec.modules.classifier import Classifier
 from engrec.transforms import standardize, to_float
 from engrec.use.network import INPUT, NO_CHECKSUM, OUTPUT, checksummed
@@ -103,11 +104,10 @@ def quiet() -> Iterator[None]:
 
 def answering(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
     """The function that onnxruntime computes: images uint8 (B, C, H, W) -> probabilities float32 (B, K)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    runtime = onnxruntime()
+    options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
 
 

@@ -128,7 +128,7 @@ def test_a_picture_is_read_alike_wherever_it_is_given():
 @pytest.mark.usefixtures("fakes")
 def test_what_is_no_picture_is_said():
     assert "the path is empty" in refused("")
-    assert "boxes must be a list of boxes" in refused(picture(), boxes=(10, 10, 40, 30))
+    assert "in a list of boxes; found 10" in refused(picture(), boxes=(10, 10, 40, 30))
 
 
 @pytest.mark.usefixtures("fakes")
