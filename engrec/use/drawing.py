@@ -1,6 +1,5 @@
 """Boxes and answers drawn into pictures and into the frames of a video."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,12 +42,11 @@ def drawn(seen: Seen, note: str = "") -> np.ndarray:
     for number, (face, box) in enumerate(zip(seen.faces, boxes, strict=True)):
         draw.rectangle(box, outline=BOX, width=max(2, size // 8))
         covered = [*boxes[:number], *boxes[number + 1 :], *labels]
-        places = [
-            (lines, _placed(lines, box, picture.size, letters, above))
-            for lines, above in itertools.product((words(face), [str(face.face_id)]), (False, True))
-        ]
-        free = (place for place in places if not any(_overlap(place[1], other) for other in covered))
-        lines, label = next(free, places[-1])
+        answers, alone = words(face), [str(face.face_id)]
+        for lines, above in ((answers, False), (answers, True), (alone, False), (alone, True)):
+            label = _placed(lines, box, picture.size, letters, above)
+            if not any(_overlap(label, other) for other in covered):
+                break
         labels.append(label)
         _write(draw, lines, label, letters)
     return np.asarray(picture)

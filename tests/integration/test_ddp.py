@@ -120,20 +120,30 @@ def test_processes_with_different_settings_stop_and_say_what_differs(folder, bot
     assert not [*(folder.path / "differ").rglob("result.json")]
 
 
+@pytest.fixture
+def watched(folder):
+    """The same folder, whose runs may have the callbacks of watching.py."""
+    return folder.with_env(
+        PYTHONPATH=os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    )
+
+
 @pytest.mark.slow
-def test_processes_do_not_ask_each_other_before_every_step(folder):
-    folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+def test_processes_do_not_ask_each_other_before_every_step(watched):
     asked = ["+callbacks.asked._target_=watching.Asked", "+callbacks.asked.dirpath=${output_dir}"]
     sizes = ["dataset.num_train=168", "max_epochs=2"]
-    done = folder.command(*START, *sizes, *asked, "output_dir=asked")
+    done = watched.command(*START, *sizes, *asked, "output_dir=asked")
     assert done.status == 0, done.stderr[-3000:]
-    said = json.loads((folder.path / "asked" / "asked.json").read_text())
+    said = json.loads((watched.path / "asked" / "asked.json").read_text())
     assert said["steps"] == [0, 0]  # of six steps each
     assert said["whole"] > 0
 
 
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def second_process(pid):
+    """Of the run whose first process this is."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    [other] = [int(child) for child in children if "train.py" in Path(f"/proc/{child}/cmdline").read_text()]
+    return other
 
 
 def wait_until_gone(pid):
@@ -147,23 +157,22 @@ def test_a_killed_run_leaves_no_process_behind(folder):
     run = folder.path / "killed"
     process = folder.start(*START, "batch_size=8", "dataset.num_train=400", "max_epochs=900", f"output_dir={run}")
     wait_for((run / "last.ckpt").is_file, process)
-    [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    other = second_process(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     folder.finish(process)
     wait_until_gone(other)
 
 
-def test_kill_ends_a_run_of_which_one_process_waits_for_the_gradients_of_the_other(folder):
+def test_kill_ends_a_run_of_which_one_process_waits_for_the_gradients_of_the_other(watched):
     """A process inside PyTorch hears of no signal: nobody may wait for its answer."""
-    folder.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    run, held = folder.path / "waiting", folder.path / "held"
+    run, held = watched.path / "waiting", watched.path / "held"
     hold = ["+callbacks.held._target_=watching.HeldInside", f"+callbacks.held.path={held}"]
-    process = folder.start(*START, "dataset.num_train=168", "max_epochs=4", *hold, f"output_dir={run}")
+    process = watched.start(*START, "dataset.num_train=168", "max_epochs=4", *hold, f"output_dir={run}")
     wait_for(held.is_file, process)
-    [other] = [pid for pid in children(process.pid) if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    other = second_process(process.pid)
     time.sleep(1)  # until the other computes its gradients
     os.kill(process.pid, signal.SIGTERM)
-    assert folder.finish(process, timeout=60).status == 143
+    assert watched.finish(process, timeout=60).status == 143
     wait_until_gone(other)
     assert (run / "last.ckpt").is_file()
 

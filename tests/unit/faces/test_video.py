@@ -120,14 +120,14 @@ def test_a_truncated_file_says_how_much_was_read(clip, suffix):
 
 
 def muxed(path, codec, number=20, rate=10, **changed):
-    """A video whose packets have these times instead of their own."""
+    """A video whose packets have these times instead of their own; of a function, what it says of each packet."""
     with av.open(path, "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(number)]
         for packet in [packet for frame in [*frames, None] for packet in stream.encode(frame)]:
             for name, value in changed.items():
-                setattr(packet, name, value)
+                setattr(packet, name, value(packet) if callable(value) else value)
             container.mux(packet)
     return path
 
@@ -171,16 +171,10 @@ def test_without_usable_timestamps_frames_are_counted_at_the_stated_rate(tmp_pat
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
 def test_a_part_of_a_recording_that_does_not_begin_at_0_is_whole(tmp_path, suffix):
-    path = tmp_path / f"part{suffix}"
-    with av.open(path, "w") as container:
-        stream = container.add_stream("libvpx" if suffix == ".webm" else "mpeg4", rate=10)
-        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-        frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(20)]
-        for packet in [packet for frame in [*frames, None] for packet in stream.encode(frame)]:
-            for name in ("pts", "dts"):
-                if (time := getattr(packet, name)) is not None:
-                    setattr(packet, name, time + round(600 / packet.time_base))
-            container.mux(packet)
+    later = {
+        name: lambda packet, name=name: round(getattr(packet, name) + 600 / packet.time_base) for name in ("pts", "dts")
+    }
+    path = muxed(tmp_path / f"part{suffix}", "libvpx" if suffix == ".webm" else "mpeg4", **later)
     seconds, _, video = read(path)
     assert (len(seconds), video.damage) == (20, None)
     content = path.read_bytes()
