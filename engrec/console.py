@@ -117,10 +117,11 @@ def warn_of_start(plan: Plan, data: DataModule) -> None:
     """A backbone that was trained on engagement, or on this data set, may have seen the people of this test."""
     if not isinstance(plan.start, Backbone):
         return
-    if data.may_know(checkpoint.trainings(plan.start.saved)):
+    if (known := data.may_know(checkpoint.trainings(plan.start.saved))) is not False:
         log.warning(
-            "%s was trained on other parts of %s: it may have seen people and images that are tested here.",
+            "%s was trained on %s of %s: it may have seen people and images that are tested here.",
             plan.start.path,
+            "other parts" if known else "unknown parts",
             data.faces.name,
         )
     if checkpoint.task_of(plan.start.saved) != "engagement":

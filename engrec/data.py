@@ -206,8 +206,8 @@ class DataModule(pl.LightningDataModule):
     def seen(self) -> str:
         return seen(self.faces, self.split)
 
-    def may_know(self, trainings: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether a network with these trainings may know the test images, or people in them."""
+    def may_know(self, trainings: Iterable[Mapping[str, Any]]) -> bool | None:
+        """Whether a network with these trainings may know the test images, or people in them. See `may_know`."""
         return may_know(trainings, self.faces, self.split)
 
     @property
@@ -334,14 +334,16 @@ def seen(faces: Faces, split: Split) -> str:
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()
 
 
-def may_know(trainings: Iterable[Mapping[str, Any]], faces: Faces, split: Split) -> bool:
+def may_know(trainings: Iterable[Mapping[str, Any]], faces: Faces, split: Split) -> bool | None:
     """Whether a network may have been trained on test images, or on people in them: one of its trainings (see
-    checkpoint.trainings) was on this data set, but not on exactly the images in training and validation."""
-    task, own = faces.recipe.get("task"), seen(faces, split)  # the synthetic faces of each task are others
-    return any(
-        one.get("dataset") == faces.name and one.get("seen") != own and task in (None, one.get("task"))
-        for one in trainings
-    )
+    checkpoint.trainings) was on this data set, but not on exactly the images in training and validation. None if it
+    was on this data set, and on which of its images is not known."""
+    task = faces.recipe.get("task")  # the synthetic faces of each task are others
+    here = {
+        one.get("seen") for one in trainings if one.get("dataset") == faces.name and task in (None, one.get("task"))
+    }
+    others = here - {seen(faces, split)}
+    return None if others == {None} else bool(others)
 
 
 def check_sizes(augment: Progressive, height: int) -> None:

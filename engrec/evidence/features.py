@@ -63,7 +63,7 @@ class FrozenFeatures:
         if self.given is not None and faces.subjects is None:
             raise ValueError(f"{faces.name} has no subject ids, so people have no means: leave out --transductive")
         trainings = checkpoint.trainings(self.saved)
-        if any(may_know(trainings, faces, split) for split in splits):
+        if any(may_know(trainings, faces, split) is not False for split in splits):
             raise CheckpointError(
                 f"{self.path} or its start was trained on {faces.name}, perhaps on people who are tested here: set "
                 "init_from= a checkpoint trained on other data, or the split= and split.fold= that it was trained with"

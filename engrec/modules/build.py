@@ -121,7 +121,7 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
         if data.faces.is_synthetic:
             raise ValueError(f"{path} was trained on {trained_on}: set dataset={trained_on} (and its split=)")
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
-    if data.may_know(one for one in module.before if one["seen"] is not None):
+    if data.may_know(module.before):
         log.warning(
             "trained on other parts of %s: it may have seen people and images that are tested here", data.faces.name
         )

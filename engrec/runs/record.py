@@ -193,7 +193,7 @@ class Result(Record):
     validation: dict[str, Number | None] | None = None
     num_images: dict[str, Count] | None = None
     num_people: dict[str, Count] | None = None
-    may_know_test: bool | None = None  # the network was trained before on other images of the same data set
+    may_know_test: bool | None = None  # the network was trained on other images of the data set; None: not known
     epochs: Count | None = None
     seconds: Annotated[Number, Field(ge=0)] | None = None
     hardware: Hardware | None = None

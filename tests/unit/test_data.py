@@ -260,6 +260,25 @@ def test_what_was_seen_is_the_same_in_another_order_and_of_no_other_images(make_
     assert seen(index[:12], index[12:18], index[18:]) != seen(index[:12], index[12:17], index[17:])
 
 
+@pytest.mark.parametrize(
+    ("trainings", "known"),
+    [
+        ([], False),
+        ([{"dataset": "others", "seen": "more"}], False),
+        ([{"dataset": "random", "seen": "own"}], False),
+        ([{"dataset": "random", "seen": None}], None),
+        ([{"dataset": "random"}, {"dataset": "random", "seen": "own"}], None),
+        ([{"dataset": "random", "seen": "more"}], True),
+        ([{"dataset": "random", "seen": None}, {"dataset": "random", "seen": "more"}], True),
+    ],
+)
+def test_a_network_may_know_images_of_its_own_data_set_alone(make_faces, trainings, known):
+    index = np.arange(24)
+    data = DataModule(make_faces(), Split(index[:12], index[12:18], index[18:]), lambda images: images, 4)
+    named = [one | ({"seen": data.seen} if one.get("seen") == "own" else {}) for one in trainings]
+    assert data.may_know(named) is known
+
+
 def until(condition):
     """Wait for another thread, five seconds at most; whether it came to that."""
     end = time.monotonic() + 5
