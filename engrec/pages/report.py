@@ -22,7 +22,7 @@ h3 {{ font-size: 1.02rem; margin: 2rem 0 .4rem; }} h4 {{ font-size: .95rem; marg
 .verdicts {{ list-style: none; padding: 0; margin: .8rem 0; }}
 .verdicts li {{ border-left: .3rem solid {PALE}; padding: .3rem .8rem; margin: .35rem 0; max-width: 66rem; }}
 .verdicts li.fails {{ border-color: {WARNING}; background: #fdf1ea; font-weight: 600; }}
-td, th {{ font-size: .87rem; padding: .25rem .5rem; white-space: pre; }}
+body {{ max-width: 1320px; }} td, th {{ font-size: .87rem; padding: .25rem .4rem; white-space: pre; }}
 td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 11rem; max-width: 20rem; }}
 .modebar {{ opacity: 0; }} .js-plotly-plot:hover .modebar {{ opacity: 1; }}
 .faces figure {{ width: {SIDE}px; overflow-wrap: anywhere; }}

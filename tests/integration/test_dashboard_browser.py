@@ -85,7 +85,11 @@ def outputs(tmp_path_factory):
                 ),
                 0.9 - fold / 50 - (kind == "weak") / 5,
             )
-    finish(write_run(root / "few", some_images(24), settings={"optimizer.lr": 0.3}), 0.6)
+    leaking = {
+        "settings": {"optimizer.lr": 0.3, "split._target_": "engrec.splits.Random"},
+        "choices": {"split": "random"},
+    }
+    finish(write_run(root / "few", some_images(24), **leaking), 0.6)
     live = write_run(root / "live", some_images(), settings={"max_epochs": 20})
     (live / "result.json").unlink()
     (live / "predictions.csv").unlink()
@@ -188,6 +192,19 @@ def test_only_settings_that_differ_among_the_listed_runs_have_a_column(page):
     page.js(f"{choice}.click()")
     page.until(f"{HEADS}.includes('val acc.')")
     page.js("document.querySelector('.dt-search input').value = ''")
+
+
+def test_scores_that_no_run_has_have_no_column_and_those_that_are_no_result_are_marked(page):
+    page.until(f"{HEADS}.includes('split')")
+    heads = page.js(HEADS)
+    assert [head for head in heads if head.startswith("test ")] == ["test acc.", "test AUC"]
+    marked = (
+        "[...document.querySelectorAll('table.runs tbody td')].filter((c) => c.textContent.includes('not a result'))"
+    )
+    assert page.js(f"{marked}.map((cell) => cell.textContent)") == ["random (leakage check, not a result)"]
+    page.click(".dt-search input")
+    page.type("good/")
+    page.until(f"!{HEADS}.includes('split')")
 
 
 def test_chosen_runs_have_their_curves_and_two_are_compared(page):

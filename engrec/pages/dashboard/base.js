@@ -8,7 +8,7 @@ const here = (id) => {
   return element && JSON.parse(element.textContent);
 };
 
-const constants = here("constants"); // metrics, and how figures look
+const constants = here("constants"); // metrics, marks of splits, and how figures look
 const runs = new Map();
 let about = { root: "", error: "", exported: "" };
 
@@ -103,6 +103,10 @@ function secondsOf(run) {
   if (until && run.begun) return run.earlier + until - run.begun; // all parts of a resumed run
   return run.seconds;
 }
+
+/** Whether its split knows the people who are tested: random and everyone. */
+const isNoResult = (run) => Object.hasOwn(constants.marks, run.split ?? "");
+const splitOf = (run) => (isNoResult(run) ? `${run.split} (${constants.marks[run.split]})` : run.split);
 
 const badge = (state) => h(`span.badge.${STATES.includes(state) ? state : "unknown"}`, state);
 

@@ -19,6 +19,7 @@ from engrec.pages import page
 from engrec.pages.dashboard.answers import Details
 from engrec.pages.dashboard.records import Outputs
 from engrec.pages.panels import COLOURS, DARK, DASHES, TEMPLATE, look
+from engrec.splits import LEAKING
 
 HERE = Path(__file__).parent
 OURS = ("base.js", "plots.js", "table.js", "views.js", "groups.js", "main.js")  # each needs those before it
@@ -42,10 +43,11 @@ def style() -> str:
 
 
 def constants() -> str:
-    """What the scripts take from Python: metrics, and how figures look."""
+    """What the scripts take from Python: metrics, marks of splits, and how figures look."""
     looks = [{"colour": look(i).colour, "dash": look(i).dash} for i in range(len(COLOURS) * len(DASHES))]
     metrics = [metric | {"share": metric["key"] in scores()} for metric in described()]
-    names = {"metrics": metrics, "compared": list(compared())}
+    marks = {name: strategy.mark for name, strategy in LEAKING.items()}
+    names = {"metrics": metrics, "compared": list(compared()), "marks": marks}
     return page.data(compact({**names, "looks": looks, "template": TEMPLATE, "dark": DARK}), "constants")
 
 

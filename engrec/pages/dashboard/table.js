@@ -38,7 +38,7 @@ const COLUMNS = {
   stage: { title: "stage", get: (run) => run.stage, shown: true },
   dataset: { title: "dataset", get: (run) => run.dataset, shown: true },
   model: { title: "model", get: (run) => run.model, shown: true },
-  split: { title: "split", get: (run) => run.split },
+  split: { title: "split", get: splitOf },
   fold: byNumber((run) => run.fold, shown, { title: "fold", shown: true }),
   seed: byNumber((run) => run.seed, shown, { title: "seed", shown: true }),
   trial: byNumber((run) => run.trial, shown, { title: "trial" }),
@@ -201,6 +201,8 @@ function runTable(onselect) {
     for (const key of names) show(`setting ${key}`, first.has(key));
     show("problem", rows.some(wrongIn));
     for (const name of ["fold", "trial"]) show(name, rows.some((run) => run[name] != null));
+    for (const { key } of LOGGED) show(`test/${key}`, key !== "loss" && rows.some((run) => run.test[key] != null));
+    show("split", rows.some(isNoResult));
     fitting = false;
     table.columns.adjust();
     const left = found.length - first.size;

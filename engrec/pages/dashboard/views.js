@@ -94,7 +94,7 @@ function facts(run) {
     ["stage", run.stage],
     ["data set", run.dataset],
     ["model", run.model],
-    ["split", run.fold == null ? run.split : `${run.split}, fold ${run.fold}${folds}`],
+    ["split", run.fold == null ? splitOf(run) : `${splitOf(run)}, fold ${run.fold}${folds}`],
     ["seed", shown(run.seed ?? undefined)],
     ["epochs", run.max_epochs ? `${run.epochs} of ${run.max_epochs}` : `${run.epochs}`],
     ["kept", run.best_epoch == null ? "" : `epoch ${run.best_epoch + 1}, by ${run.monitor}`],
