@@ -8,6 +8,7 @@ import optuna
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.trial import TrialState
+from plotly.colors import label_rgb, unlabel_rgb
 
 from engrec.machine.files import write_text
 from engrec.pages import page, tables
@@ -55,10 +56,26 @@ def figures(study: optuna.Study, sweep: Sweep, shares: Importances) -> Iterator[
         if metric in shares:
             with low_is_good(objective, index) as low:
                 yield f"Importances: {metric}", visualization.plot_param_importances(study, target=low)
-        yield f"Parallel coordinates: {metric}", visualization.plot_parallel_coordinate(study, **target)
+        yield f"Parallel coordinates: {metric}", darker(visualization.plot_parallel_coordinate(study, **target))
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
         fig = visualization.plot_intermediate_values(study)
         yield "Epochs", fig.update_layout(xaxis_title="epoch", yaxis_title=f"best {metrics[0]} so far")
+
+
+def darker(fig: go.Figure) -> go.Figure:
+    """Optuna draws the worst trials nearly white, on white."""
+
+    def change(trace: Any) -> None:
+        if trace.line.color:
+            trace.update(line_color=_darker(trace.line.color), opacity=0.8)
+        if scale := trace.marker.colorscale:
+            trace.marker.colorscale = [(at, _darker(colour)) for at, colour in scale]
+
+    return fig.for_each_trace(change)
+
+
+def _darker(rgb: str) -> str:
+    return label_rgb(tuple(round(0.85 * value) for value in unlabel_rgb(rgb)))
 
 
 def polished(fig: go.Figure) -> dict[str, Any]:
