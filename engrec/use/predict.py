@@ -19,7 +19,7 @@ from engrec.faces.picture import one_line, upright
 from engrec.faces.track import Tracker
 from engrec.use.answers import TIME_CONSTANT, Answerer, Seen, SeenFace, given_faces
 from engrec.use.follow import Detect, Shot, followed
-from engrec.use.inputs import find, is_video, read_picture
+from engrec.use.inputs import Input, find, is_video, read_picture
 from engrec.use.limits import INTENDED_USE
 from engrec.use.network import Network, load_network, names_of
 
@@ -128,35 +128,44 @@ def predict(
     between the frames of a video that are read, all by default.
 
     Networks stay loaded between calls. For a long video take `Predictor.video`, which yields frame by frame.
-    Raises ValueError for what cannot be read.
+    A file that cannot be read is left out, with a warning. Raises ValueError where no source can be read.
     """
     predictor = _loaded(tuple((one, _version(one)) for one in sources_of(weights)))
     several = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
     if boxes is not None and (len(several) != 1 or _is_many(several[0])):
         raise ValueError("boxes= goes with a single picture")
-    return [face for number, one in enumerate(several) for face in _predicted(predictor, one, number, boxes, every)]
+    faces: list[SeenFace] = []
+    num_read, failed = 0, list[ValueError]()
+    for number, one in enumerate(several):
+        if not isinstance(one, str | Path):
+            faces += _faces(predictor.pictures(iter([(str(number), as_picture(one))]), boxes))
+            num_read += 1
+            continue
+        if not str(one):
+            raise ValueError("the path is empty: give that of a picture, a video or a folder")
+        files, problems = find([Path(one)])
+        failed += map(ValueError, problems)
+        for file in files:
+            try:
+                faces += _faces(_answers(predictor, file, boxes, every))
+                num_read += 1
+            except ValueError as error:
+                failed.append(error)
+    if failed and not num_read:
+        raise failed[0]
+    for error in failed:
+        warnings.warn(f"left out: {error}", stacklevel=2)
+    return faces
 
 
-def _predicted(
-    predictor: Predictor, source: Picture, number: int, boxes: Boxes | None, every: float | None
-) -> Iterator[SeenFace]:
-    if isinstance(source, str) and not source:
-        raise ValueError("the path is empty: give that of a picture, a video or a folder")
-    if isinstance(source, str | Path):
-        inputs, problems = find([Path(source)])
-        if problems:
-            raise ValueError(problems[0])
-    else:
-        inputs = []
-        for seen in predictor.pictures(iter([(str(number), as_picture(source))]), boxes):
-            yield from seen.faces
-    for one in inputs:
-        if one.is_video:
-            stream = predictor.video(one.path, one.name, every)
-        else:
-            stream = predictor.pictures(iter([(one.name, read_picture(one.path))]), boxes)
-        for seen in stream:
-            yield from seen.faces
+def _faces(answers: Iterator[Seen]) -> list[SeenFace]:
+    return [face for seen in answers for face in seen.faces]
+
+
+def _answers(predictor: Predictor, file: Input, boxes: Boxes | None, every: float | None) -> Iterator[Seen]:
+    if file.is_video:
+        return predictor.video(file.path, file.name, every)
+    return predictor.pictures(iter([(file.name, read_picture(file.path))]), boxes)
 
 
 def as_picture(given: Any) -> Image.Image:

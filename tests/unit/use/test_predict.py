@@ -170,6 +170,25 @@ def test_a_folder_and_a_video(tmp_path):
 
 
 @pytest.mark.usefixtures("fakes")
+def test_a_file_that_cannot_be_read_costs_no_other_one(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.warns(UserWarning, match="^left out: ") as warned:
+        [face] = engrec.predict(tmp_path)
+    assert Path(face.source).name == "good.png"
+    assert [Path(str(one.message).split(" ")[2]).name for one in warned] == ["bad.jpg", "bad.mp4"]
+    assert {one.filename for one in warned} == {__file__}
+    with pytest.warns(UserWarning, match=r"left out: .*none\.png"):
+        assert engrec.predict([tmp_path / "none.png", picture(), tmp_path / "good.png"])[1].source == face.source
+    for alone in (tmp_path / "bad.jpg", [tmp_path / "bad.mp4", tmp_path / "none.png"]):
+        with pytest.raises(ValueError, match="bad"):
+            engrec.predict(alone)
+    with pytest.raises(ValueError, match="a picture must be"):
+        engrec.predict([tmp_path / "good.png", np.zeros(3)])
+
+
+@pytest.mark.usefixtures("fakes")
 def test_a_damaged_video_is_read_as_far_as_it_goes(tmp_path):
     write_video(tmp_path / "a.mkv", [picture(x=n % 60) for n in range(60)], 10)
     content = (tmp_path / "a.mkv").read_bytes()
