@@ -95,10 +95,9 @@ def choose(device: str, precision: str = "auto", memory_format: str = "auto", me
             continue
         rival = (plain, kind[1]) if place == 0 else (kind[0], plain)
         times = time_convolutions(torch.device(device), [kind, rival])
-        compared.append(" vs ".join(f"{' '.join(k)} {float(f'{times[k]:.2g}'):g} ms" for k in (kind, rival)))
+        compared.append(", ".join(f"{k[place]} {float(f'{times[k]:.2g}'):g} ms" for k in (kind, rival)))
         kind = rival if times[kind] > CLEARLY * times[rival] else kind
-    why = f"measured: {', '.join(compared)}; the first of a pair is used unless the second is {CLEARLY:g} times as fast"
-    return Choice(*kind, why if compared else "expected for this hardware, not measured")
+    return Choice(*kind, f"measured: {'; '.join(compared)}" if compared else "expected for this hardware, not measured")
 
 
 def accelerator_type(accelerator: str) -> str:

@@ -199,11 +199,7 @@ def test_not_measured_it_is_what_is_expected_of_the_hardware(machine, bfloat16):
 def test_the_reason_holds_the_figures(machine):
     machine(times={FAST: 12.34, FLOAT32: 0.567, CONTIGUOUS: 89.1})
     why = choose("cpu").why
-    assert why == (
-        "measured: bf16-mixed channels_last 12 ms vs 32-true channels_last 0.57 ms, "
-        "32-true channels_last 0.57 ms vs 32-true contiguous 30 ms; "
-        "the first of a pair is used unless the second is 1.5 times as fast"
-    )
+    assert why == "measured: bf16-mixed 12 ms, 32-true 0.57 ms; channels_last 0.57 ms, contiguous 30 ms"
 
 
 KINDS = [(precision, layout) for precision in ("32-true", "bf16-mixed") for layout in LAYOUTS]
