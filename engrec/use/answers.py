@@ -127,10 +127,13 @@ class Answerer:
         """Sizes and colours of the crops that the networks take, each once."""
         return list(dict.fromkeys((network.size, network.colour) for network in self.networks))
 
-    def __call__(self, shots: Iterable[tuple[str, Shot]], keep: bool = False) -> Iterator[Seen]:
+    def __call__(
+        self, shots: Iterable[tuple[str, Shot]], keep: bool = False, at_once: int = BATCH_SIZE
+    ) -> Iterator[Seen]:
         """The same pictures or frames, in their order, with answers. shots: with the name of their source; of a video,
-        no others. keep: hand on their pixels too, which otherwise are dropped as soon as the faces are cropped."""
-        smoother, most = Smoother(), FEW if keep else BATCH_SIZE
+        no others. keep: hand on their pixels too, which otherwise are dropped as soon as the faces are cropped.
+        at_once: the most that wait for each other."""
+        smoother, most = Smoother(), min(at_once, FEW if keep else BATCH_SIZE)
         waiting: list[tuple[str, Shot, Crops]] = []
         for source, shot in shots:
             crops = self._crops(shot)

@@ -21,7 +21,7 @@ from engrec.use.answers import TIME_CONSTANT, Answerer, Seen, SeenFace, given_fa
 from engrec.use.follow import Detect, Shot, followed
 from engrec.use.inputs import Input, find, is_video, read_picture
 from engrec.use.limits import INTENDED_USE
-from engrec.use.network import Network, load_network, names_of
+from engrec.use.network import BATCH_SIZE, Network, load_network, names_of
 
 DEFAULT = ("expressions", "engagement")  # weights that come with engrec, in the order of the columns
 PHOTO_SIZE, VIDEO_SIZE = 640, 320  # longest side of what the detector reads
@@ -56,12 +56,14 @@ class Predictor:
         """Answers for pictures, each with its name, in their order. boxes: own ones, instead of those detected."""
         return self.answerer((name, self._shot(picture, boxes)) for name, picture in pictures)
 
-    def frames(self, name: str, frames: Iterator[tuple[float, np.ndarray]], keep: bool = False) -> Iterator[Seen]:
+    def frames(
+        self, name: str, frames: Iterator[tuple[float, np.ndarray]], keep: bool = False, at_once: int = BATCH_SIZE
+    ) -> Iterator[Seen]:
         """Answers for the frames of a video, timestamp and rgb uint8 (H, W, 3) of each; memory does not grow.
 
-        keep: hand on the pixels too."""
+        keep: hand on the pixels too; at_once: frames that are answered together, 1 for a camera."""
         shots = followed(frames, self.in_videos, Tracker())
-        return self.answerer(((name, shot) for shot in shots), keep)
+        return self.answerer(((name, shot) for shot in shots), keep, at_once)
 
     def video(self, path: Path, name: str = "", every: float | None = None) -> Iterator[Seen]:
         """Answers for the frames of a video file. Raises ValueError for a file that is no video; a damaged one is read

@@ -170,6 +170,23 @@ def test_a_folder_and_a_video(tmp_path):
 
 
 @pytest.mark.usefixtures("fakes")
+def test_answers_for_a_camera_come_with_the_next_detection():
+    read = []
+
+    def camera():
+        for number in range(60):
+            read.append(number / 30)
+            yield number / 30, picture(x=number)
+
+    def late(**options):
+        read.clear()
+        return max(read[-1] - seen.seconds for seen in faking().frames("camera", camera(), **options))
+
+    assert late(at_once=1) <= 0.101
+    assert late() > 0.9
+
+
+@pytest.mark.usefixtures("fakes")
 def test_a_file_that_cannot_be_read_costs_no_other_one(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
