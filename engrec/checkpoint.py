@@ -312,8 +312,8 @@ def check_continues(checkpoint: dict[str, Any], path: str | Path, hyper_paramete
         theirs = checkpoint["hyper_parameters"].get(name)
         if name == "preprocessing" and "crop" not in theirs:  # of an older version, which did not store it
             ours = {key: value for key, value in ours.items() if key != "crop"}
-        if theirs != ours:
-            key, now, before = _first_difference(name, ours, theirs)
+        if found := _first_difference(name, ours, theirs):
+            key, now, before = found
             raise CheckpointError(
                 f"{path} was trained with {key}={before}, this run has {key}={now}: resume with the same settings"
             )
@@ -407,12 +407,13 @@ def check_best(
         )
 
 
-def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any]:
-    """The dotted key, here and there, at which two nested dicts differ."""
+def _first_difference(name: str, ours: Any, theirs: Any) -> tuple[str, Any, Any] | None:
+    """The dotted key at which two nested dicts differ, and its value here and there; None if nowhere. A key that one of
+    them lacks, as those of older versions may, is None there."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
-        return _first_difference(f"{name}.{key}", ours.get(key), theirs.get(key))
-    return name, ours, theirs
+        each = (_first_difference(f"{name}.{key}", ours.get(key), theirs.get(key)) for key in {**ours, **theirs})
+        return next(filter(None, each), None)
+    return None if ours == theirs else (name, ours, theirs)
 
 
 def _describe(preprocessing: dict[str, Any]) -> str:

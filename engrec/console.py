@@ -97,7 +97,8 @@ def describe_split(plan: Plan, data: DataModule) -> str:
     """The splitting strategy in words: kfold, fold 0 of 5, by subject."""
     strategy, node, subjects = plan.command.choices["split"], plan.config["split"], data.faces.subjects
     if strategy == "kfold":
-        return f"kfold, fold {node['fold']} of {node['num_folds']}, by subject"
+        few = "" if node["train_people"] is None else f", {node['train_people']} of the training people alone"
+        return f"kfold, fold {node['fold']} of {node['num_folds']}, by subject{few}"
     if strategy == "loso" and subjects is not None:
         tested, everyone = subjects[data.split.test[0]], len(set(subjects.tolist()))
         return f"loso, fold {node['fold']} of {everyone}: subject {tested} is tested"

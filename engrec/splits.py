@@ -1,7 +1,7 @@
 """Train, validation and test splits by subject: nobody is in two of them."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -26,10 +26,11 @@ class Undivided(Split):
 class Strategy:
     """A way to split, called with labels (N,), subjects (N,) or None and the official split (N,) or None.
 
-    It returns a Split of all N images (Nested and Teachers: of some). val_fraction: of the images that are not in the
-    test part. leaks: a person may be in several parts; such a one says in `caution` why its scores are no result, and
-    in `mark` what stands beside them. parts_copies: images that look the same may be in several parts, too; if not, it
-    is called with numbers of groups (N,) in the place of subjects, see datasets.faults.kept_together.
+    It returns a Split of all N images (Nested, Teachers, and KFold with train_people: of some). val_fraction: of the
+    images that are not in the test part. leaks: a person may be in several parts; such a one says in `caution` why its
+    scores are no result, and in `mark` what stands beside them. parts_copies: images that look the same may be in
+    several parts, too; if not, it is called with numbers of groups (N,) in the place of subjects, see
+    datasets.faults.kept_together.
     """
 
     leaks: ClassVar[bool] = False
@@ -77,12 +78,17 @@ class Holdout(Strategy):
 
 @dataclass(frozen=True)
 class KFold(Strategy):
-    """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold."""
+    """Fold `fold` of num_folds by subject: each subject is in the test part of exactly one fold.
+
+    train_people: train on so many subjects alone, drawn with this seed, to see how many labels are needed; the others
+    of the training part are in no part. None: on all.
+    """
 
     fold: int
     num_folds: Count = 5
     val_fraction: float = 0.15
     seed: Seed = 0
+    train_people: Count | None = None
 
     def __call__(self, labels: np.ndarray, subjects: np.ndarray | None, official: np.ndarray | None) -> Split:
         from sklearn.model_selection import StratifiedGroupKFold  # slow to load, and used by no other split
@@ -98,7 +104,10 @@ class KFold(Strategy):
         check_fold(self.fold, self.num_folds)
         folds = StratifiedGroupKFold(self.num_folds, shuffle=True, random_state=self.seed)
         rest, test = list(folds.split(labels, labels, groups))[self.fold]
-        return _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+        split = _with_val(rest, test, labels, subjects, self.val_fraction, self.seed)
+        if self.train_people is None:
+            return split
+        return replace(split, train=_of_few(split.train, labels, groups, self.train_people, self.seed))
 
 
 @dataclass(frozen=True)
@@ -267,6 +276,21 @@ def _within(kept: np.ndarray, fold: KFold, labels: np.ndarray, groups: np.ndarra
     """A fold of the images at `kept`, as if there were no others."""
     inner = fold(labels[kept], groups[kept], None)
     return Split(kept[inner.train], kept[inner.val], kept[inner.test])
+
+
+def _of_few(index: np.ndarray, labels: np.ndarray, subjects: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """The images at `index` of so many subjects. Of random orders of the subjects, it is the first whose first ones
+    have every class, so that more subjects mostly are the same ones and others."""
+    names, classes = np.unique(subjects[index]), np.unique(labels[index])
+    if not 1 <= number <= len(names):
+        raise ValueError(f"split.train_people={number} must be from 1 to {len(names)}, the people in training")
+    rng = np.random.default_rng(seed)
+    few = index
+    for _ in range(100):
+        few = index[np.isin(subjects[index], rng.permutation(names)[:number])]
+        if len(np.unique(labels[few])) == len(classes):
+            break
+    return few
 
 
 def check_fold(fold: int, num_folds: int) -> None:

@@ -159,6 +159,8 @@ def outer_split(cfg: DictConfig) -> tuple[tuple[str, ...], int]:
     kind, node = OUTER.get(cfg.split._target_), cfg.split
     if kind is None:
         raise ValueError("nested selection needs folds of people: set split=kfold or split=loso")
+    if node.get("train_people") is not None:
+        raise ValueError(f"nested selection has no split.train_people, found {node.train_people}: leave it out")
     number, written = (node.num_folds,) * 2 if kind == "kfold" else (num_subjects(cfg.dataset), "null")
     shared = (f"split.num_outer={written}", f"split.val_fraction={node.val_fraction}", f"split.seed={node.seed}")
     return shared, number

@@ -43,6 +43,36 @@ def ways(seed=0):
 
 
 @settings(max_examples=30, deadline=None)
+@given(people(min_subjects=8), st.integers(0, 5))
+def test_of_few_people_in_training_the_rest_are_in_no_part(data, seed):
+    labels, subjects, _ = data
+    whole = KFold(1, seed=seed)(labels, subjects, None)
+    everyone = set(subjects[whole.train])
+    known = set()
+    for number in range(1, len(everyone) + 1):
+        split = KFold(1, seed=seed, train_people=number)(labels, subjects, None)
+        few = set(subjects[split.train])
+        assert len(few) == number
+        assert known < few <= everyone  # each of them has every class, so more are the same and others
+        np.testing.assert_array_equal(split.train, whole.train[np.isin(subjects[whole.train], list(few))])
+        np.testing.assert_array_equal(split.val, whole.val)
+        np.testing.assert_array_equal(split.test, whole.test)
+        check(split, labels, subjects, labels.max() + 1, False)
+        known = few
+    with pytest.raises(ValueError, match=rf"train_people={len(everyone) + 1} must be from 1 to {len(everyone)}, the p"):
+        KFold(1, seed=seed, train_people=len(everyone) + 1)(labels, subjects, None)
+
+
+def test_few_people_have_every_class_if_that_can_be():
+    subjects = np.repeat(np.arange(12), 6)
+    labels = np.where(subjects < 4, np.arange(72) % 2, 0)  # eight people are always of one class
+    for seed in range(20):
+        for fold in range(2):
+            split = KFold(fold, 2, seed=seed, train_people=1)(labels, subjects, None)
+            assert set(labels[split.train]) == {0, 1}
+
+
+@settings(max_examples=30, deadline=None)
 @given(people(), st.integers(0, 5))
 def test_every_way_uses_every_image_once_and_passes_the_check(data, seed):
     labels, subjects, official = data

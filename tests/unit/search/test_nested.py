@@ -49,7 +49,7 @@ def test_inner_runs_are_inside_the_outer_fold_and_outer_runs_are_the_folds(selec
         assert (cfg.seed, cfg.optimizer.lr, cfg.max_epochs, cfg.selected) == (run.seed, 0.01, 2, None)
     for run in selection.outer_runs(2, candidate):
         cfg = composed(run.overrides)
-        expected = {"fold": 2, "num_folds": 4, "seed": 3, "val_fraction": 0.15}
+        expected = {"fold": 2, "num_folds": 4, "seed": 3, "val_fraction": 0.15, "train_people": None}
         assert cfg.split == {"_target_": "engrec.splits.KFold", **expected}
         assert (cfg.seed, cfg.optimizer.lr, cfg.max_epochs) == (run.seed, 0.01, 2)
         assert cfg.selected == ["optimizer.lr", "max_epochs"]
@@ -130,6 +130,7 @@ def test_a_score_that_is_undefined_is_said(selection):
         (["split.seed=0,1"], "split.seed cannot be chosen by fold"),
         (["model=vgg,cnn"], "model cannot be chosen by fold"),
         ([*GRID, "split=official"], "set split=kfold or split=loso"),
+        ([*GRID, "split=kfold", "split.train_people=3"], "has no split.train_people, found 3: leave it out"),
         (["monitor=val/loss", "module.class_weights=null,balanced"], "val/loss cannot choose module.class_weights"),
         (["monitor=val/loss", "balance=null,subject"], "val/loss cannot choose balance"),
     ],
