@@ -3,7 +3,9 @@
 import itertools
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -38,6 +40,7 @@ MISSING_SHARE, MISSING_SECONDS = 0.05, 0.5  # less than this at the end may be r
 MISSING_FRAMES = 1.5  # of AVI, whose header has the number of frames
 TS_PACKETS = (188, 192, 204)  # bytes
 FIRST_FRAMES = 5  # if these have one timestamp, all have
+CLOCK_JUMPS = 1.0  # seconds: a timestamp that is so much earlier is of a clock that has started again
 MOST_RATE = 1000  # frames a second; beyond, the header is wrong
 
 
@@ -64,7 +67,9 @@ class Video:
         except BaseException:
             self.file.close()
             raise
-        self.codec: str = self.stream.codec_context.name.upper()
+        context = self.stream.codec_context
+        context.thread_type, context.thread_count = "NONE", 1  # what is invented is said on the thread that decodes
+        self.codec: str = context.name.upper()
         self.start = max((self.container.start_time or 0) / 1e6, 0)  # of a part of a recording
         length = (self.container.duration or 0) / 1e6
         if self.container.format.name == "matroska,webm":
@@ -137,7 +142,8 @@ class Video:
         seconds, number = 0.0, 0
         for frame in itertools.chain(head, frames):
             if frame.time is not None and not untimed:
-                first = frame.time - (seconds + step if number else 0.0) if first is None else first
+                if first is None or frame.time - first < seconds - CLOCK_JUMPS:
+                    first = frame.time - (seconds + step if number else 0.0)
                 seconds = max(frame.time - first, seconds)
             elif number:
                 seconds += step
@@ -162,10 +168,13 @@ class Video:
         return rate
 
     def _decoded(self) -> Iterator[Any]:
-        """Frames; what cannot be decoded is left out and counted, what cannot be read ends them."""
+        """Frames; from each damaged one to the next key frame they are left out and counted, as each of them is made of
+        those before. What cannot be read ends them."""
         self._broken: list[str] = []
+        self._left_out = 0
         self._end: str | None = None
         self._reached = 0.0
+        is_damaged, clean_from = False, None
         packets = self.container.demux()  # sound too: it tells how far the file reaches
         while True:
             try:
@@ -180,14 +189,36 @@ class Video:
                 self._reached = max(self._reached, float((time + (packet.duration or 0)) * packet.time_base))
             if packet.stream is not self.stream:
                 continue
-            if packet.is_corrupt:
-                self._broken.append("it is incomplete")
+            frames, reason = self._decode(packet)
+            if reason is not None or packet.is_corrupt:
+                if not is_damaged:
+                    self._broken.append(reason or "it is incomplete")
+                is_damaged = True
+                # A packet with a gap before it may be complete itself.
+                clean_from = None if packet.pts is None else packet.pts + (reason is not None)
+            for frame in frames:
+                if is_damaged and not (frame.key_frame and self._is_later(frame, clean_from)):
+                    self._left_out += 1
+                    continue
+                is_damaged = False
+                yield frame
+
+    def _decode(self, packet: Any) -> tuple[list[Any], str | None]:
+        """The frames that are complete with this packet, and what is wrong with it. A decoder that invents the missing
+        part of a picture raises nothing: it only says so in its log."""
+        with listening(self.av.logging) as heard:
             try:
                 frames = packet.decode()
             except self.av.error.FFmpegError as error:
-                self._broken.append(_words(error))
-                continue
-            yield from frames
+                return [], _words(error)
+        invents = any(text.startswith("concealing") for _, _, text in heard)
+        return frames, "parts of pictures are missing" if invents else None
+
+    def _is_later(self, frame: Any, start: int | None) -> bool:
+        """Whether a frame is from this timestamp on, or from a clock that has started again."""
+        if start is None or frame.pts is None:
+            return True
+        return frame.pts >= start or float((start - frame.pts) * frame.time_base) > CLOCK_JUMPS
 
     def _judge(self, number: int, seconds: float) -> None:
         read = f"read {counted(number, 'frame')}, {seconds:.1f} s"
@@ -204,7 +235,8 @@ class Video:
         ):
             self.damage = f"{read}, then: it ends in the middle of a packet"
         elif self._broken:
-            self.damage = f"{read}, without {counted(len(self._broken), 'damaged part')}: {self._broken[0]}"
+            frames = f"{counted(self._left_out, 'frame')} after " if self._left_out else ""
+            self.damage = f"{read}, without {frames}{counted(len(self._broken), 'damaged part')}: {self._broken[0]}"
 
     def _reason(self) -> str:
         reason = self._end or next(iter(self._broken), None)
@@ -308,11 +340,38 @@ def _words(error: Exception) -> str:
     return " ".join(text.split())
 
 
+class _Listeners:
+    """How many listen to FFmpeg's log now, and its level before."""
+
+    lock = threading.Lock()
+    number = 0
+    before: int | None = None
+
+
+@contextmanager
+def listening(logs: Any) -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg says on this thread: level, who, text. logs: av.logging, silent again afterwards."""
+    with _Listeners.lock:
+        if _Listeners.number == 0:
+            _Listeners.before = logs.get_level()
+            logs.set_level(logs.INFO)
+        _Listeners.number += 1
+    try:
+        with logs.Capture(local=True) as heard:
+            yield heard
+    finally:
+        with _Listeners.lock:
+            _Listeners.number -= 1
+            if _Listeners.number == 0:
+                logs.set_level(_Listeners.before)
+
+
 def pyav() -> ModuleType:
     """The package av. Raises ValueError, with the command that installs it, where it is not there."""
     try:
         import av
         import av.error
+        import av.logging
         import av.stream
     except ImportError as error:
         raise ValueError("videos need PyAV: pip install -e '.[use]'") from error

@@ -156,7 +156,7 @@ def test_a_transport_stream_that_ends_in_a_packet_or_lacks_some_says_so(tmp_path
     assert read(path)[2].damage.endswith(" s, then: it ends in the middle of a packet")
     middle = len(content) // 2 // 188 * 188
     path.write_bytes(content[:middle] + content[middle + 188 :])
-    assert "without 1 damaged part: it is incomplete" in read(path)[2].damage
+    assert "without 3 frames after 1 damaged part: it is incomplete" in read(path)[2].damage
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,43 @@ def test_a_damaged_place_in_the_middle_costs_only_itself(clip):
     assert seconds[-1] == pytest.approx(1.9, abs=0.01)
     assert len(seconds) >= 18
     assert video.damage is None or "\n" not in video.damage
+
+
+def test_frames_that_a_decoder_has_invented_are_left_out_up_to_the_next_key_frame(tmp_path):
+    """FFmpeg says nothing of a picture of which it has invented a part, nor of those that are made of it."""
+    path, noise = tmp_path / "a.mkv", np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "10", "bf": "0", "sc_threshold": "0"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for _ in range(30):
+            frame = noise.integers(0, 255, (*SIZE, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    whole = read(path)
+    assert len(whole[0]) == 30
+    with av.open(str(path)) as container:
+        packet = next(packet for packet in container.demux() if packet.pts == 1300)
+        start = path.read_bytes().index(bytes(packet)) + packet.size // 2
+    content = bytearray(path.read_bytes())
+    content[start : start + 200] = noise.bytes(200)
+    path.write_bytes(content)
+    seconds, frames, video = read(path)
+    kept = [n for n in range(30) if not 13 <= n < 20]
+    assert seconds == [whole[0][n] for n in kept]
+    assert all(np.array_equal(frame, whole[1][n]) for frame, n in zip(frames, kept, strict=True))
+    assert video.damage == "read 23 frames, 2.9 s, without 7 frames after 1 damaged part: parts of pictures are missing"
+    assert av.logging.get_level() is None
+
+
+def test_a_clock_that_starts_again_goes_on_from_where_it_was(tmp_path):
+    path = muxed(tmp_path / "a.ts", "mpeg2video")
+    alone = read(path)[0]
+    path.write_bytes(path.read_bytes() * 2)
+    seconds, _, video = read(path)
+    assert len(alone) * 2 - 4 <= len(seconds) <= len(alone) * 2
+    assert all(0 < step < 0.5 for step in np.diff(seconds))
+    assert seconds[-1] == pytest.approx(2 * alone[-1] + 0.1, abs=0.11)
+    assert video.duration is None or video.duration > alone[-1]
 
 
 def test_webm_of_a_browser_has_no_duration(tmp_path):
