@@ -120,10 +120,10 @@ def warn_of_start(plan: Plan, data: DataModule) -> None:
         return
     if (known := data.may_know(checkpoint.trainings(plan.start.saved))) is not False:
         log.warning(
-            "%s was trained on %s of %s: it may have seen people and images that are tested here.",
+            "%s was trained on %s with %s split: it may have seen people and images that are tested here.",
             plan.start.path,
-            "other parts" if known else "unknown parts",
             data.faces.name,
+            "another" if known else "an unknown",
         )
     if checkpoint.task_of(plan.start.saved) != "engagement":
         return
@@ -141,9 +141,9 @@ def conclude(plan: Plan, data: DataModule, tested: Tested, best: Path | None) ->
     mark = f" ({plan.strategy.mark})" if plan.leaks else ""
     log.info("test%s: %s", mark, describe_metrics(tested.metrics))
     if tested.views is not None:
-        log.info("test with %s: %s", plan.config["tta"], describe_metrics(tested.views.metrics))
+        log.info("test with %s%s: %s", plan.config["tta"], mark, describe_metrics(tested.views.metrics))
     if tested.per_clip:
-        log.info("test per clip: %s", describe_metrics(tested.per_clip))
+        log.info("test per clip%s: %s", mark, describe_metrics(tested.per_clip))
     log.info("for comparison: %s", describe_controls(data, tested.controls))
     log.info("calibration: %s", describe_calibration(tested.calibration))
     log.info("results are in %s", plan.folder)
@@ -177,8 +177,8 @@ def describe_controls(data: DataModule, predicted: dict[str, np.ndarray]) -> str
 
 def describe_calibration(values: dict[str, float]) -> str:
     temperature, before, after = (values[k] for k in ("temperature", "test/ece", "test/ece_calibrated"))
-    if temperature == 1:
-        return f"temperature 1 leaves ECE at {before:.3f}"
+    if f"{before:.3f}" == f"{after:.3f}":
+        return f"temperature {temperature:.2f} leaves ECE at {before:.3f}"
     changes = "lowers" if after < before else "raises"
     return f"temperature {temperature:.2f} {changes} ECE from {before:.3f} to {after:.3f}"
 

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import logging
+import os
 import re
 import shlex
 import sys
@@ -48,7 +49,7 @@ def expectation_line(where: Any, field: str, found: Any, expected: str) -> str:
 def quoted(path: Path | str) -> str:
     """A path, quoted for Hydra's command line if it needs to be; the configuration then has the path as it is."""
     text = str(path)
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", text) and not re.fullmatch(NO_TEXT, text, flags=re.IGNORECASE):
+    if re.fullmatch(r"(engrec:)?[A-Za-z0-9_./-]+", text) and not re.fullmatch(NO_TEXT, text, flags=re.IGNORECASE):
         return text
     # To OmegaConf a backslash is literal unless ${ follows.
     return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
@@ -160,6 +161,8 @@ def explain(error: BaseException) -> str:
         error = error.__cause__ or error  # the message of the class that Hydra could not build
     if _out_of_memory(error):
         return "not enough memory: set a smaller batch_size=, network (model.width=) or data set, or trainer.precision="
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return printable(f"{os.fsdecode(error.filename)}: {error.strerror}")
     text = f"{error}. {error.__cause__}" if str(error).startswith("Error merging override") else str(error)
     if found := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         key = found[1] or found[3]

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     options = parse(arguments)
     selection = nested.read(options.overrides, options.inner, options.seeds, options.out, options.inner_seeds)
     inner = selection.all_inner_runs()
+    nested.check(selection)
     if options.dry_run:
         for run in inner:
             print(f"{run.state:8}", shlex.join(["python", *run.command]))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from engrec.machine.signals import ctrl_c_exits
 
 with ctrl_c_exits():
-    from engrec.errors import CheckpointError, errors_in_one_line, explain
+    from engrec.errors import CheckpointError, errors_in_one_line, explain, quoted
     from engrec.machine.files import check_folder
     from engrec.machine.signals import signals_end_the_run
     from engrec.search import paper
@@ -96,7 +96,7 @@ def check_baseline(runs: Sequence[paper.Run]) -> None:
     from engrec.evidence import baselines
     from engrec.plan import plain
 
-    cfg, _ = baselines.composed([*runs[0].overrides, f"output_dir={runs[0].folder}"])
+    cfg, _ = baselines.composed([*runs[0].overrides, f"output_dir={quoted(runs[0].folder)}"])
     faces = instantiate(cfg.dataset, _convert_="all")
     divide_all(runs, faces, plain(cfg.split))
     baselines.hog_features(faces.images[:1])
@@ -110,7 +110,8 @@ def check_trainings(runs: Sequence[paper.Run], expressions: "Backbone | None" = 
     from engrec.modules.build import build_module
     from engrec.plan import Backbone, Plan, plan
 
-    overrides = [*runs[0].overrides, *UNTIMED, f"output_dir={runs[0].folder / 'checked'}"]  # a folder that nobody makes
+    nowhere = f"output_dir={quoted(runs[0].folder / 'checked')}"  # a folder that nobody makes
+    overrides = [*runs[0].overrides, *UNTIMED, nowhere]
     if expressions is not None:
         overrides = [*(o for o in overrides if not o.startswith("init_from=")), "init_from=engrec:expressions"]
     planned = plan(composed(overrides))

@@ -82,7 +82,7 @@ def doubts(label: str, group: Group) -> Iterator[Verdict]:
     """What may make the figures of a group better than the network is, or mixes several experiments."""
     if any(run.result.get("may_know_test") for run in group.runs):
         known = f"{'people' if group.by_subject else group.unit} that are tested here"
-        yield Verdict("note", f"{label}: trained before on other parts of the same data; it may know {known}.")
+        yield Verdict("note", f"{label}: trained before on the same data with another split; it may know {known}.")
     starts = sorted({start for run in group.runs if is_shipped(start := str(run.settings.get("init_from")))})
     if len(starts) > 1:
         yield Verdict(

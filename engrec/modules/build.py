@@ -123,7 +123,7 @@ def tested_module(path: str, saved: dict[str, Any], data: DataModule) -> Classif
         log.warning("trained on %s, tested on %s", trained_on, data.faces.name)
     if data.may_know(module.before):
         log.warning(
-            "trained on other parts of %s: it may have seen people and images that are tested here", data.faces.name
+            "trained on %s with another split: it may have seen people and images that are tested here", data.faces.name
         )
     return module
 

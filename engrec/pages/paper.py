@@ -78,7 +78,7 @@ def table_text(block: Comparison, notes: Sequence[str]) -> str:
     lines += [*(f"- {note}." for note in notes), ""] if notes else []
     if compared := [pair for pair in DIFFERENCES if set(pair) <= set(present)]:
         differences = [block.difference(ROWS[one], ROWS[other]) for one, other in compared]
-        chance = "Significant: the 95 % interval leaves out 0, with no correction for several comparisons."
+        chance = "Significant: p < 0.05, with no correction for several comparisons."
         lines += [markdown(rows_of_differences(differences, COLUMNS)), "", f"{difference_legend(block)} {chance}", ""]
         lines += [*(f"- {verdict(difference)}" for difference in differences), ""]
     return "\n".join([*lines, *(f"- {tables.escaped(verdict.text)}" for verdict in judge(block)), ""])

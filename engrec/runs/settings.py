@@ -27,6 +27,7 @@ IGNORED_IN_GROUPS = (
     "trainer.strategy",
     "trainer.max_epochs",  # the same as max_epochs
     "callbacks.history",  # has a folder and nothing else
+    "callbacks.progress",  # the bar
     *(f"callbacks.{name}.dirpath" for name in ("best", "last")),  # the folder again
     *(f"callbacks.{name}.{key}" for name in ("best", "last") for key in ("monitor", "mode")),  # follow from monitor
 )

@@ -11,13 +11,14 @@ from statistics import mean
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from engrec.config import composed
 from engrec.machine.files import write_text
 from engrec.metrics import higher_is_better
 from engrec.runs.folder import finished
-from engrec.search.grid import num_subjects
+from engrec.search.grid import check_run, num_subjects
 from engrec.search.paper import Run
 from engrec.search.space import check_comparable
 
@@ -146,12 +147,32 @@ def read(
             )
         else:
             grid[key] = list(parsed.sweep_string_iterator())
+            if len(set(grid[key])) < len(grid[key]):
+                raise ValueError(f"{text} has a value twice: give each once")
+    if num_inner < 2:
+        raise ValueError(f"--inner {num_inner} must be at least 2: the people of one part choose for the others")
     if not grid:
         raise ValueError("nothing to choose: give a key several values, such as optimizer.lr=0.005,0.01,0.02")
     cfg = composed([*fixed, *(f"{key}={values[0]}" for key, values in grid.items())])
     check_comparable(cfg.monitor, grid)
     outer, num_outer = outer_split(cfg)
     return Selection(tuple(fixed), grid, cfg.monitor, outer, num_outer, num_inner, seeds, inner_seeds or seeds, out)
+
+
+def check(selection: Selection) -> None:
+    """Raise ValueError for a value that train.py would refuse, and for folds that the people cannot be divided into."""
+    from engrec.data import divide  # with Lightning, so that --help answers at once
+
+    for candidate in selection.candidates:
+        check_run([*selection.inner_runs(0, candidate)[0].overrides])
+    cfg = composed(selection.all_inner_runs()[0].overrides)
+    faces = instantiate(cfg.dataset, _convert_="all")
+    for outer, inner in product(range(selection.num_outer), range(selection.num_inner)):
+        try:
+            divide(faces, instantiate(cfg.split, outer=outer, fold=inner))
+        except ValueError as error:
+            what = str(error).partition(": set split.num_folds")[0]
+            raise ValueError(f"{what} (inner folds of fold {outer}): set --inner") from error
 
 
 def outer_split(cfg: DictConfig) -> tuple[tuple[str, ...], int]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engrec.config import composed, composed_dataset
 from engrec.datasets.prepared import Faces
-from engrec.errors import DIVERGED
+from engrec.errors import DIVERGED, quoted
 from engrec.machine.gpus import slots
 from engrec.runs.folder import config_of, last_lines
 from engrec.runs.reading import FileError
@@ -98,8 +98,8 @@ class Run:
     def command(self) -> list[str]:
         """The same for a new run and for one that is resumed. A baseline starts from scratch."""
         if self.row == "hog_svm":
-            return ["scripts/baseline.py", "hog_svm", *self.overrides, f"output_dir={self.folder}"]
-        return ["train.py", *self.overrides, f"output_dir={self.folder}", "ckpt_path=last"]
+            return ["scripts/baseline.py", "hog_svm", *self.overrides, f"output_dir={quoted(self.folder)}"]
+        return ["train.py", *self.overrides, f"output_dir={quoted(self.folder)}", "ckpt_path=last"]
 
     @property
     def state(self) -> str:
@@ -156,7 +156,7 @@ def plan(choice: Choice, out: Path) -> list[Run]:
             base += [o for o in given if o.lstrip("+~").startswith(("dataset.", "split."))]
         else:
             base = joined(preset, preset.rows[row], given)
-        base += [*other, *([f"init_from={checkpoint}"] if row == "engagement" else [])]
+        base += [*other, *([f"init_from={quoted(checkpoint)}"] if row == "engagement" else [])]
         for seed in [0] if row == "hog_svm" else choice.seeds:
             for fold in folds:
                 overrides = [*base, *([] if row == "hog_svm" else [f"seed={seed}"])]

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from engrec import checkpoint, weights_file
-from engrec.errors import CONF
+from engrec.errors import CONF, quoted, shell_line
 from engrec.evidence.comparison import Comparison, Figure
 from engrec.evidence.verdicts import judge_alone
 from engrec.faces.crop import STANDARD, crop_of
@@ -316,15 +316,16 @@ def loading(about: About) -> str:
     overrides, where = checkpoint.overrides_of(about.parameters["model"]), about.location
     public = (CONF / "dataset" / f"{about.dataset}.yaml").is_file() and about.task == "expression"
     own = "dataset=prepared dataset.path=data/mine.npz"
-    data = f"dataset={about.dataset}" if public else f"{own} split=holdout"
+    data = f"dataset={about.dataset}" if public else "dataset=prepared dataset.path=data/others.npz split=holdout"
     shape = "(B, {channels}, {height}, {width})".format(**about.parameters["preprocessing"])
+    start, tested = (shell_line([f"{key}={quoted(where)}"]) for key in ("init_from", "ckpt_path"))
     return f"""\
 ```bash
 # fine-tune it on your own engagement data
-python train.py stage=finetune {overrides} init_from={where} {own} split=kfold split.fold=0
+python train.py stage=finetune {overrides} {start} {own} split=kfold split.fold=0
 
-# test it on data with the same classes
-python train.py stage=test ckpt_path={where} {data}
+# test it on other data with the same classes
+python train.py stage=test {tested} {data}
 ```
 
 ```python

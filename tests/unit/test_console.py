@@ -94,7 +94,7 @@ def test_another_number_of_devices_is_warned_of(compose, caplog, before, now, wa
     [
         (1.8342, 0.1431, 0.0612, "temperature 1.83 lowers ECE from 0.143 to 0.061"),
         (0.7, 0.05, 0.0713, "temperature 0.70 raises ECE from 0.050 to 0.071"),
-        (1.0, 0.05, 0.05, "temperature 1 leaves ECE at 0.050"),
+        (1.0, 0.05, 0.05, "temperature 1.00 leaves ECE at 0.050"),
     ],
 )
 def test_calibration_is_said_for_better_or_worse(temperature, before, after, said):

@@ -186,7 +186,7 @@ def test_what_may_know_the_test_is_said(tmp_path):
     run = write_run(tmp_path / "run", some_images(240))
     assert not any("trained before" in verdict.text for verdict in judge(comparison_of(tmp_path)))
     with_result(run, may_know_test=True)
-    text = "trained before on other parts of the same data; it may know people that are tested here."
+    text = "trained before on the same data with another split; it may know people that are tested here."
     assert Verdict("note", f"finetune vgg_small: {text}") in judge(comparison_of(tmp_path))
 
 

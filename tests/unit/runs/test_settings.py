@@ -80,6 +80,7 @@ def test_a_run_from_random_weights_is_no_run_from_a_checkpoint():
         ("logger.wandb.project", False),
         ("callbacks.best.monitor", False),
         ("callbacks.best.filename", True),
+        ("callbacks.progress.refresh_rate", False),
         ("monitor", True),
         ("trainer.devices", True),
     ],

@@ -214,7 +214,7 @@ def test_a_run_that_a_full_disk_ended_is_not_said_to_run(tmp_path):
     with pytest.raises(OSError, match="No space"), reported(tmp_path, "python train.py"):
         fill()
     status = status_of(tmp_path)
-    assert (status.state, status.error) == ("failed", "[Errno 28] No space left on device: 'last.ckpt'")
+    assert (status.state, status.error) == ("failed", "last.ckpt: No space left on device")
     assert status.ended is not None
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import paper_table
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -208,6 +209,17 @@ def test_a_stopped_run_is_resumed_by_the_same_command(tmp_path):
     assert run.command == before
     assert {"ckpt_path=last", f"output_dir={run.folder}"} <= set(before)
     runs_of.check_settings(run)
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    start = tmp_path / "ü n" / "best.ckpt"
+    start.parent.mkdir()
+    start.touch()
+    for run in planned("dataset=wacv2016", "--init-from", str(start), out=tmp_path / "ümlaut und mehr"):
+        texts = [word for word in run.command if word.startswith(("output_dir=", "init_from="))]
+        values = [override.value() for override in OverridesParser.create().parse_overrides(texts)]
+        assert {str(run.folder)} <= set(values) <= {str(run.folder), str(start)}
+        assert (str(start) in values) == (run.row == "engagement")
 
 
 def test_a_stopped_run_with_other_settings_is_refused(tmp_path):

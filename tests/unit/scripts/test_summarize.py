@@ -156,7 +156,7 @@ def test_a_summary_that_was_there_is_whole_when_a_new_one_fails(runs, tmp_path, 
 
 def test_an_out_that_is_a_file_is_said_in_one_line(runs, tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(SystemExit, match=r"error: \[Errno \d+\] [A-Z][a-z ]+: '.*out'$"):
+    with pytest.raises(SystemExit, match=r"error: .*out: [A-Z][a-z ]+$"):
         main(runs, "--resamples", 100, "--out", tmp_path / "out")
 
 

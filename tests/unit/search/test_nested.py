@@ -4,8 +4,10 @@ import json
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 
 from engrec.config import composed
+from engrec.errors import explain
 from engrec.search import nested
 
 GIVEN = ["stage=scratch", "split=kfold", "split.num_folds=4", "split.seed=3"]
@@ -133,12 +135,37 @@ def test_a_score_that_is_undefined_is_said(selection):
         ([*GRID, "split=kfold", "split.train_people=3"], "has no split.train_people, found 3: leave it out"),
         (["monitor=val/loss", "module.class_weights=null,balanced"], "val/loss cannot choose module.class_weights"),
         (["monitor=val/loss", "balance=null,subject"], "val/loss cannot choose balance"),
+        (["optimizer.lr=0.1,0.2,0.1"], "optimizer.lr=0.1,0.2,0.1 has a value twice"),
     ],
 )
 def test_what_cannot_be_part_of_a_selection(tmp_path, overrides, said):
     with pytest.raises(ValueError, match=r"\S") as error:
         nested.read([*GIVEN[:2], *overrides], 2, [0], tmp_path)
     assert said in str(error.value)
+
+
+FEW = ["dataset.num_train=60", "dataset.num_val=60", "dataset.num_test=60"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "inner", "said"),
+    [
+        (["augment=none,pape"], 2, "augment=pape must be one of"),
+        (["batch_size=8,0"], 2, "batch_size=0 must be at least 1"),
+        (
+            ["optimizer.lr=0.1,0.2"],
+            40,
+            "num_folds=40 for 6 subjects must be from 2 to 6 (inner folds of fold 0): set --inner",
+        ),
+        (["optimizer.lr=0.1,0.2"], 1, "--inner 1 must be at least 2"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused_before_the_first(tmp_path, overrides, inner, said):
+    with pytest.raises((ValueError, HydraException)) as error:
+        nested.check(nested.read([*GIVEN, *FEW, *overrides], inner, [0], tmp_path))
+    assert said in explain(error.value)
+    nested.check(nested.read([*GIVEN, *FEW, "optimizer.lr=0.1,0.2"], 2, [0], tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_choices_are_written(selection, tmp_path):

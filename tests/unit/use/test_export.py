@@ -236,6 +236,12 @@ def of_a_leakage_check(folder):
         path.write_text(json.dumps(result | {"choices": result["choices"] | {"split": "random"}}))
 
 
+def of_a_baseline(folder):
+    for path in folder.rglob("result.json"):
+        result = json.loads(path.read_text()) | {"stage": "baseline", "model": {"c": 1.0}}
+        path.write_text(json.dumps(result))
+
+
 def of_nothing(folder):
     for path in folder.rglob("result.json"):
         path.unlink()
@@ -247,6 +253,7 @@ def of_nothing(folder):
         (of_another_experiment, "--runs has 2 experiments (finetune wacv2016 kfold vgg_small optimizer.lr=0.05; finet"),
         (of_other_classes, "has the classes a, b, c, the checkpoint has disengaged, engaged"),
         (of_another_network, "has another network"),
+        (of_a_baseline, "is a baseline: give runs of the checkpoint's network"),
         (of_a_leakage_check, "has split=random, whose scores are no result"),
         (of_nothing, "no finished run (result.json) below"),
     ],
