@@ -1,5 +1,6 @@
 """The model card of an exported network: Markdown that a person reads, with YAML in front that the hub reads."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +191,23 @@ def opening(about: About) -> str:
     return "\n\n".join(lines)
 
 
+def of_source(source: str) -> Path | None:
+    """The card beside exported weights that are exported again."""
+    file = weights_file.located(source)
+    card = file.with_name("README.md")
+    return card if file.suffix == weights_file.SUFFIX and card.is_file() else None
+
+
+def licence_of(card: Path) -> str:
+    found = re.search(r"^license: (\S+)$", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
 def scores(about: About) -> str:
     measured = about.measured
+    if measured is None and (card := of_source(about.source)):
+        where = f"engrec/weights/{card.parent.name}/README.md" if weights_file.is_shipped(about.source) else card
+        return f"Those of {about.source}, from which these weights were exported, are on its card: `{where}`."
     if measured is None:
         return f"None: {why_none(about.trained, about.saved)}."
     block, group = measured.comparison, measured.group

@@ -26,6 +26,7 @@ from engrec.use.int8 import Calibration
 from engrec.use.measured import Measured, measure, why_none
 
 CARD, CONFIG = "README.md", "config.json"
+MARK = "<!-- as scripts/export.py wrote it: sha256 "
 MOST_OTHER, MOST_APART = 0.01, 0.02  # share of images with another class; difference of a probability
 NUM_IMAGES = 512  # that the network is compared on
 
@@ -60,6 +61,10 @@ def export(
     does not stay the same in half precision, as ONNX or in 8 bits.
     """
     check_replaceable(folder, others)
+    if is_edited(folder / CARD):
+        raise ValueError(
+            f"{folder / CARD} was edited since it was written: choose another folder, or move the card away"
+        )
     if as_onnx or calibrated_on is not None:
         onnx.check_installed("--onnx" if calibrated_on is None else "--int8")
     saved = checkpoint.read(source)
@@ -83,14 +88,31 @@ def export(
         graphs = None
         if as_onnx or images is not None:
             graphs = graphs_of(source, rounded, graph_described(about, content), images)
+        if licence == "unknown" and (earlier := card.of_source(source)):
+            licence = card.licence_of(earlier)
         described_by = card.About(
             source, saved | about, network, trained, measured, half, licence, notes, folder, graphs
         )
         text = card.text(described_by)
         write_graphs(folder / onnx.FOLDER, graphs)
-        write_text(folder / CARD, text)
+        write_text(folder / CARD, signed(text))
         write_text(folder / CONFIG, json.dumps(about, indent=2) + "\n")
     return Exported(folder, len(content), about["temperature"], apart, graphs)
+
+
+def signed(text: str) -> str:
+    """A card with a last line, which is not shown, by which an edited card is told from one as it was written."""
+    return f"{text}\n{MARK}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_edited(path: Path) -> bool:
+    """Whether somebody has changed this card, as far as it can be known."""
+    try:
+        found = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    text, mark, _ = found.rpartition(f"\n{MARK}")
+    return bool(mark) and found != signed(text)
 
 
 def graph_described(about: dict[str, Any], weights: bytes) -> dict[str, Any]:

@@ -273,10 +273,33 @@ def test_an_earlier_export_is_replaced_and_other_content_is_not_touched(source, 
     before = (out / "model.safetensors").read_bytes()
     export(source, out, notes="Something new.")
     assert (out / "model.safetensors").read_bytes() == before
-    assert (out / "README.md").read_text(encoding="utf-8").endswith("## Notes\n\nSomething new.\n")
+    assert "## Notes\n\nSomething new.\n\n<!-- " in (out / "README.md").read_text(encoding="utf-8")
     (out / "mine.txt").write_text("x")
     assert refused(source, out) == f"{out} holds other files (mine.txt): choose another folder"
     assert "last.ckpt is a file: choose another folder" in refused(source, tmp_path / "alone" / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda text: f"{text}My own line.\n", lambda text: text.replace("Scores", "My scores")]
+)
+def test_a_card_that_was_edited_is_not_replaced(source, tmp_path, edit):
+    export(source, tmp_path / "out")
+    card = tmp_path / "out" / "README.md"
+    edited = edit(card.read_text(encoding="utf-8"))
+    card.write_text(edited, encoding="utf-8")
+    assert "README.md was edited since it was written: choose another folder" in refused(source, tmp_path / "out")
+    assert card.read_text(encoding="utf-8") == edited
+    card.unlink()
+    export(source, tmp_path / "out")
+
+
+def test_weights_that_come_with_engrec_keep_their_licence_and_point_to_their_scores(tmp_path):
+    export("engrec:engagement", tmp_path / "a")
+    export(str(tmp_path / "a" / "model.safetensors"), tmp_path / "b")
+    for folder, where in (("a", "engrec/weights/engagement/README.md"), ("b", tmp_path / "a" / "README.md")):
+        text = (tmp_path / folder / "README.md").read_text(encoding="utf-8")
+        assert "\nlicense: cc-by-nc-4.0\n" in text
+        assert f"from which these weights were exported, are on its card: `{where}`." in text
 
 
 def test_nothing_is_left_where_the_export_fails(source, content, tmp_path, monkeypatch):
