@@ -27,7 +27,9 @@ def main(arguments: list[str]) -> None:
     from engrec.weights_file import located
 
     material = read(options.checkpoint, options.overrides)
-    name = f"{material.faces.file_name}-{located(options.checkpoint).resolve().parent.name}"
+    run = located(options.checkpoint).resolve().parent
+    # A number alone, of a fold or a seed, is that of many runs.
+    name = "-".join([material.faces.file_name, *([run.parent.name] if run.name.isdigit() else []), run.name])
     folder = options.out or Path("outputs/explain") / name
     if material.caution:
         print(material.caution)

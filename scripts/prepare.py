@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"interrupted: {out} was not written", file=sys.stderr)
         return 130
     unreadable = [line for line in problems.values() if line]
-    left_out = _left_out(pictures, _list_of(out)) if pictures else "".join(f"\nleft out: {line}" for line in unreadable)
+    left_out = _left_out(pictures, _list_of(out)) if pictures else "".join(f"\n{_said(line)}" for line in unreadable)
     wrote = f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); next:\n  {_next(args, faces, out)}"
     print(f"{_summary(faces)}{left_out}\n\n{wrote}")
     if unreadable:
@@ -120,13 +120,17 @@ def _list_of(out: Path) -> Path:
 def _left_out(pictures: list[photos.Picture], path: Path) -> str:
     """The pictures that were left out, those that cannot be read first, and the file that lists all of them."""
     left_out = sorted((picture for picture in pictures if picture.left_out), key=lambda p: not photos.is_unreadable(p))
-    named = [f"left out: {_reason(picture)}" for picture in left_out[:LISTED]]
+    named = [_reason(picture) for picture in left_out[:LISTED]]
     more = [f"left out: {len(left_out) - LISTED} more"] if len(left_out) > LISTED else []
     return "\n".join(["", *named, *more, f"every picture, with what was found in it: {path}"])
 
 
 def _reason(picture: photos.Picture) -> str:
-    return picture.left_out if photos.is_unreadable(picture) else f"{picture.left_out}: {picture.source}"
+    return _said(picture.left_out if photos.is_unreadable(picture) else f"{picture.left_out}: {picture.source}")
+
+
+def _said(line: str) -> str:
+    return f"used in part, {line}" if files.is_damaged(line) else f"left out: {line}"
 
 
 def _read(args: argparse.Namespace, pictures: list[photos.Picture], problems: dict[str, str]) -> dict[str, Any]:

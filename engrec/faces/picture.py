@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+PHONES = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")  # brands of ISO 14496-12
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: Pillow hands that to Ghostscript
 
 
@@ -26,6 +27,8 @@ def open_picture(content: bytes, where: str) -> tuple[Image.Image, str]:
             found = f"{image.format} {image.mode} {image.width}x{image.height}"
             return upright(image), found
     except UnidentifiedImageError as error:
+        if content[4:8] == b"ftyp" and content[8:12] in PHONES:
+            raise ValueError(f"{where} is a picture in HEIC or AVIF, which is not read: save it as JPEG") from error
         if Path(where).suffix.upper().lstrip(".") in (*FORMATS, "JPG"):
             raise ValueError(f"{where} is damaged, or no picture: replace or remove it") from error
         raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error

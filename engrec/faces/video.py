@@ -1,11 +1,10 @@
 """Frames of a video with their times: upright, one at a time, damage in words; and a writer. Needs PyAV."""
 
 import itertools
+import logging
 import math
 import os
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -40,6 +39,7 @@ MISSING_SHARE, MISSING_SECONDS = 0.05, 0.5  # less than this at the end may be r
 MISSING_FRAMES = 1.5  # of AVI, whose header has the number of frames
 TS_PACKETS = (188, 192, 204)  # bytes
 FIRST_FRAMES = 5  # if these have one timestamp, all have
+INVENTS = ("concealing", "error while decoding MB")  # in FFmpeg's log
 CLOCK_JUMPS = 1.0  # seconds: a timestamp that is so much earlier is of a clock that has started again
 MOST_RATE = 1000  # frames a second; beyond, the header is wrong
 
@@ -206,12 +206,12 @@ class Video:
     def _decode(self, packet: Any) -> tuple[list[Any], str | None]:
         """The frames that are complete with this packet, and what is wrong with it. A decoder that invents the missing
         part of a picture raises nothing: it only says so in its log."""
-        with listening(self.av.logging) as heard:
+        with self.av.logging.Capture(local=True) as heard:
             try:
                 frames = packet.decode()
             except self.av.error.FFmpegError as error:
                 return [], _words(error)
-        invents = any(text.startswith("concealing") for _, _, text in heard)
+        invents = any(text.startswith(INVENTS) for _, _, text in heard)
         return frames, "parts of pictures are missing" if invents else None
 
     def _is_later(self, frame: Any, start: int | None) -> bool:
@@ -340,32 +340,6 @@ def _words(error: Exception) -> str:
     return " ".join(text.split())
 
 
-class _Listeners:
-    """How many listen to FFmpeg's log now, and its level before."""
-
-    lock = threading.Lock()
-    number = 0
-    before: int | None = None
-
-
-@contextmanager
-def listening(logs: Any) -> Iterator[list[tuple[int, str, str]]]:
-    """What FFmpeg says on this thread: level, who, text. logs: av.logging, silent again afterwards."""
-    with _Listeners.lock:
-        if _Listeners.number == 0:
-            _Listeners.before = logs.get_level()
-            logs.set_level(logs.INFO)
-        _Listeners.number += 1
-    try:
-        with logs.Capture(local=True) as heard:
-            yield heard
-    finally:
-        with _Listeners.lock:
-            _Listeners.number -= 1
-            if _Listeners.number == 0:
-                logs.set_level(_Listeners.before)
-
-
 def pyav() -> ModuleType:
     """The package av. Raises ValueError, with the command that installs it, where it is not there."""
     try:
@@ -375,4 +349,9 @@ def pyav() -> ModuleType:
         import av.stream
     except ImportError as error:
         raise ValueError("videos need PyAV: pip install -e '.[use]'") from error
+    if av.logging.get_level() is None:  # what it says is heard where frames are decoded, and is printed nowhere
+        log = logging.getLogger("libav")
+        log.addHandler(logging.NullHandler())
+        log.propagate = False
+        av.logging.set_level(av.logging.INFO)
     return av

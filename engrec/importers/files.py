@@ -37,6 +37,7 @@ SPLIT_ALIASES = {
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 UNREAD_SUFFIXES = {".avif", ".heic", ".heif", ".jxl"}  # of cameras; Pillow alone does not read them
 MAX_IMAGE_BYTES = 256 * 1024**2  # far above any photograph, far below the size of an unpacked zip bomb
+DAMAGED = "damaged: "  # how a line starts about a file of which a part was read
 DAMAGE = (EOFError, OSError, UnicodeError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 UNSUPPORTED = (NotImplementedError, RuntimeError)  # zipfile's errors for an unknown compression and for a password
 DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
@@ -149,7 +150,12 @@ def unreadable(name: str, error: ValueError | OSError) -> str:
 
 def damaged(name: str, damage: str) -> str:
     """A line about a file that is used as far as it can be read."""
-    return f"damaged: {name}: {damage}"
+    return f"{DAMAGED}{name}: {damage}"
+
+
+def is_damaged(line: str) -> bool:
+    """Whether a line is about a file of which a part was read."""
+    return line.startswith(DAMAGED)
 
 
 def check_no_empty_class(labels: np.ndarray, class_names: Sequence[str], source: Path) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from engrec.importers import files, table
 from engrec.machine.progress import progress_bar
-from engrec.words import counted
+from engrec.words import counted, printable
 
 COLOURS = ("grey", "rgb")
 TABLES = (".csv", ".tsv", ".xlsx")
+NEEDED, OPTIONAL = ("path", "label"), ("subject", "split")  # columns
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def read(source: Path, options: Options) -> dict[str, Any]:
     size, colour, root = options.size, options.colour, options.root
     if source.suffix.lower() in TABLES:
         rows = from_csv(source, root or source.parent)
-        images, notes = _decoded(rows, root or source.parent, size, colour), []
+        images, notes = _decoded(rows, root or source.parent, size, colour), unused(source)
     elif root is not None:
         raise ValueError(f"--root is for the paths of a CSV, and {source.name} is not one: remove --root")
     else:
@@ -99,9 +100,15 @@ def checked(rows: list[Row], source: Path, options: Options) -> tuple[list[Row],
     return rows, _class_names(rows, source, options.classes)
 
 
+def unused(source: Path) -> list[str]:
+    """A note about columns of a CSV that are not read, if there are any."""
+    others = [printable(name) for name in table.columns(source) if name not in (*NEEDED, *OPTIONAL)]
+    return [f"columns that are not used: {', '.join(others)}"] if others else []
+
+
 def from_csv(source: Path, root: Path) -> list[Row]:
     """Rows of a CSV, each with a file below `root` that no other row has."""
-    rows = [_row(*found) for found in table.read(source, ("path", "label"), ("subject", "split"))]
+    rows = [_row(*found) for found in table.read(source, NEEDED, OPTIONAL)]
     seen: dict[str, Row] = {}
     for row in rows:
         path = root / row.path
@@ -127,7 +134,8 @@ def _decoded(rows: list[Row], root: Path, size: int, colour: str) -> Iterator[tu
 
 def _row(where: str, values: dict[str, str]) -> Row:
     if empty := [column for column, value in values.items() if not value]:
-        raise ValueError(f"{where} has no {', '.join(empty)}: fill it in, or delete the column if it is optional")
+        needed = set(NEEDED) & set(empty)
+        raise ValueError(f"{where} has no {', '.join(empty)}: fill it in{'' if needed else ', or delete the column'}")
     if odd := [column for column, value in values.items() if not value.isprintable()]:
         raise ValueError(f"{where} has a line break or control character in {', '.join(odd)}: remove it")
     split = values.get("split")

@@ -152,7 +152,7 @@ def _rows(sources: Sequence[Path], settings: Settings) -> tuple[list[Row], dict[
     if is_table:
         below = root or source.parent
         rows = manifest.from_csv(source, below)
-        return rows, {row.path: below / row.path for row in rows}, below, []
+        return rows, {row.path: below / row.path for row in rows}, below, manifest.unused(source)
     if is_folder:
         rows, notes = _from_folder(source, settings)
         return rows, {row.path: source / row.path for row in rows}, source, notes

@@ -1,5 +1,6 @@
 """Learning curves and confusion matrices as PNG files, drawn without a display."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,5 +58,5 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path, 
     axes.set_yticks(range(len(class_names)), class_names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("labelled")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(textwrap.wrap(title, int(14 * height))), fontsize=10)
     return write(figure, path)

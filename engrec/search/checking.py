@@ -14,6 +14,8 @@ from engrec.search.space import Sweep
 def check_all(sweep: Sweep) -> None:
     """Raises ValueError for a choice of any key, or a fold, that train.py would refuse. It loads torch, which takes
     seconds."""
+    if sweep.folds and "fold" not in composed(sweep.overrides).split:
+        raise ValueError("folds= needs a split that has folds: set split=kfold, or split=loso")
     for fold in sweep.folds:
         check_fold(compose_one(sweep, fold=fold))
     configurations = [compose_one(sweep, index) for index in range(most_choices(sweep))]

@@ -181,7 +181,9 @@ def opening(about: About) -> str:
         f"A network of engrec that classifies face images by {what}: {', '.join(names)}. {network} with {size:,} "
         f"parameters, in {'half precision' if about.half else 'float32'}. {LIMITS[about.task]}",
     ]
-    if about.task == "engagement":
+    if about.dataset == "synthetic":
+        lines.append("**A test of the software.** It has learned from drawn faces, and knows nothing about people.")
+    elif about.task == "engagement":
         number = None if about.trained is None else (about.trained.result.get("num_people") or {}).get("train")
         people = "few people" if number is None else counted(number, "person", "people")
         lines.append(

@@ -178,6 +178,7 @@ def test_shrinking_is_anti_aliased(encode):
     [
         (b"", "x.png is empty"),
         (b"no image", "x.png is damaged, or no picture: replace or remove it"),
+        (b"\0\0\0\x18ftypheic rest", "x.png is a picture in HEIC or AVIF, which is not read: save it as JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "x.png is damaged, or no picture"),
         ("truncated", "x.png cannot be read as an image"),
         ("bomb", "x.png has more than 1,000 pixels, the most allowed"),

@@ -71,6 +71,13 @@ def test_subject_and_split_are_optional(write):
     assert "splits" not in faces
 
 
+def test_columns_that_are_not_used_are_said(write):
+    lines = TABLE.splitlines()
+    more = "\n".join(line + (",clip,Age" if line.startswith("path") else ",c,17") for line in lines)
+    assert manifest.read(write(more), Options("mine"))["recipe"]["notes"] == ["columns that are not used: clip, age"]
+    assert manifest.read(write(), Options("mine"))["recipe"]["notes"] == []
+
+
 def test_options(write):
     faces = manifest.read(write(), Options("mine", classes=["engaged", "bored"], size=20, colour="rgb"))
     assert faces["images"].shape == (4, 3, 20, 20)
@@ -114,7 +121,7 @@ def test_a_spreadsheet_is_read_as_its_csv(write, tmp_path, assert_same):
         ("img/3.png", "zero.png", ["line 4: zero.png is empty (0 bytes)"]),
         ("img/3.png", "faces.csv", ["line 4: faces.csv must be one of BMP, GIF, JPEG", "remove it"]),
         ("img/3.png,engaged", "img/3.png,", ["line 4 has no label", "fill it in"]),
-        ("s2,val", ",val", ["line 4 has no subject", "optional"]),
+        ("s2,val", ",val", ["line 4 has no subject", "fill it in, or delete the column"]),
         ("s2,val", "s2,later", ["line 4 has split 'later'", "train, val, test"]),
         ("s2,val", "s1,val", ["line 4 puts subject s1 in val", "faces.csv line 2 in train", "split=kfold"]),
         ("img/3.png", "img/\x003.png", ["line 4 has a line break or control character in path"]),

@@ -301,7 +301,7 @@ def test_a_truncated_video_is_used_as_far_as_it_goes(videos, tmp_path, capsys):
     cut.write_bytes(content[: len(content) * 3 // 4])
     assert run(tmp_path / "mine.npz", cut, videos[1]) == 1
     printed = capsys.readouterr()
-    assert "left out: damaged: bored/cut.mkv: read " in printed.out
+    assert "used in part, damaged: bored/cut.mkv: read " in printed.out
     assert printed.err.startswith("error: 1 of 2 files could not be read, or only in part: ")
     assert {"bored", "engaged"} == {source.split("/")[0] for source in load(tmp_path / "mine.npz").sources.tolist()}
 

@@ -223,7 +223,7 @@ def test_a_damaged_clip_is_used_as_far_as_it_goes(copied, tmp_path, capsys):
     clip.unlink()
     assert prepare.main(["daisee", str(folder), "--every", "0.25", "--out", str(tmp_path / "daisee.npz")]) == 1
     printed, faces = capsys.readouterr(), load(tmp_path / "daisee.npz")
-    assert f"left out: damaged: {clip.stem}.mkv: read " in printed.out
+    assert f"used in part, damaged: {clip.stem}.mkv: read " in printed.out
     assert printed.err.startswith("error: 2 of 18 files could not be read, or only in part: ")
     assert f": 2 (damaged: {clip.stem}.mkv: read " in notes(faces)
     assert 0 < (faces.clips == clip.stem).sum() < 12

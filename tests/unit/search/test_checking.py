@@ -8,6 +8,13 @@ from engrec.search import checking
 OVERRIDES = ["stage=scratch", "split=kfold", "model=vgg_small", "monitor=val/auc"]
 
 
+def test_folds_need_a_split_that_has_them(tmp_path):
+    space = {"optimizer.lr": {"low": 0.01, "high": 0.1}}
+    sweep = parsed(tmp_path, search=space, folds=[0, 1]).fixed(["stage=scratch", "model=vgg_small"])
+    with pytest.raises(ValueError, match="folds= needs a split that has folds: set split=kfold, or split=loso"):
+        checking.check_all(sweep)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
