@@ -82,7 +82,7 @@ function awaiting(name) {
 }
 
 function seen(frame, faces, seconds, number) {
-  state.record.add(number, seconds, faces);
+  state.record.add(number, seconds, faces, frame.share);
   state.shown = { frame, faces, seconds };
   counted();
   show();

@@ -19,8 +19,9 @@ export class Record {
     return this.rows.length >= MOST_ROWS;
   }
 
-  /* Adds `smoothed`, like `answers`, to each face; null in a picture. */
-  add(number, seconds, faces) {
+  /* Adds `smoothed`, like `answers`, to each face; null in a picture. share: the size of what was read as a share of the
+     file's: boxes are in pixels of the file. */
+  add(number, seconds, faces, share = 1) {
     for (const face of faces) {
       face.smoothed = seconds === null ? null : this.smooth(face.id, seconds, face.answers);
     }
@@ -28,7 +29,8 @@ export class Record {
     this.count(seconds, faces);
     if (!faces.length) this.rows.push({ number, seconds, face: null });
     for (const face of faces) {
-      const { id, score, box, px, roll, answers, smoothed } = face;
+      const { id, score, roll, answers, smoothed } = face;
+      const [box, px] = [face.box.map((value) => value / share), face.px / share];
       this.rows.push({ number, seconds, face: { id, score, box, px, roll, answers, smoothed } });
       if (seconds !== null) this.keep(id, number, seconds, smoothed);
     }

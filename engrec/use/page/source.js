@@ -1,7 +1,8 @@
 /* Where frames come from: a picture, a video file, the camera.
 
    A source has kind, name, mirrored, duration, `frames`, which yields {frame, seconds, number}, `damage`, after the
-   last frame: why a video could not be read to its end, or null, and `close`. */
+   last frame: why a video could not be read to its end, or null, and `close`. frame.share is its size as a share of the
+   file's. */
 
 const MOST_PICTURE = 4096; // pixels of the longer side; larger ones are made smaller
 const MOST_VIDEO = 1280;
@@ -155,7 +156,7 @@ function grabbed(image, width, height, most) {
   context.imageSmoothingQuality = "high";
   context.fillRect(0, 0, w, h);
   context.drawImage(image, 0, 0, w, h);
-  return context.getImageData(0, 0, w, h);
+  return Object.assign(context.getImageData(0, 0, w, h), { share });
 }
 
 function happens(element, name) {

@@ -200,6 +200,25 @@ def test_what_is_saved_beside_the_csv_is_what_predict_writes(tmp_path):
     assert ours["faces"]["seconds_between_detections"] == 0
 
 
+def test_boxes_are_saved_in_pixels_of_the_file(tmp_path):
+    predictor = faking()
+    about = json.loads(contents.about(predictor.answerer, "local"))
+    code = """const lines = [1, 0.5].map((share) => {
+          const record = new Record(given.about, "face.png", "picture");
+          record.add(0, null, given.faces, share);
+          return record.csv().trim().split("\\n").map((line) => line.split(","));
+        });
+        console.log(JSON.stringify(lines));"""
+    faces = Session(predictor).faces(None, picture(x=10, side=30))
+    (names, whole), (_, half) = node(tmp_path, code, {"about": about, "faces": faces})
+    scaled = [names.index(name) for name in names[6:11]]
+    assert names[6:11] == ["FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "face_px"]
+    assert [float(half[i]) for i in scaled] == [2 * float(whole[i]) for i in scaled]
+    assert [half[i] for i in range(len(names)) if i not in scaled] == [
+        whole[i] for i in range(len(names)) if i not in scaled
+    ]
+
+
 def test_what_is_saved_of_a_video_before_its_end_says_so(tmp_path):
     predictor = faking()
     about, session = json.loads(contents.about(predictor.answerer, "local")), Session(predictor)
