@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engrec.evidence.controls import CONTROLS, OF_CLIPS
-from engrec.evidence.groups import Group
+from engrec.evidence.groups import Group, describe
 from engrec.evidence.people import PeopleScore, people_scores
 from engrec.evidence.statistics import (
     Draws,
@@ -93,8 +93,18 @@ class Comparison:
     @cached_property
     def labels(self) -> list[str]:
         """Each group's name: stage and model, and whatever else is not the same in all groups here."""
-        keys = [k for k in self.groups[0].name if k in ("stage", "model") or len({g.name[k] for g in self.groups}) > 1]
-        return [" ".join(filter(None, (_view(k, g.name[k]) for k in keys))) for g in self.groups]
+        names = [group.name | {"settings": self._settings(group)} for group in self.groups]
+        if len({tuple(name.values()) for name in names}) < len(names):
+            names = [group.name for group in self.groups]
+        keys = [k for k in names[0] if k in ("stage", "model") or len({name[k] for name in names}) > 1]
+        return [" ".join(filter(None, (_view(k, name[k]) for k in keys))) for name in names]
+
+    def _settings(self, group: Group) -> str:
+        """The settings in which a group differs from those here: its name also has what these share, and groups on
+        other images have not. Names that somebody else has given are kept."""
+        if not group.name["settings"] or "start" not in group.name:
+            return group.name["settings"]
+        return describe(group.runs[0], [run for one in self.groups if one.kind == group.kind for run in one.runs])
 
     @cached_property
     def models(self) -> dict[str, Group]:

@@ -22,7 +22,8 @@ class Group(Predictions):
     """The predictions of runs that differ only in fold and seed, on the same N test images.
 
     probabilities: float64 (num_seeds, N, K), pooled over folds. name: stage, data, split, model, the settings in which
-    they differ from other groups, and the kind of test-time augmentation ("views"). calibrated: the probabilities after
+    they differ from other groups, where they start if several starts were tried, and the kind of test-time augmentation
+    ("views"). calibrated: the probabilities after
     each run's temperature, None where a run has no temperature. folds: int (num_seeds, N), which of its seed's runs
     tested an image. controls: name to probabilities (N, K) of what a model must beat; empty where the runs have none.
     unit: what a row is, "images" or "clips".
@@ -47,6 +48,10 @@ class Group(Predictions):
     def leaks(self) -> bool:
         """Whether its split puts one person into train and test on purpose: its scores are no result."""
         return self.name["split"] in LEAKING
+
+    @property
+    def kind(self) -> dict[str, str]:
+        return self.runs[0].kind
 
     @property
     def transductive(self) -> bool:
@@ -102,7 +107,7 @@ def read_groups(runs: Iterable[Run]) -> list[Group]:
         for same_settings in by_settings.values():
             settings = describe(same_settings[0], same_kind)
             for start, members in by_start(same_settings).items():
-                name = members[0].kind | {"settings": f"{settings} {start}".strip()}
+                name = members[0].kind | {"settings": settings, "start": start}
                 groups += [pool(name | {"views": views}, members, file) for views, file in prediction_files(members)]
     return sorted(groups, key=lambda g: (STAGES.index(g.name["stage"]), *list(g.name.values())[1:]))
 

@@ -52,7 +52,8 @@ def read_rows(out: Path) -> tuple[dict[str, Group], list[str]]:
             differ = "; ".join(group.name["settings"] for group in plain)
             raise ValueError(f"{out / row} holds runs with different settings ({differ}): set another --out")
         if plain:
-            groups[row] = replace(plain[0], name=plain[0].name | {"stage": "", "model": ROWS[row], "settings": ""})
+            named = {"stage": "", "model": ROWS[row], "settings": "", "start": ""}
+            groups[row] = replace(plain[0], name=plain[0].name | named)
     if not groups:
         raise ValueError(f"{out}: no row has all folds: leave out --table-only")
     folds = max((run.num_folds for runs in found.values() for run in runs), default=0)

@@ -536,3 +536,16 @@ def test_the_text_does_not_depend_on_the_order_of_the_runs(tmp_path):
             folder = tmp_path / str(order) / f"{order * i + 10:02d}"
             write_run(folder, take(some_images(seed=seed), slice(fold, None, 2)), stage=stage, seed=seed, fold=fold)
     assert tables.text(comparisons_of(tmp_path / "1")) == tables.text(comparisons_of(tmp_path / "-1"))
+
+
+def test_names_have_what_differs_among_the_rows_of_one_table(tmp_path):
+    """Not what divides them from the rows of another table."""
+    for name, images, more in (
+        ("a", some_images(120), {"optimizer.lr": 0.1}),
+        ("b", some_images(120), {"optimizer.lr": 0.2}),
+        ("c", some_images(60), {"optimizer.lr": 0.2, "batch_size": 8, "dataset.num_test": 60}),
+    ):
+        write_run(tmp_path / name, images, settings=more)
+    blocks = comparisons_of(tmp_path)
+    named = ["finetune vgg_small optimizer.lr=0.1", "finetune vgg_small optimizer.lr=0.2"]
+    assert sorted(block.labels for block in blocks) == [["finetune vgg_small"], named]

@@ -254,7 +254,7 @@ def test_several_starts_on_the_same_folds_are_groups_of_their_own(tmp_path):
             folder = tmp_path / start / f"{seed}-{fold}"
             write_run(folder, part, seed=seed, fold=fold, settings={"init_from": start})
     one, other = groups_of(tmp_path)
-    assert names([one, other]) == ["init_from=engrec:ferplus", "init_from=first.ckpt"]
+    assert names([one, other], "start") == ["init_from=engrec:ferplus", "init_from=first.ckpt"]
     assert (one.seeds, len(one.runs), other.seeds, len(other.runs)) == ([0, 1], 4, [0], 2)
 
 
@@ -263,7 +263,7 @@ def test_several_checkpoints_tested_on_the_same_images_are_groups_of_their_own(t
         settings = {"init_from": None, "ckpt_path": name}
         write_run(tmp_path / f"{name}{seed}", some_images(seed=seed), stage="test", seed=seed, settings=settings)
     found = groups_of(tmp_path)
-    assert names(found) == ["ckpt_path=a.ckpt", "ckpt_path=b.ckpt"]
+    assert names(found, "start") == ["ckpt_path=a.ckpt", "ckpt_path=b.ckpt"]
     assert [group.seeds for group in found] == [[0], [0, 1]]
 
 
@@ -293,7 +293,7 @@ def test_a_fold_or_start_of_another_type_divides_runs_all_the_same(tmp_path):
     for name in ("a", "b"):
         settings = {"init_from": [name], "split.fold": [0]}
         write_run(tmp_path / name, some_images(), settings=settings)
-    assert names(groups_of(tmp_path)) == ["init_from=[a]", "init_from=[b]"]
+    assert names(groups_of(tmp_path), "start") == ["init_from=[a]", "init_from=[b]"]
 
 
 def test_settings_are_compared_among_runs_of_one_kind_alone(tmp_path):
