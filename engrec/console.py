@@ -54,7 +54,7 @@ def announce(plan: Plan, data: DataModule, module: Classifier, trainer: pl.Train
     if plan.leaks:
         log.warning(plan.strategy.caution)
     warn_of_start(plan, data)
-    if excluded := faces.recipe.get("excluded_from_training"):
+    if plan.trains and (excluded := faces.recipe.get("excluded_from_training")):
         kinds = ", ".join(f"{kind} {count}" for kind, count in excluded["of_each_kind"].items())
         several = "; some are of two" if sum(excluded["of_each_kind"].values()) > excluded["images"] else ""
         log.info("left out of training: %s images (%s%s)", excluded["images"], kinds, several)
