@@ -28,7 +28,9 @@ def open_picture(content: bytes, where: str) -> tuple[Image.Image, str]:
             return upright(image), found
     except UnidentifiedImageError as error:
         if content[4:8] == b"ftyp" and content[8:12] in PHONES:
-            raise ValueError(f"{where} is a picture in HEIC or AVIF, which is not read: save it as JPEG") from error
+            raise ValueError(
+                f"{where} is a picture in HEIC or AVIF, which is not read: save it as JPEG or remove it"
+            ) from error
         if Path(where).suffix.upper().lstrip(".") in (*FORMATS, "JPG"):
             raise ValueError(f"{where} is damaged, or no picture: replace or remove it") from error
         raise ValueError(f"{where} must be one of {', '.join(FORMATS)}: save it as PNG or remove it") from error

@@ -76,6 +76,7 @@ def test_a_run_says_what_it_was(typed, tmp_path):
         "num_folds": 3,
         "val_fraction": 0.15,
         "seed": 0,
+        "train_people": None,
     }
     assert (config["seed"], config["baseline"]["name"], config["dataset"]["path"]) == (4, "hog_svm", "mine.npz")
     result = json.loads((folder / "result.json").read_text())
