@@ -182,7 +182,7 @@ def opening(about: About) -> str:
         f"parameters, in {'half precision' if about.half else 'float32'}. {LIMITS[about.task]}",
     ]
     if about.dataset == "synthetic":
-        lines.append("**A test of the software.** It has learned from drawn faces, and knows nothing about people.")
+        lines.append("**A test of the software.** It was trained on synthetic faces, and knows nothing about people.")
     elif about.task == "engagement":
         number = None if about.trained is None else (about.trained.result.get("num_people") or {}).get("train")
         people = "few people" if number is None else counted(number, "person", "people")

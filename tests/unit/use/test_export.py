@@ -453,7 +453,7 @@ def test_the_card_says_where_known_data_come_from(content, tmp_path, dataset):
     assert "To be filled in" not in text
     assert "Article 5(1)(f)" in text
     assert ("Research demonstration" in text) == (dataset != "synthetic")
-    assert ("**A test of the software.** It has learned from drawn faces" in text) == (dataset == "synthetic")
+    assert ("**A test of the software.** It was trained on synthetic faces" in text) == (dataset == "synthetic")
     matter = front_matter(tmp_path / "out")
     assert matter["license"] == "mit"
     assert matter["pipeline_tag"] == "image-classification"
