@@ -71,13 +71,13 @@ def check_scores_this(group: Group, saved: dict[str, Any]) -> None:
     if group.leaks:
         split = group.name["split"]
         raise ValueError(f"--runs: {folder} has split={split}, whose scores are no result: give runs of split=kfold")
+    if group.name["stage"] == "baseline":
+        raise ValueError(f"--runs: {folder} is a baseline: give runs of the checkpoint's network")
     if list(group.class_names) != list(parameters["class_names"]):
         ours, theirs = (", ".join(names) for names in (parameters["class_names"], group.class_names))
         raise ValueError(f"--runs: {folder} has the classes {theirs}, the checkpoint has {ours}")
     for run in group.runs:
         model = run.result.get("model")
-        if group.name["stage"] == "baseline":
-            raise ValueError(f"--runs: {run.folder} is a baseline: give runs of the checkpoint's network")
         if isinstance(model, dict) and "_target_" in model and not same_plain(model, parameters["model"]):
             raise ValueError(f"--runs: {run.folder} has another network ({model}) than the checkpoint")
 
